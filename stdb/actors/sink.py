@@ -1,0 +1,91 @@
+"""What a database tells a client: the Protocol that every dialect implements.
+
+Responsible for: `ClientSink`, the outcomes it is told, `Client` (who is connected).
+Not responsible for: wire formats and sockets (`stdb.net`), deciding what a client sees (`stdb.subscriptions`).
+
+Every method is synchronous, never blocks and only queues: entries leave in order at `flush`, each once
+`needs` transactions are durable (DESIGN decision 6). `needs` is 0 for unconfirmed clients and stateless messages.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from stdb.actors.requests import CallProcedure, CallReducer, OneOffQuery, Subscribe, SubscribeBatch, Unsubscribe
+from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
+
+__all__ = ["Client", "ClientSink", "OutcomeKind", "ReducerOutcome"]
+
+
+class Client(NamedTuple):
+    """Who is connected: an identity (32 bytes LE), a connection id (16 bytes LE), its token's payload."""
+
+    identity: bytes
+    connection_id: bytes
+    credentials: str
+    """JSON payload of the token exactly as presented."""
+
+
+class OutcomeKind:
+    """How a reducer call ended."""
+
+    COMMITTED, FAILED, FAULT, NOT_RUN, OUT_OF_TIME = range(5)
+
+
+class ReducerOutcome(NamedTuple):
+    """How a reducer call ended; `text` is what the caller is told when it did not commit.
+
+    FAILED: the module refused. FAULT: it broke. OUT_OF_TIME: it was stopped. NOT_RUN: unknown, private, lifecycle
+    or undecodable arguments; then `text_chain` is v1's longer form of the text.
+    """
+
+    kind: int
+    text: str = ""
+    text_chain: str = ""
+
+
+class ClientSink(Protocol):
+    """One client's way out. The database actor owns the calls; the sink owns its queue."""
+
+    confirmed: bool
+
+    def initial_connection(self, identity: bytes, connection_id: bytes, token: str) -> None:
+        """Queue the first message."""
+
+    def reducer_result(
+        self, call: CallReducer, outcome: ReducerOutcome, event: TransactionEvent, update: ClientUpdate | None
+    ) -> None:
+        """Answer the caller. `update`: the rows its own subscriptions saw; None when none did."""
+
+    def procedure_error(self, call: CallProcedure, text: str) -> None:
+        """Answer a procedure call that cannot run."""
+
+    def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
+        """Answer a subscription with its initial rows (as inserts), one fragment per query plan."""
+
+    def subscribe_batch_applied(
+        self, request: SubscribeBatch, results: Sequence[tuple[int, Sequence[Fragment] | str]], needs: int
+    ) -> None:
+        """Answer a batch: per set its id and rows, or the text of its error."""
+
+    def unsubscribe_applied(
+        self, request: Unsubscribe, rows: Sequence[Fragment] | None, needs: int, duration_us: int
+    ) -> None:
+        """Answer an unsubscription with the dropped rows (as deletes); None when not asked for."""
+
+    def subscription_error(self, request: Subscribe | Unsubscribe, text: str, duration_us: int) -> None:
+        """Answer a subscription or unsubscription that failed."""
+
+    def one_off_result(self, request: OneOffQuery, result: Fragment | str, needs: int, duration_us: int) -> None:
+        """Answer a one-off query with its rows (as inserts) or an error text."""
+
+    def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
+        """Tell of a transaction that this client did not call (or called with NoSuccessNotify)."""
+
+    def flush(self, durable: int) -> None:
+        """Send what may leave: entries from the head whose `needs` is at most `durable`."""
+
+    def waits(self) -> bool:
+        """Tell whether entries are left that wait for durability."""
+
+    def close(self, code: int | None, reason: str) -> None:
+        """Close after what may leave has left; `code` None drops the socket without a Close frame."""

@@ -1,0 +1,102 @@
+"""The tree of errors: what went wrong, at whose door, in words that say where and what to do.
+
+Responsible for: the exception classes that cross package borders.
+Not responsible for: HTTP statuses and close codes (one table in `stdb.net`).
+"""
+
+__all__ = [
+    "AuthError",
+    "DecodeError",
+    "ModuleFault",
+    "NoSuchIndex",
+    "NoSuchRow",
+    "ProtocolError",
+    "QueryError",
+    "ReducerError",
+    "ReducerTimeout",
+    "RequestError",
+    "SchemaError",
+    "StdbError",
+    "StorageError",
+    "UniqueViolation",
+]
+
+
+class StdbError(Exception):
+    """Root of every error that stdb raises on purpose."""
+
+
+class RequestError(StdbError):
+    """A client asked for what it cannot have; answered to that client alone."""
+
+
+class ProtocolError(RequestError):
+    """Bytes or text that break a wire format; the connection that sent them is closed."""
+
+
+class DecodeError(ProtocolError):
+    """A value that does not decode at its type.
+
+    `offset` is the byte position (BSATN) where decoding stopped; None for JSON, whose message names a path instead.
+    """
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class AuthError(RequestError):
+    """No, expired, foreign or garbled credentials."""
+
+
+class QueryError(RequestError):
+    """SQL that does not parse, type-check or may not be run by this caller."""
+
+
+class ReducerError(RequestError):
+    """The module refused the call; its transaction is rolled back. Module authors raise it as `SenderError`."""
+
+
+class UniqueViolation(StdbError):
+    """An insert or update would give two rows the same unique key.
+
+    `table`, `constraint` and `columns` are names, `value` is the key as text in SATS notation.
+    """
+
+    def __init__(self, message: str, *, table: str, constraint: str, columns: tuple[str, ...], value: str) -> None:
+        super().__init__(message)
+        self.table = table
+        self.constraint = constraint
+        self.columns = columns
+        self.value = value
+
+
+class NoSuchRow(StdbError):
+    """An update named a key that no row has."""
+
+
+class NoSuchIndex(StdbError):
+    """A look-up needs an index that the table does not declare."""
+
+
+class ModuleFault(StdbError):
+    """The module broke (an exception it did not mean to raise); the caller learns no more than that.
+
+    The message is what the caller sees; the cause, logged by the database, is `__cause__`.
+    """
+
+
+class SchemaError(StdbError):
+    """A module that cannot be published. `errors` holds every finding, each naming table and column."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+class StorageError(StdbError):
+    """A log, snapshot or control file that is unreadable or unwritable; stops that database."""
+
+
+class ReducerTimeout(BaseException):  # noqa: N818 - the name is the author's face (spec 08)
+    """A reducer outlived its time limit. Not a `StdbError`: a module must not catch it by accident."""

@@ -1,0 +1,233 @@
+"""The internal module definition: what a module declares, whatever generation of definition it came from.
+
+Responsible for: frozen descriptions of tables, functions, types and rules, names already canonical.
+Not responsible for: reading and writing RawModuleDef (`raw_v9`, `raw_v10`), checking it (`validation`), rows.
+
+Source: spec 04 section 4. Names are canonical; `accessor` is the name as the author wrote it.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from stdb.sats.types import UNIT, AlgebraicType, Product, Typespace
+
+__all__ = [
+    "Access",
+    "CasePolicy",
+    "ColumnDef",
+    "IndexAlgorithm",
+    "IndexDef",
+    "Lifecycle",
+    "ModuleDef",
+    "ProcedureDef",
+    "ReducerDef",
+    "RowLevelSecurityDef",
+    "ScheduleDef",
+    "SequenceDef",
+    "TableDef",
+    "TypeDef",
+    "UniqueDef",
+    "ViewDef",
+    "Visibility",
+]
+
+
+class Access(Enum):
+    """Who may read a table."""
+
+    PUBLIC = 0
+    PRIVATE = 1
+
+
+class Visibility(Enum):
+    """Who may call a function: the database's owner alone, or every client."""
+
+    PRIVATE = 0
+    CLIENT_CALLABLE = 1
+
+
+class IndexAlgorithm(Enum):
+    """Kinds of index; `value` is the wire tag, `suffix` the word in generated names."""
+
+    BTREE = 0
+    HASH = 1
+    DIRECT = 2
+
+    @property
+    def suffix(self) -> str:
+        """Return the word that ends a generated index name."""
+        return self.name.lower()
+
+
+class Lifecycle(Enum):
+    """Events of a database that call a reducer."""
+
+    INIT = 0
+    ON_CONNECT = 1
+    ON_DISCONNECT = 2
+
+
+class CasePolicy(Enum):
+    """Whether canonical names are converted from the source names (V10)."""
+
+    NONE = 0
+    SNAKE_CASE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDef:
+    """One column. `type` has its Refs resolved (inlined); `default` is BSATN at that type, or None."""
+
+    name: str
+    accessor: str
+    type: AlgebraicType
+    default: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexDef:
+    """One index. `columns` are positions in the table, in index order. `source_name` is the name the definition gave."""
+
+    name: str
+    accessor: str | None
+    algorithm: IndexAlgorithm
+    columns: tuple[int, ...]
+    source_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UniqueDef:
+    """A unique constraint on `columns` (positions)."""
+
+    name: str
+    columns: tuple[int, ...]
+    source_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceDef:
+    """An auto-increment sequence on one integer column; None means the default of spec 07 section 3."""
+
+    name: str
+    column: int
+    start: int | None = None
+    min_value: int | None = None
+    max_value: int | None = None
+    increment: int = 1
+    source_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleDef:
+    """Rows of `table` call `function` when due; `at_column` is the position of the ScheduleAt column."""
+
+    name: str
+    table: str
+    at_column: int
+    function: str
+    source_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableDef:
+    """One table. `primary_key` is a column position or None; `type_ref` the row type's place in the typespace."""
+
+    name: str
+    accessor: str
+    type_ref: int
+    columns: tuple[ColumnDef, ...]
+    primary_key: int | None = None
+    indexes: tuple[IndexDef, ...] = ()
+    uniques: tuple[UniqueDef, ...] = ()
+    sequences: tuple[SequenceDef, ...] = ()
+    schedule: ScheduleDef | None = None
+    access: Access = Access.PRIVATE
+    is_event: bool = False
+
+    @property
+    def row_type(self) -> Product:
+        """Return the row as a product of its (inlined) column types, names canonical."""
+        from stdb.sats.types import Element
+
+        return Product(tuple(Element(column.name, column.type) for column in self.columns))
+
+
+@dataclass(frozen=True, slots=True)
+class ReducerDef:
+    """One reducer; its id is its position in `ModuleDef.reducers`. `params` may hold Refs; their names stay as written."""
+
+    name: str
+    accessor: str
+    params: Product
+    lifecycle: Lifecycle | None = None
+    visibility: Visibility = Visibility.CLIENT_CALLABLE
+
+
+@dataclass(frozen=True, slots=True)
+class ProcedureDef:
+    """One procedure; its id is its position in `ModuleDef.procedures`."""
+
+    name: str
+    accessor: str
+    params: Product
+    return_type: AlgebraicType
+    visibility: Visibility = Visibility.CLIENT_CALLABLE
+
+
+@dataclass(frozen=True, slots=True)
+class ViewDef:
+    """One view; `index` is the number the module gave it among its kind (anonymous or per caller)."""
+
+    name: str
+    accessor: str
+    index: int
+    is_public: bool
+    is_anonymous: bool
+    return_type: AlgebraicType
+    params: Product = UNIT
+    primary_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TypeDef:
+    """A named type of the typespace."""
+
+    name: str
+    scope: tuple[str, ...]
+    type_ref: int
+    custom_ordering: bool
+    source_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowLevelSecurityDef:
+    """One rule: rows that others than the owner may see."""
+
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleDef:
+    """Everything a module declares, validated. `typespace` has canonical names."""
+
+    typespace: Typespace
+    tables: tuple[TableDef, ...] = ()
+    reducers: tuple[ReducerDef, ...] = ()
+    types: tuple[TypeDef, ...] = ()
+    procedures: tuple[ProcedureDef, ...] = ()
+    views: tuple[ViewDef, ...] = ()
+    row_level_security: tuple[RowLevelSecurityDef, ...] = ()
+    case_policy: CasePolicy = CasePolicy.NONE
+    abi_is_v10: bool = True
+    """Defined by V10: other clients then learn nothing of a reducer call (spec 02 section 6.3)."""
+    http_handlers: tuple[str, ...] = ()
+    extras: dict[str, object] = field(default_factory=dict, hash=False, compare=False)
+    """Sections kept for writing the definition back that nothing here reads (routes, submodules, environment …)."""
+
+    def table(self, name: str) -> TableDef | None:
+        """Return the table of that canonical name."""
+        return next((table for table in self.tables if table.name == name), None)
+
+    def lifecycle(self, event: Lifecycle) -> int | None:
+        """Return the id of the reducer for `event`."""
+        return next((i for i, reducer in enumerate(self.reducers) if reducer.lifecycle is event), None)
