@@ -9,21 +9,25 @@ Source: spec 04 section 4. Names are canonical; `accessor` is the name as the au
 from dataclasses import dataclass, field
 from enum import Enum
 
-from stdb.sats.types import UNIT, AlgebraicType, Product, Typespace
+from stdb.sats.types import UNIT, AlgebraicType, Element, Product, Typespace
 
 __all__ = [
     "Access",
     "CasePolicy",
     "ColumnDef",
+    "EnvironmentVariableDef",
+    "HttpRouteDef",
     "IndexAlgorithm",
     "IndexDef",
     "Lifecycle",
     "ModuleDef",
+    "OutboxDef",
     "ProcedureDef",
     "ReducerDef",
     "RowLevelSecurityDef",
     "ScheduleDef",
     "SequenceDef",
+    "SubmoduleDef",
     "TableDef",
     "TypeDef",
     "UniqueDef",
@@ -147,8 +151,6 @@ class TableDef:
     @property
     def row_type(self) -> Product:
         """Return the row as a product of its (inlined) column types, names canonical."""
-        from stdb.sats.types import Element
-
         return Product(tuple(Element(column.name, column.type) for column in self.columns))
 
 
@@ -207,6 +209,45 @@ class RowLevelSecurityDef:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpRouteDef:
+    """One route: requests of `method` (None: any) to `path` go to `handler`."""
+
+    handler: str
+    method: str | None
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentVariableDef:
+    """One environment variable. `choices`: None for any text, else the texts it may have."""
+
+    name: str
+    choices: tuple[str, ...] | None
+    is_optional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxDef:
+    """Rows of `table` are calls of `remote_reducer` at the database in `target_column`; columns are positions."""
+
+    table: str
+    remote_reducer: str
+    target_column: int
+    arg_columns: tuple[int, ...]
+    on_result_reducer: str | None
+    signature_hash: bytes | str
+
+
+@dataclass(frozen=True, slots=True)
+class SubmoduleDef:
+    """A module mounted under `namespace`; the names inside `definition` are without it."""
+
+    namespace: str
+    accessor: str
+    definition: "ModuleDef"
+
+
+@dataclass(frozen=True, slots=True)
 class ModuleDef:
     """Everything a module declares, validated. `typespace` has canonical names."""
 
@@ -221,13 +262,35 @@ class ModuleDef:
     abi_is_v10: bool = True
     """Defined by V10: other clients then learn nothing of a reducer call (spec 02 section 6.3)."""
     http_handlers: tuple[str, ...] = ()
-    extras: dict[str, object] = field(default_factory=dict, hash=False, compare=False)
-    """Sections kept for writing the definition back that nothing here reads (routes, submodules, environment …)."""
+    http_routes: tuple[HttpRouteDef, ...] = ()
+    submodules: tuple[SubmoduleDef, ...] = ()
+    environment: tuple[EnvironmentVariableDef, ...] | None = None
+    """None: the module declares nothing about its environment; empty: it declares that it reads nothing."""
+    outboxes: tuple[OutboxDef, ...] = ()
+    _tables: dict[str, TableDef] = field(init=False, repr=False, compare=False)
+    _reducers: dict[str, int] = field(init=False, repr=False, compare=False)
+    _procedures: dict[str, int] = field(init=False, repr=False, compare=False)
+    _lifecycles: dict[Lifecycle, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        events = {reducer.lifecycle: i for i, reducer in enumerate(self.reducers) if reducer.lifecycle is not None}
+        object.__setattr__(self, "_tables", {table.name: table for table in self.tables})
+        object.__setattr__(self, "_reducers", {reducer.name: i for i, reducer in enumerate(self.reducers)})
+        object.__setattr__(self, "_procedures", {procedure.name: i for i, procedure in enumerate(self.procedures)})
+        object.__setattr__(self, "_lifecycles", events)
 
     def table(self, name: str) -> TableDef | None:
         """Return the table of that canonical name."""
-        return next((table for table in self.tables if table.name == name), None)
+        return self._tables.get(name)
+
+    def reducer_id(self, name: str) -> int | None:
+        """Return the id of the reducer of that canonical name; lifecycle and private ones included."""
+        return self._reducers.get(name)
+
+    def procedure_id(self, name: str) -> int | None:
+        """Return the id of the procedure of that canonical name."""
+        return self._procedures.get(name)
 
     def lifecycle(self, event: Lifecycle) -> int | None:
         """Return the id of the reducer for `event`."""
-        return next((i for i, reducer in enumerate(self.reducers) if reducer.lifecycle is event), None)
+        return self._lifecycles.get(event)
