@@ -1,0 +1,120 @@
+"""Answers that somebody awaits: handed over when the work is done, and durable where that was asked.
+
+Responsible for: the results of HTTP calls and queries, waiting for them, failing them when the database dies.
+Not responsible for: doing the work (`database`), answers to WebSocket requests (`sink`).
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import trio
+
+from stdb.actors.refusals import DatabaseUnavailable
+from stdb.actors.sink import ReducerOutcome
+from stdb.errors import RequestError
+
+if TYPE_CHECKING:
+    from stdb.sats.types import Product
+
+__all__ = ["Answer", "Answers", "CallResult", "SqlResult"]
+
+Result = TypeVar("Result")
+
+
+class CallResult(NamedTuple):
+    """How a called reducer ended. COMMITTED, FAILED, FAULT and OUT_OF_TIME arrive here; the rest are exceptions."""
+
+    outcome: ReducerOutcome
+    duration_us: int
+    energy: int = 0
+
+
+class SqlResult(NamedTuple):
+    """Rows of one statement. `row_type` has the column names; `rows` are plain values."""
+
+    row_type: "Product"
+    rows: Sequence[tuple[Any, ...]]
+    duration_us: int
+    inserted: int = 0
+    deleted: int = 0
+    updated: int = 0
+
+
+class Answer(Generic[Result]):
+    """A place for one result; the first of `give` and `fail` counts."""
+
+    __slots__ = ("_error", "_event", "_result")
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._result: Result | None = None
+        self._error: Exception | None = None
+
+    def give(self, result: Result) -> None:
+        """Hand over the result."""
+        if not self._event.is_set():
+            self._result = result
+            self._event.set()
+
+    def fail(self, error: Exception) -> None:
+        """Hand over an exception."""
+        if not self._event.is_set():
+            self._error = error
+            self._event.set()
+
+    async def wait(self) -> Result:
+        """Return the result or raise the exception once either is there."""
+        await self._event.wait()
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]  # given, since the event is set and no error is
+
+
+class Answers:
+    """The answers one DatabaseActor owes. `post_nowait` puts a job in its mailbox."""
+
+    def __init__(self, post_nowait: Callable[[tuple[None, Callable[[], None]]], None]) -> None:
+        self._post_nowait = post_nowait
+        self._owed: set[Answer[Any]] = set()
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._dead: str | None = None
+
+    async def wait(self, work: Callable[[], tuple[Result, int]]) -> Result:
+        """Run `work` in the actor's turn and return its result once `needs`, which it returns beside it, are durable.
+
+        `needs` of 0 waits for nothing. What `work` raises as a RequestError is raised here; anything else ends the actor.
+        """
+        if self._dead is not None:
+            raise DatabaseUnavailable(self._dead)
+        answer: Answer[Result] = Answer()
+        self._owed.add(answer)
+        try:
+            self._post_nowait((None, lambda: self._run(answer, work)))
+            return await answer.wait()
+        finally:
+            self._owed.discard(answer)
+
+    def settle(self, durable: int) -> None:
+        """Hand over what waited for no more than `durable` transactions."""
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= durable:
+            waiting.popleft()[1]()
+
+    def fail_all(self, reason: str) -> None:
+        """Tell everybody that the database is gone, those who ask later too."""
+        self._dead = reason
+        self._waiting.clear()
+        for answer in self._owed:
+            answer.fail(DatabaseUnavailable(reason))
+
+    def _run(self, answer: Answer[Result], work: Callable[[], tuple[Result, int]]) -> None:
+        try:
+            result, needs = work()
+        except RequestError as error:
+            answer.fail(error)
+            return
+        if needs == 0:
+            answer.give(result)
+        else:  # in order of `needs`: each reflects every transaction before it
+            self._waiting.append((needs, lambda: answer.give(result)))

@@ -1,0 +1,155 @@
+"""Deadline: stops a Python reducer that runs too long without breaking the tables it was writing.
+
+Responsible for: the time limit of one reducer (`SignalDeadline`), of the whole event loop (`LoopWatch`).
+Not responsible for: rolling back (`database`), WASM fuel (`modules.wasm`).
+
+A timer signal interrupts the main thread between two bytecodes. Its handler looks at the interrupted stack: code of
+the module on top means that raising there is safe; code of stdb on top (a table or an index may be half changed, a
+codec half made) means that only `transaction.expired` is set, which every access of the module checks. Until the
+reducer has ended the signal comes back. Threads' asynchronous exceptions are no alternative: they corrupted tables in
+159 of 300 trials (DESIGN decision 10).
+"""
+
+import faulthandler
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from stdb.errors import ReducerTimeout
+
+if TYPE_CHECKING:
+    from stdb.datastore.transaction import Transaction
+
+__all__ = ["LOOP_SECONDS_MAX", "Deadline", "LoopWatch", "NoDeadline", "SignalDeadline", "open_deadline"]
+
+LOOP_SECONDS_MAX = 30.0
+"""How long the event loop may stand still before the server logs where and stops."""
+
+_RETRY_SECONDS = 0.01
+MODULE_PREFIX = "_stdb_modules."
+"""What the name of every module's Python module begins with (spec 08, Publishing and loading)."""
+
+
+class Deadline(Protocol):
+    """The time limit of reducers. The actor sets `started` and `transaction` before each and clears the latter after."""
+
+    transaction: "Transaction | None"
+    """What the running reducer writes through; None between reducers."""
+    started: float
+    """When it began, by `time.perf_counter`."""
+
+    def arm(self) -> None:
+        """Begin a turn of reducers."""
+
+    def disarm(self) -> None:
+        """End the turn."""
+
+
+class NoDeadline:
+    """No time limit: for tests, and for servers outside the main thread."""
+
+    def __init__(self) -> None:
+        self.transaction: Transaction | None = None
+        self.started = 0.0
+
+    def arm(self) -> None:
+        """Do nothing."""
+
+    def disarm(self) -> None:
+        """Do nothing."""
+
+
+class SignalDeadline:
+    """A time limit by SIGALRM; use `open_deadline`. All databases of a process share one: only one runs at a time."""
+
+    def __init__(self, seconds_max: float, is_module_frame: Callable[[FrameType], bool] | None = None) -> None:
+        self.seconds_max = seconds_max
+        self.transaction: Transaction | None = None
+        self.started = 0.0
+        self._is_module_frame = is_module_frame or _is_module_frame
+        self._is_armed = False
+
+    def arm(self) -> None:
+        """Begin a turn: one timer for all its reducers."""
+        self._is_armed = True
+        signal.setitimer(signal.ITIMER_REAL, self.seconds_max)
+
+    def disarm(self) -> None:
+        """End the turn."""
+        self._is_armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def on_signal(self, _signum: int, frame: FrameType | None) -> None:
+        """Stop the running reducer if its time is over; else come back when it will be."""
+        if not self._is_armed:
+            return
+        transaction = self.transaction
+        left = self.seconds_max if transaction is None else self.started + self.seconds_max - perf_counter()
+        signal.setitimer(signal.ITIMER_REAL, max(left, _RETRY_SECONDS))
+        if transaction is None or left > 0:
+            return
+        transaction.expired = True
+        if self._is_safe_to_raise(frame):
+            raise ReducerTimeout(f"the reducer ran longer than {self.seconds_max:g} s and was stopped")
+
+    def _is_safe_to_raise(self, frame: FrameType | None) -> bool:
+        """Tell whether the module is on top, and no table further down waits for it to return."""
+        is_module_on_top = False
+        while frame is not None:
+            name: str = frame.f_globals.get("__name__", "")
+            if name.startswith("stdb.actors"):
+                return is_module_on_top
+            if self._is_module_frame(frame):
+                is_module_on_top = True
+            elif name.startswith("stdb.datastore") or (name.startswith("stdb.") and not is_module_on_top):
+                return False
+            frame = frame.f_back
+        return is_module_on_top
+
+
+class LoopWatch:
+    """Stops the process when its event loop stands still: a C call in a reducer that nothing can interrupt.
+
+    The watchdog thread is faulthandler's own, written in C, so it runs while the interpreter is held; it writes every
+    thread's traceback to stderr and exits with 1, which is as safe as SIGKILL.
+    """
+
+    def __init__(self, seconds_max: float = LOOP_SECONDS_MAX) -> None:
+        self.seconds_max = seconds_max
+
+    async def run(self) -> None:
+        """Keep the watchdog quiet for as long as the loop runs; cancel to end."""
+        try:
+            while True:
+                faulthandler.dump_traceback_later(self.seconds_max, exit=True)
+                await trio.sleep(self.seconds_max / 10)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def open_deadline(
+    seconds_max: float, is_module_frame: Callable[[FrameType], bool] | None = None
+) -> Iterator[SignalDeadline | NoDeadline]:
+    """Hold the time limit of this process's reducers; NoDeadline where there are no timer signals to be had."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield NoDeadline()
+        return
+    deadline = SignalDeadline(seconds_max, is_module_frame)
+    previous = signal.signal(signal.SIGALRM, deadline.on_signal)
+    try:
+        yield deadline
+    finally:
+        deadline.disarm()
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _is_module_frame(frame: FrameType) -> bool:
+    name: str = frame.f_globals.get("__name__", "")
+    return name.startswith(MODULE_PREFIX)

@@ -1,0 +1,99 @@
+"""DatabaseHandle: what the front door holds of a database, valid over restarts of its actor.
+
+Responsible for: attaching clients, awaited calls and queries, reading what is public about a database.
+Not responsible for: serving (`database`), keeping the database running (`supervision`), publishing (`host`).
+"""
+
+from typing import TYPE_CHECKING
+
+from stdb.actors.answers import CallResult, SqlResult
+from stdb.actors.attachment import Attachment
+from stdb.actors.sink import Client, ClientSink
+
+if TYPE_CHECKING:
+    from stdb.actors.database import DatabaseActor
+    from stdb.actors.supervision import Supervisor
+    from stdb.schema.model import ModuleDef
+    from stdb.storage.module_log import ModuleLog
+
+__all__ = ["DatabaseHandle"]
+
+
+class DatabaseHandle:
+    """One database of a host."""
+
+    def __init__(self, supervisor: "Supervisor", identity: bytes, owner: bytes, log: "ModuleLog") -> None:
+        self._supervisor = supervisor
+        self.identity = identity
+        """32 bytes, little-endian."""
+        self.owner = owner
+        """Identity of who published it: 32 bytes, little-endian."""
+        self.log = log
+        """The module log."""
+
+    async def ready(self) -> None:
+        """Return once the database runs; launches it at once when it is not running yet.
+
+        Raises:
+            DatabaseUnavailable: It is down, or restarting after a failure; the text says why.
+        """
+        await self._supervisor.ready()
+
+    @property
+    def definition(self) -> "ModuleDef":
+        """The definition of the running module. Raises DatabaseUnavailable when none runs."""
+        return self._actor.module.definition
+
+    @property
+    def program_hash(self) -> bytes:
+        """Keccak-256 of the running program, in digest order. Raises DatabaseUnavailable when none runs."""
+        return self._actor.module.program_hash
+
+    @property
+    def client_count(self) -> int:
+        """How many clients are connected right now; 0 when the database does not run."""
+        actor = self._supervisor.actor
+        return 0 if actor is None else actor.client_count
+
+    def attach(self, client: Client, sink: ClientSink, token: str, session_id: bytes | None = None) -> Attachment:
+        """Connect a client; its requests may follow at once.
+
+        The sink is told `initial_connection` first, or `close(None, text)` when the module refuses, or
+        `close(4000, "session busy")` when `session_id` (16 bytes) is held by a living connection, which is cut.
+
+        Raises:
+            DatabaseUnavailable: It does not run; `await ready()` before.
+        """
+        return self._actor.attach(client, sink, token, session_id)
+
+    async def wait_not_crowded(self) -> None:
+        """Return at once unless too many requests wait (DESIGN decision 8); readers wait here."""
+        await self._actor.wait_not_crowded()
+
+    async def call(self, client: Client, reducer: str, args: bytes | str, *, confirmed: bool = True) -> CallResult:
+        """Run a reducer between `client_connected` and `client_disconnected`, as HTTP does (spec 05 section 1.3.21).
+
+        Answers once the transactions are durable, unless `confirmed` is False. Cancelling only gives up the answer.
+
+        Raises:
+            ConnectRefused, NoSuchFunction, LifecycleCall, BadArguments: Nothing of the reducer was run.
+            DatabaseUnavailable: The database is down or went down before the answer was safe.
+        """
+        await self.ready()
+        actor = self._actor
+        return await actor.answers.wait(lambda: actor.call_over_http(client, reducer, args, confirmed))
+
+    async def sql(self, client: Client, text: str, *, confirmed: bool = True) -> SqlResult:
+        """Run one SQL statement as `client`, between connect and disconnect (spec 05 section 1.3.24).
+
+        Raises:
+            QueryError: The statement is wrong, or this caller may not run it.
+            ConnectRefused, DatabaseUnavailable: As for `call`.
+        """
+        await self.ready()
+        actor = self._actor
+        return await actor.answers.wait(lambda: actor.sql_over_http(client, text, confirmed))
+
+    @property
+    def _actor(self) -> "DatabaseActor":
+        return self._supervisor.running_actor()

@@ -1,0 +1,57 @@
+"""Refusals: why a database or the host will not do what was asked, one class for each way a caller must react.
+
+Responsible for: the leaves of `RequestError` that the actors raise to whoever awaits an answer.
+Not responsible for: HTTP statuses and close codes (one table in `stdb.net`), answers to WebSocket requests (`sink`).
+
+The texts are the ones clients see (spec 05 sections 1.1 to 1.3).
+"""
+
+from stdb.errors import RequestError
+
+__all__ = [
+    "BadArguments",
+    "ConnectRefused",
+    "DatabaseUnavailable",
+    "LifecycleCall",
+    "NoSuchDatabase",
+    "NoSuchFunction",
+    "NotAuthorized",
+    "PublishFailed",
+    "UpdateRejected",
+]
+
+
+class NoSuchDatabase(RequestError):
+    """No database has that name or identity (404)."""
+
+
+class NoSuchFunction(RequestError):
+    """No reducer or procedure of that name that this caller may call (404)."""
+
+
+class LifecycleCall(RequestError):
+    """A lifecycle reducer was called by name (400)."""
+
+
+class BadArguments(RequestError):
+    """The arguments of a call do not decode (400)."""
+
+
+class ConnectRefused(RequestError):
+    """The module's `client_connected` refused the caller; carries its text (403)."""
+
+
+class NotAuthorized(RequestError):
+    """The caller is not the owner, or may not publish code of this kind (403)."""
+
+
+class PublishFailed(RequestError):
+    """The program does not load, is invalid, or its `init` failed; nothing of it remains (500)."""
+
+
+class UpdateRejected(RequestError):
+    """The program would change the stored tables in a way that cannot be done; nothing changed (400)."""
+
+
+class DatabaseUnavailable(RequestError):
+    """The database is not running; the text says why and what revives it (503)."""
