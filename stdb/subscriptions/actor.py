@@ -1,0 +1,305 @@
+"""SubscriptionActor: what one client connection holds, and what it is told when that changes.
+
+Responsible for: query sets, v1 Single, Multi and legacy subscriptions, their reference counts, their error texts,
+initial and dropped rows.
+Not responsible for: who sees what of a transaction (`registry`), the messages (`stdb.net.protocols`), when to call
+(the DatabaseActor drives it inside its own turn, between two transactions; spec 06 section 5.4).
+
+Every method is one atomic step: it raises QueryError and changes nothing, or it does all it says. The text of a
+QueryError is what the client is told. Source: spec 02 sections 6.3, 8.3, 10.4; spec 09 section 2.1; spec 06 section 3.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stdb.errors import QueryError
+from stdb.sql import Caller, is_subscribe_to_all, quote_name, readable_user_tables
+from stdb.subscriptions.fragment import Fragment
+from stdb.subscriptions.registry import COUNTED, LEGACY, HeldQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stdb.subscriptions.registry import Registry
+
+__all__ = ["EVENT_TABLE_TEXT", "SubscriptionActor"]
+
+EVENT_TABLE_TEXT = (
+    "Subscribing to event tables requires WebSocket v2. "
+    "Please upgrade your client SDK and regenerate your module bindings."
+)
+
+
+class _Held(NamedTuple):
+    """One subscription of this client. `label` is where the registry knows its queries."""
+
+    label: int
+    queries: "Sequence[HeldQuery]"
+
+
+class SubscriptionActor:
+    """The subscriptions of one client connection; nobody else decides what that client sees.
+
+    `identity` and `connection_id` are little-endian bytes; `owner` is the database actor's own record of the client
+    and means nothing here.
+    """
+
+    __slots__ = ("_counts", "_legacy", "_sets", "caller", "connection_id", "owner", "registry")
+
+    def __init__(
+        self, registry: "Registry", identity: bytes, connection_id: bytes = bytes(16), owner: Any = None
+    ) -> None:
+        self.registry = registry
+        self.caller = Caller(identity, identity == registry.owner)
+        self.connection_id = connection_id
+        self.owner = owner
+        self._sets: dict[int, _Held] = {}
+        self._legacy: Sequence[HeldQuery] = ()
+        self._counts: dict[HeldQuery, int] = {}
+
+    # Query sets (v2, v3).
+
+    def subscribe_set(self, query_set_id: int, texts: "Iterable[str]") -> list[Fragment]:
+        """Open a query set; return its initial rows as inserts, one fragment per query over a non-empty table.
+
+        Raises:
+            QueryError: A text that does not compile, an id in use, too many rows. Nothing is registered.
+        """
+        queries = self._find_all(texts)
+        self._refuse_known(query_set_id)
+        rows = self._initial(queries)
+        self._sets[query_set_id] = _Held(query_set_id, queries)
+        for query in queries:
+            self.registry.hold(query, self, query_set_id)
+        return rows
+
+    def subscribe_batch(
+        self, sets: "Iterable[tuple[int, Iterable[str]]]"
+    ) -> list[tuple[int, list[Fragment] | str]]:
+        """Open several query sets; return per set its id and its rows, or the text of its error."""
+        results: list[tuple[int, list[Fragment] | str]] = []
+        for query_set_id, texts in sets:
+            try:
+                results.append((query_set_id, self.subscribe_set(query_set_id, texts)))
+            except QueryError as error:
+                results.append((query_set_id, str(error)))
+        return results
+
+    def unsubscribe_set(self, query_set_id: int, *, send_dropped_rows: bool = True) -> list[Fragment] | None:
+        """Close a query set; return its current rows as deletes (event tables not at all), None when not wanted.
+
+        Raises:
+            QueryError: No such set.
+        """
+        held = self._held(query_set_id)
+        rows = _dropped(held.queries) if send_dropped_rows else None
+        self._close(query_set_id, held)
+        return rows
+
+    # v1 Single and Multi: queries counted per connection.
+
+    def subscribe_single(self, query_id: int, text: str) -> Fragment:
+        """Hold one query; return its rows as inserts, none when this connection holds the query already.
+
+        Raises:
+            QueryError: The text does not compile, returns an event table, an id in use, too many rows.
+        """
+        query = self._find(text, text)
+        self._refuse_events((query,))
+        self._refuse_known(query_id)
+        rows: list[bytes] = []
+        if query not in self._counts:
+            self._check_row_limit([query], f", executing: `{text}`")
+            rows = self._rows([query])[0]
+        self._count(query_id, (query,))
+        return query.fragment(rows, [])
+
+    def subscribe_multi(self, query_id: int, texts: "Iterable[str]") -> list[Fragment]:
+        """Hold several queries; return the rows of those that this connection did not hold yet, as inserts.
+
+        Raises:
+            QueryError: As `subscribe_single`; one bad query fails all.
+        """
+        queries = self._find_all(texts)
+        self._refuse_events(queries)
+        self._refuse_known(query_id)
+        rows = self._initial([query for query in queries if query not in self._counts])
+        self._count(query_id, queries)
+        return rows
+
+    def unsubscribe_single(self, query_id: int) -> Fragment:
+        """End a subscription of one query; return its rows as deletes, none when another id still holds the query.
+
+        Raises:
+            QueryError: No such id; or it holds not exactly one query (then it stays).
+        """
+        held = self._held(query_id)
+        if len(held.queries) != 1:
+            raise QueryError("Internal error")
+        (query,) = held.queries
+        rows = [] if self._stays(query) else query.plan.rows()
+        self._close(query_id, held)
+        return query.fragment([], rows)
+
+    def unsubscribe_multi(self, query_id: int) -> list[Fragment]:
+        """End a subscription; return the rows of the queries that no other id holds, as deletes.
+
+        Raises:
+            QueryError: No such id.
+        """
+        held = self._held(query_id)
+        rows = _dropped([query for query in held.queries if not self._stays(query)])
+        self._close(query_id, held)
+        return rows
+
+    # The legacy set of v1.
+
+    def replace_legacy(self, texts: "Iterable[str]") -> list[Fragment]:
+        """Replace the legacy set; return all rows of the new one as inserts.
+
+        Raises:
+            QueryError: A text that does not compile, too many rows. The old set stays in force.
+        """
+        texts = tuple(texts)
+        queries = self._find_all(texts)
+        rows = self._initial(queries)
+        wanted, before = set(queries), set(self._legacy)
+        for query in queries:
+            if query not in before:
+                self.registry.hold(query, self, LEGACY)
+        for query in self._legacy:
+            if query not in wanted:
+                self.registry.release(query, self, LEGACY)
+        self._legacy = queries
+        return rows
+
+    # The rest.
+
+    def one_off(self, text: str, *, rows_max: int | None = None) -> Fragment:
+        """Evaluate one query now; return its rows as inserts.
+
+        Raises:
+            QueryError: The text does not compile, or reads too many rows.
+        """
+        plan = self.registry.one_off(text, self.caller)
+        limit = self.registry.row_limit(self.caller)
+        if limit is not None:
+            _refuse_above(plan.estimate(), limit, "")
+        schema = plan.table.schema
+        return Fragment(schema.id, schema.name, schema, plan.rows(rows_max), [], schema.definition.is_event)
+
+    def close(self) -> None:
+        """Let go of everything; the client is gone."""
+        self.replace_legacy(())
+        for query_id in list(self._sets):
+            self._close(query_id, self._sets[query_id])
+
+    def holdings(self) -> "list[tuple[int, Sequence[HeldQuery]]]":
+        """Return each label and its queries in order, one entry per set: what this client sees."""
+        counted = [(COUNTED, list(self._counts))] if self._counts else []
+        sets = [(held.label, held.queries) for _, held in sorted(self._sets.items()) if held.label >= 0]
+        return [(LEGACY, self._legacy), *counted, *sets]
+
+    # Helpers.
+
+    def _find(self, text: str, told: str) -> HeldQuery:
+        """Return the query of `text`; `told` is the text as an error repeats it."""
+        if not text.strip():
+            raise QueryError(f"SubscriptionError: Empty string, executing: `{told}`")
+        try:
+            return self.registry.find(text, self.caller)
+        except QueryError as error:
+            raise QueryError(f"{error}, executing: `{told}`") from error
+
+    def _find_all(self, texts: "Iterable[str]") -> list[HeldQuery]:
+        """Return the distinct queries of a request in order; `SELECT * FROM *` stands for one per readable table."""
+        found: dict[str, HeldQuery] = {}
+        for text in texts:
+            trimmed = text.strip()
+            for each in self._expand(trimmed):
+                if each not in found:
+                    found[each] = self._find(each, each)
+        return list(found.values())
+
+    def _expand(self, text: str) -> list[str]:
+        if not is_subscribe_to_all(text):
+            return [text]
+        tables = readable_user_tables(self.registry.datastore, self.caller)
+        return [f"SELECT * FROM {quote_name(table.schema.name)}" for table in tables]
+
+    def _refuse_known(self, query_id: int) -> None:
+        if query_id in self._sets:
+            raise QueryError(
+                f"Subscription with id QuerySetId {{ id: {query_id} }} already exists for client: {self._client()}"
+            )
+
+    def _refuse_events(self, queries: "Iterable[HeldQuery]") -> None:
+        if any(query.plan.table.schema.definition.is_event for query in queries):
+            raise QueryError(EVENT_TABLE_TEXT)
+
+    def _held(self, query_id: int) -> _Held:
+        held = self._sets.get(query_id)
+        if held is None:
+            raise QueryError(f"Subscription not found: ({self._client()}, QuerySetId {{ id: {query_id} }})")
+        return held
+
+    def _client(self) -> str:
+        identity, connection_id = self.caller.identity[::-1].hex(), self.connection_id[::-1].hex()
+        return f"(Identity({identity}), ConnectionId({connection_id}))"
+
+    def _initial(self, queries: "Sequence[HeldQuery]") -> list[Fragment]:
+        """Return the rows of queries as inserts; those over an empty table are left out (spec 02 section 6.3)."""
+        self._check_row_limit(queries, "")
+        queries = [query for query in queries if len(query.plan.table)]
+        return [query.fragment(rows, []) for query, rows in zip(queries, self._rows(queries), strict=True)]
+
+    def _rows(self, queries: "Sequence[HeldQuery]") -> list[list[bytes]]:
+        """Return the rows of each query, references only.
+
+        Raises:
+            QueryError: All together are more bytes than one answer may have.
+        """
+        captured = [query.plan.rows() for query in queries]
+        size = sum(sum(map(len, rows)) for rows in captured)
+        if size > self.registry.initial_bytes_max:
+            counts = ", ".join(f"`{query.text}`: {len(rows)} rows" for query, rows in zip(queries, captured, strict=True))
+            raise QueryError(
+                f"The initial rows are {size} bytes, more than {self.registry.initial_bytes_max}; "
+                f"subscribe to less at once or narrow the queries with WHERE ({counts})"
+            )
+        return captured
+
+    def _check_row_limit(self, queries: "Iterable[HeldQuery]", suffix: str) -> None:
+        limit = self.registry.row_limit(self.caller)
+        if limit is not None:
+            fresh = [query for query in queries if not self.registry.is_held(query)]
+            _refuse_above(sum(query.plan.estimate() for query in fresh), limit, suffix)
+
+    def _count(self, query_id: int, queries: "Sequence[HeldQuery]") -> None:
+        self._sets[query_id] = _Held(COUNTED, queries)
+        for query in queries:
+            count = self._counts.get(query, 0)
+            if not count:
+                self.registry.hold(query, self, COUNTED)
+            self._counts[query] = count + 1
+
+    def _stays(self, query: HeldQuery) -> bool:
+        return self._counts[query] > 1
+
+    def _close(self, query_id: int, held: _Held) -> None:
+        del self._sets[query_id]
+        for query in held.queries:
+            if held.label == COUNTED:
+                self._counts[query] -= 1
+                if self._counts[query]:
+                    continue
+                del self._counts[query]
+            self.registry.release(query, self, held.label)
+
+
+def _dropped(queries: "Iterable[HeldQuery]") -> list[Fragment]:
+    return [query.fragment([], query.plan.rows()) for query in queries if len(query.plan.table)]
+
+
+def _refuse_above(estimate: int, limit: int, suffix: str) -> None:
+    if estimate > limit:
+        raise QueryError(f"Estimated cardinality ({estimate} rows) exceeds limit ({limit} rows){suffix}")
