@@ -1,1 +1,8 @@
-"""cli"""
+"""The command line, `python -m stdb …`: serve, publish, call, sql, logs, subscribe, describe and their kin.
+
+Names and flags follow the official command line where it has them (spec 05 part 3).
+"""
+
+from stdb.cli.main import main
+
+__all__ = ["main"]

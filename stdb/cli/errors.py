@@ -1,0 +1,21 @@
+"""What stops a command: a message for stderr and an exit code."""
+
+__all__ = ["CliError"]
+
+
+class CliError(Exception):
+    """A command that cannot go on. `causes` follow the message, one a line; `exit_code` is 1 unless usage is wrong (2)."""
+
+    def __init__(self, message: str, *causes: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.causes = causes
+        self.exit_code = exit_code
+
+    def render(self) -> str:
+        """Return the text for stderr, in the official form `Error: …` with a `Caused by:` chain."""
+        lines = [f"Error: {self}"]
+        if self.causes:
+            numbered = len(self.causes) > 1
+            lines += ["", "Caused by:"]
+            lines += [f"    {f'{i}: ' if numbered else ''}{cause}" for i, cause in enumerate(self.causes)]
+        return "\n".join(lines)

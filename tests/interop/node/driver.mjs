@@ -1,0 +1,30 @@
+// Drives one SDK: commands arrive as JSON lines on stdin, what happened leaves as JSON lines on stdout.
+import { createInterface } from 'node:readline';
+import { connect } from './sdk.mjs';
+
+const say = event => process.stdout.write(JSON.stringify(event, (_key, value) =>
+  typeof value === 'bigint' ? Number(value) : value) + '\n');
+process.on('uncaughtException', error => say({ event: 'crash', text: String(error?.stack ?? error) }));
+process.on('unhandledRejection', error => say({ event: 'crash', text: String(error?.stack ?? error) }));
+
+export const user = row => ({ identity: row.identity.toHexString(), name: row.name ?? null, online: row.online });
+export const message = row => ({ id: row.id, sender: row.sender.toHexString(), text: row.text });
+const plain = { user, message };
+
+let connection;
+const subscriptions = new Map();
+const commands = {
+  connect: options => { connection = connect({ ...options, say, plain }); },
+  subscribe: ({ name, queries }) => subscriptions.set(name, connection.subscribe(queries,
+    () => say({ event: 'applied', name, users: connection.count('user'), messages: connection.count('message') }),
+    text => say({ event: 'subscription error', name, text }))),
+  unsubscribe: ({ name }) => subscriptions.get(name).unsubscribeThen(() => say({ event: 'unsubscribed', name })),
+  call: ({ reducer, args }) => connection.call(reducer, args),
+  rows: ({ table }) => say({ event: 'rows', table, rows: connection.rows(table).map(plain[table]) }),
+  disconnect: () => connection.disconnect(),
+};
+createInterface({ input: process.stdin }).on('line', line => {
+  const command = JSON.parse(line);
+  try { commands[command.do](command); } catch (error) { say({ event: 'crash', text: String(error?.stack ?? error) }); }
+}).on('close', () => process.exit(0));
+say({ event: 'ready' });

@@ -1,0 +1,172 @@
+"""Real processes in tests: a server, a Node program driven by JSON lines."""
+
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.interop.npm import NODE_SOURCES, ROOT, require
+
+__all__ = ["Driver", "Server", "serve", "start_server"]
+
+WAIT_SECONDS = 30.0
+
+
+class Lines:
+    """The lines a process prints, read by a thread so that waiting can end."""
+
+    def __init__(self, stream: Any) -> None:
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        self.seen: list[str] = []
+        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+
+    def _read(self, stream: Any) -> None:
+        for line in stream:
+            self._queue.put(line.rstrip("\n"))
+        self._queue.put(None)
+
+    def next(self, seconds: float) -> str:
+        """Return the next line; AssertionError when none comes in time or the process ended."""
+        try:
+            line = self._queue.get(timeout=max(seconds, 0.001))
+        except queue.Empty:
+            raise AssertionError(f"no line in time; so far:\n{chr(10).join(self.seen)}") from None
+        assert line is not None, f"the process ended; it printed:\n{chr(10).join(self.seen)}"
+        self.seen.append(line)
+        return line
+
+    def until(self, pattern: str, seconds: float = WAIT_SECONDS) -> re.Match[str]:
+        """Return the first match of `pattern` in a coming line."""
+        end = time.monotonic() + seconds
+        while True:
+            if match := re.search(pattern, self.next(end - time.monotonic())):
+                return match
+
+
+class Server:
+    """A `python -m stdb serve` process."""
+
+    def __init__(self, process: "subprocess.Popen[str]", lines: Lines, address: str) -> None:
+        self.process = process
+        self.lines = lines
+        self.address = address
+        self.http = f"http://{address}"
+        self.ws = f"ws://{address}"
+
+    def kill(self) -> None:
+        """End the process with SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """End the process with SIGTERM; return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+
+def start_server(*arguments: str, environment: dict[str, str] | None = None, listen: str = "127.0.0.1:0") -> Server:
+    """Start a server and return it once it listens."""
+    command = [sys.executable, "-m", "stdb", "serve", "--listen-addr", listen, *arguments]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
+    )
+    lines = Lines(process.stdout)
+    try:
+        address = lines.until(r"listening on (?:http://)?(\S+:\d+)").group(1)
+    except AssertionError:
+        process.kill()
+        raise
+    return Server(process, lines, address)
+
+
+@contextmanager
+def serve(*arguments: str, **options: Any) -> Iterator[Server]:
+    """Run a server for a while; it must still be alive at the end and stop cleanly."""
+    server = start_server(*arguments, **options)
+    try:
+        yield server
+        assert server.process.poll() is None, f"the server ended: {server.lines.seen}"
+        assert server.stop() == 0
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+class Driver:
+    """A Node program (`node/driver.mjs`) around one SDK."""
+
+    def __init__(self, directory: Path, sdk: str) -> None:
+        self.directory = directory
+        for source, target in (("driver.mjs", "driver.mjs"), (sdk, "sdk.mjs")):
+            (directory / target).write_text((NODE_SOURCES / source).read_text())
+        self.process = subprocess.Popen(
+            [require("node"), "driver.mjs"],
+            cwd=directory,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines = Lines(self.process.stdout)
+        self._events: list[dict[str, Any]] = []
+        self.wait("ready")
+
+    def do(self, what: str, **options: Any) -> None:
+        """Send a command."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": what, **options}) + "\n")
+        self.process.stdin.flush()
+
+    def wait(
+        self,
+        event: str,
+        matching: Callable[[dict[str, Any]], bool] = lambda _event: True,
+        seconds: float = WAIT_SECONDS,
+    ) -> dict[str, Any]:
+        """Return the first unread event of that name that matches; events of other names stay to be read."""
+        end = time.monotonic() + seconds
+        while True:
+            for i, seen in enumerate(self._events):
+                if seen["event"] == event and matching(seen):
+                    return self._events.pop(i)
+            self._events.append(self._parse(self._lines.next(end - time.monotonic())))
+
+    def seen(self, event: str, matching: Callable[[dict[str, Any]], bool] = lambda _event: True) -> bool:
+        """Tell whether such an event came and was not read."""
+        return any(seen["event"] == event and matching(seen) for seen in self._events)
+
+    def ask(self, what: str, **options: Any) -> dict[str, Any]:
+        """Send a command and return the event of the same name."""
+        self.do(what, **options)
+        return self.wait(what)
+
+    def close(self) -> None:
+        """End the program."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def _parse(self, line: str) -> dict[str, Any]:
+        try:
+            event: dict[str, Any] = json.loads(line)
+        except ValueError:
+            event = {"event": "output", "text": line}
+        assert event["event"] != "crash", event["text"]
+        return event
