@@ -1,1 +1,1 @@
-"""sats"""
+"""Algebraic types and values: BSATN and JSON codecs, keys, names, identities (spec 01)."""
