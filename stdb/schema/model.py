@@ -90,7 +90,7 @@ class ColumnDef:
 
 @dataclass(frozen=True, slots=True)
 class IndexDef:
-    """One index. `columns` are positions in the table, in index order. `source_name` is the name the definition gave."""
+    """One index. `columns` are positions in the table, in index order; `source_name` is as the definition gave it."""
 
     name: str
     accessor: str | None
@@ -156,7 +156,7 @@ class TableDef:
 
 @dataclass(frozen=True, slots=True)
 class ReducerDef:
-    """One reducer; its id is its position in `ModuleDef.reducers`. `params` may hold Refs; their names stay as written."""
+    """One reducer; its id is its position in `ModuleDef.reducers`. `params` may hold Refs, names stay as written."""
 
     name: str
     accessor: str

@@ -290,7 +290,7 @@ class RawHttpHandler:
 
 @dataclass(frozen=True, slots=True)
 class RawHttpRoute:
-    """Where a handler is reached. `method` is None for any, a standard one as `Get`, another one in its own spelling."""
+    """Where a handler is reached. `method`: None for any, `Get` and the like, or another one in its own spelling."""
 
     handler_function: str
     method: str | None
@@ -370,7 +370,9 @@ def decode(definition: bytes) -> RawModuleDef:
     from stdb.schema import raw_v9, raw_v10
 
     if len(definition) > DEFINITION_BYTES_MAX:
-        raise SchemaError([f"the module definition is {len(definition)} bytes long, at most {DEFINITION_BYTES_MAX} are read"])
+        raise SchemaError(
+            [f"the module definition is {len(definition)} bytes long, at most {DEFINITION_BYTES_MAX} are read"]
+        )
     match definition[:1]:
         case b"\x01":
             return raw_v9.decode(definition, 1)
@@ -379,7 +381,9 @@ def decode(definition: bytes) -> RawModuleDef:
         case b"":
             raise SchemaError(["the module definition is empty; expected a version tag (1: V9, 2: V10)"])
         case b"\x00":
-            raise SchemaError(["definition version 0 (0.11) is not supported by this server version; rebuild the module"])
+            raise SchemaError(
+                ["definition version 0 (0.11) is not supported by this server version; rebuild the module"]
+            )
         case tag:
             raise SchemaError([f"definition version tag {tag[0]} is unknown; expected 1 (V9) or 2 (V10)"])
 
