@@ -89,21 +89,22 @@ class DataDirectory:
         return _read_text(self.path / name)
 
     def write_secret(self, name: str, text: str) -> None:
-        """Write a file that only this user may read, whole or not at all.
+        """Write a file (also one elsewhere, by absolute path) that only this user may read, whole or not at all.
 
         Raises:
             StorageError: It cannot be written.
         """
-        temporary = self.path / f".{name}.new"
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.new")
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
                 os.fchmod(file.fileno(), 0o600)
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(self.path / name)
+            temporary.replace(target)
         except OSError as error:
-            raise StorageError(f"cannot write {self.path / name}: {error}") from error
+            raise StorageError(f"cannot write {target}: {error}") from error
 
     # ------------------------------------------------------------------ inside
     def _take_lock(self) -> None:
