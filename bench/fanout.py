@@ -1,0 +1,119 @@
+"""fanout: one writer and 1,000 subscribers, of the same query or each of `WHERE owner = X`.
+
+The ceiling of the first is bare sends of a prebuilt frame, of the second one bare send and a reply.
+"""
+
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+from bench import load
+from bench.harness import Process, Report, alternate, prepare_generator, serve, server_process
+
+SUBSCRIBERS = 1_000
+IN_FLIGHT = 8
+DATABASE = "fanout"
+U32 = struct.Struct("<I")
+SHARED = struct.Struct("<Q")
+OWNED = struct.Struct("<IQ")
+
+
+def run(seconds: float, rounds: int) -> list[Report]:
+    prepare_generator()
+    ours = serve("--in-memory", "--publish", f"bench/modules/fanout.py={DATABASE}")
+    reports = []
+    with server_process(ours) as server:
+        for name, unit, query, call, bare in (
+            ("fanout same query", "client messages", lambda _i: "SELECT * FROM shared", _shared, lambda _i: b"\0"),
+            ("fanout own rows", "transactions", _own_query, _owned, lambda i: b"\1" + U32.pack(i % SUBSCRIBERS)),
+        ):
+            with server_process(["-m", "bench.ceiling.broadcast"]) as ceiling:
+                everybody = name == "fanout same query"
+                sides = {
+                    "ours": Side(server, seconds, everybody, call, query).measure,
+                    "ceiling": Side(ceiling, seconds, everybody, lambda i: load.client_frame(bare(i))).measure,
+                }
+                series = alternate(rounds, sides)
+                reports.append(Report(name, f"{unit} per server CPU second", series["ours"], series["ceiling"]))
+    for report in reports:
+        print(report.details())
+    return reports[::-1]
+
+
+def _own_query(i: int) -> str:
+    return f"SELECT * FROM owned WHERE owner = {i}"
+
+
+def _shared(i: int) -> bytes:
+    return load.call(i, "set_shared", SHARED.pack(i))
+
+
+def _owned(i: int) -> bytes:
+    return load.call(i, "set_owned", OWNED.pack(i % SUBSCRIBERS, i))
+
+
+class Side:
+    """One server with its writer and its subscribers; a measurement sends calls and drains everything."""
+
+    def __init__(
+        self,
+        process: Process,
+        seconds: float,
+        everybody: bool,
+        call: Callable[[int], bytes],
+        query: Callable[[int], str] | None = None,
+    ) -> None:
+        self.process = process
+        self.seconds = seconds
+        self.everybody = everybody
+        self.call = call
+        self.sent = 0
+        self.writer = load.connect(process.port, DATABASE, "compression=None&confirmed=false")
+        self.readers = [self._subscriber(i, query) for i in range(SUBSCRIBERS)]
+        self.selector = selectors.DefaultSelector()
+        for sock in (self.writer, *self.readers):
+            sock.setblocking(False)
+            self.selector.register(sock, selectors.EVENT_READ)
+        self.rests: dict[socket.socket, bytes] = {}
+
+    def _subscriber(self, i: int, query: Callable[[int], str] | None) -> socket.socket:
+        sock = load.connect(self.process.port, DATABASE, "compression=None&confirmed=false")
+        if query is not None:
+            sock.sendall(load.subscribe(1, 1, query(i)))
+            load.read_message(sock)
+        return sock
+
+    def measure(self) -> tuple[float, float, float]:
+        before, start = self.process.cpu_seconds(), time.perf_counter()
+        calls = received = replied = 0
+        fan = SUBSCRIBERS if self.everybody else 1
+        while True:
+            running = time.perf_counter() - start < self.seconds
+            while running and calls - replied < IN_FLIGHT:
+                self.writer.send(self.call(self.sent))
+                self.sent += 1
+                calls += 1
+            if not running and replied == calls and received >= calls * fan:
+                break
+            for key, _ in self.selector.select(1.0):
+                count = self._count(key.fileobj)
+                if key.fileobj is self.writer:
+                    replied += count
+                else:
+                    received += count
+        assert received == calls * fan, f"{received} messages for {calls} transactions"
+        return received, self.process.cpu_seconds() - before, time.perf_counter() - start
+
+    def _count(self, sock: object) -> int:
+        assert isinstance(sock, socket.socket)
+        data = sock.recv(load.RECEIVE_BYTES)
+        if not data:
+            raise ConnectionError("the server closed a connection")
+        data = self.rests.get(sock, b"") + data
+        count = used = 0
+        for used, _ in load.frames(data):  # noqa: B007 - the last offset is what is used
+            count += 1
+        self.rests[sock] = data[used:]
+        return count

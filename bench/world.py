@@ -1,0 +1,156 @@
+"""world: 200 players move 10 times a second on a grid; each watches the nine chunks around it.
+
+As a player crosses into another chunk it subscribes to the new ones around it and leaves the old ones.
+
+Figure: p99 in milliseconds from a move to its arrival at everyone who sees that chunk. A dropped client is a failure.
+"""
+
+import random
+import selectors
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+
+from bench import load
+from bench.harness import Process, Report, Series, prepare_generator, serve, server_process
+from bench.latency import percentile
+
+PLAYERS = 200
+MOVES_PER_SECOND = 10
+SIDE = 12
+CHUNK_SIZE = 10.0
+SPEED = 2.0
+DATABASE = "world"
+ROW = struct.Struct("<IIffQ")
+UPDATE, SUBSCRIBE_APPLIED = 4, 1
+REDUCER_RESULT = 6
+INSERTS = b"\0" + ROW.size.to_bytes(2, "little") + ROW.size.to_bytes(4, "little")
+
+
+@dataclass
+class Player:
+    """One client and its figure on the grid."""
+
+    id: int
+    sock: socket.socket
+    x: float
+    y: float
+    dx: float
+    dy: float
+    step: int = 0
+    chunks: set[int] = field(default_factory=set)
+    rest: bytes = b""
+    requests: int = 0
+
+    def chunk(self) -> int:
+        return int(self.y // CHUNK_SIZE) * SIDE + int(self.x // CHUNK_SIZE)
+
+    def around(self) -> set[int]:
+        column, row = int(self.x // CHUNK_SIZE), int(self.y // CHUNK_SIZE)
+        return {
+            r * SIDE + c
+            for r in range(max(row - 1, 0), min(row + 2, SIDE))
+            for c in range(max(column - 1, 0), min(column + 2, SIDE))
+        }
+
+    def walk(self) -> None:
+        limit = SIDE * CHUNK_SIZE
+        if not 0 <= self.x + self.dx < limit:
+            self.dx = -self.dx
+        if not 0 <= self.y + self.dy < limit:
+            self.dy = -self.dy
+        self.x += self.dx
+        self.y += self.dy
+        self.step += 1
+
+    def frames(self) -> bytes:
+        """Return what one tick sends: changed subscriptions, then the move."""
+        self.walk()
+        wanted = self.around()
+        out = []
+        for chunk in wanted - self.chunks:
+            out.append(load.subscribe(self._request(), chunk, f"SELECT * FROM player WHERE chunk = {chunk}"))
+        for chunk in self.chunks - wanted:
+            out.append(load.unsubscribe(self._request(), chunk))
+        self.chunks = wanted
+        arguments = ROW.pack(self.id, self.chunk(), self.x, self.y, self.step)
+        out.append(load.call(self._request(), "move", arguments))
+        return b"".join(out)
+
+    def _request(self) -> int:
+        self.requests += 1
+        return self.requests
+
+
+def run(seconds: float, rounds: int) -> list[Report]:
+    prepare_generator()
+    ours = serve("--in-memory", "--publish", f"bench/modules/world.py={DATABASE}")
+    with server_process(ours) as server:
+        report = _measure(server, seconds * rounds)
+    print(report.details())
+    return [report]
+
+
+def _measure(server: Process, seconds: float) -> Report:
+    generator = random.Random(7)
+    players = [_player(server, i, generator) for i in range(PLAYERS)]
+    selector = selectors.DefaultSelector()
+    for player in players:
+        player.sock.setblocking(False)
+        selector.register(player.sock, selectors.EVENT_READ, player)
+    sent: dict[tuple[int, int], float] = {}
+    latencies: list[float] = []
+    cpu, start = server.cpu_seconds(), time.perf_counter()
+    ticks = 0
+    total = int(seconds * MOVES_PER_SECOND) * PLAYERS
+    end = start + seconds + 2
+    while (now := time.perf_counter()) < end:
+        while ticks < total and start + ticks / (PLAYERS * MOVES_PER_SECOND) <= now:
+            player = players[ticks % PLAYERS]
+            data = player.frames()
+            sent[player.id, player.step] = time.perf_counter()
+            player.sock.send(data)
+            ticks += 1
+        for key, _ in selector.select(0.001):
+            latencies += _receive(key.data, sent)
+    series = Series()
+    series.add(ticks, server.cpu_seconds() - cpu, seconds)
+    figures = {
+        "p50_ms": round(percentile(latencies, 0.5) * 1000, 2),
+        "p99_ms": round(percentile(latencies, 0.99) * 1000, 2),
+        "seen": len(latencies),
+        "moves": ticks,
+        "dropped clients": 0,
+    }
+    return Report("world", "moves per server CPU second", series, extra=figures)
+
+
+def _player(server: Process, i: int, generator: random.Random) -> Player:
+    limit = SIDE * CHUNK_SIZE
+    sock = load.connect(server.port, DATABASE, "compression=None")
+    x, y = generator.random() * limit, generator.random() * limit
+    dx, dy = generator.uniform(-SPEED, SPEED), generator.uniform(-SPEED, SPEED)
+    return Player(i, sock, x, y, dx, dy)
+
+
+def _receive(player: Player, sent: dict[tuple[int, int], float]) -> list[float]:
+    """Return the age of every move in what came; a closed connection raises."""
+    data = player.sock.recv(load.RECEIVE_BYTES)
+    if not data:
+        raise ConnectionError(f"the server dropped client {player.id}")
+    now = time.perf_counter()
+    data = player.rest + data
+    used = 0
+    ages = []
+    for used, payload in load.frames(data):  # noqa: B007 - the last offset is what is used
+        if payload[1] not in (UPDATE, REDUCER_RESULT):
+            continue
+        place = payload.find(INSERTS)
+        while place >= 0:
+            id_, _, _, _, step = ROW.unpack_from(payload, place + len(INSERTS))
+            if (id_, step) in sent:
+                ages.append(now - sent[id_, step])
+            place = payload.find(INSERTS, place + len(INSERTS) + ROW.size)
+    player.rest = data[used:]
+    return ages
