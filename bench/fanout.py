@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from bench import load
 from bench.harness import Process, Report, alternate, prepare_generator, serve, server_process
@@ -23,23 +24,11 @@ OWNED = struct.Struct("<IQ")
 def run(seconds: float, rounds: int) -> list[Report]:
     prepare_generator()
     ours = serve("--in-memory", "--publish", f"bench/modules/fanout.py={DATABASE}")
-    reports = []
     with server_process(ours) as server:
-        for name, unit, query, call, bare in (
-            ("fanout same query", "client messages", lambda _i: "SELECT * FROM shared", _shared, lambda _i: b"\0"),
-            ("fanout own rows", "transactions", _own_query, _owned, lambda i: b"\1" + U32.pack(i % SUBSCRIBERS)),
-        ):
-            with server_process(["-m", "bench.ceiling.broadcast"]) as ceiling:
-                everybody = name == "fanout same query"
-                sides = {
-                    "ours": Side(server, seconds, everybody, call, query).measure,
-                    "ceiling": Side(ceiling, seconds, everybody, lambda i: load.client_frame(bare(i))).measure,
-                }
-                series = alternate(rounds, sides)
-                reports.append(Report(name, f"{unit} per server CPU second", series["ours"], series["ceiling"]))
+        reports = [_measure(server, case, seconds, rounds) for case in (OWN_ROWS, SAME_QUERY)]
     for report in reports:
         print(report.details())
-    return reports[::-1]
+    return reports
 
 
 def _own_query(i: int) -> str:
@@ -52,6 +41,35 @@ def _shared(i: int) -> bytes:
 
 def _owned(i: int) -> bytes:
     return load.call(i, "set_owned", OWNED.pack(i % SUBSCRIBERS, i))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: the subscribers' queries, the writer's calls, the same of the ceiling."""
+
+    name: str
+    unit: str
+    everybody: bool
+    query: Callable[[int], str]
+    call: Callable[[int], bytes]
+    bare: Callable[[int], bytes]
+
+
+SAME_QUERY = Case(
+    "fanout same query", "client messages", True, lambda _i: "SELECT * FROM shared", _shared, lambda _i: b"\0"
+)
+OWN_ROWS = Case(
+    "fanout own rows", "transactions", False, _own_query, _owned, lambda i: b"\1" + U32.pack(i % SUBSCRIBERS)
+)
+
+
+def _measure(server: Process, case: Case, seconds: float, rounds: int) -> Report:
+    with server_process(["-m", "bench.ceiling.broadcast"]) as ceiling:
+        bare = Side(ceiling, seconds, case.everybody, lambda i: load.client_frame(case.bare(i)))
+        ours = Side(server, seconds, case.everybody, case.call, case.query)
+        series = alternate(rounds, {"ours": ours.measure, "ceiling": bare.measure})
+        ours.close()
+    return Report(case.name, f"{case.unit} per server CPU second", series["ours"], series["ceiling"])
 
 
 class Side:
@@ -117,3 +135,8 @@ class Side:
             count += 1
         self.rests[sock] = data[used:]
         return count
+
+    def close(self) -> None:
+        self.selector.close()
+        for sock in (self.writer, *self.readers):
+            sock.close()

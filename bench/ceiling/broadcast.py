@@ -1,4 +1,4 @@
-"""Ceiling of `fanout`: a message in, one prebuilt frame out to everybody (first byte 0) or to one client (1), and a reply.
+"""Ceiling of `fanout`: a message in; one prebuilt frame out, to everybody or to one client, and a reply.
 
 The first connection is the writer; `0` sends to all others, `1` + u32 to that one.
 """

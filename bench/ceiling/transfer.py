@@ -79,7 +79,7 @@ class Server:
         self.log: list[bytes] = []
         self.pending: list[tuple[Connection, bytes]] = []
         self.filled = trio.Event()
-        self.file = tempfile.TemporaryFile()
+        self.file, _ = tempfile.mkstemp()
         self.reducers: dict[bytes, Callable[..., None]] = {b"transfer": transfer}
 
     def handle(self, connection: Connection, messages: list[bytes]) -> None:
@@ -128,8 +128,8 @@ class Server:
                 connection.write(b"".join(parts))
 
     def write(self, data: bytes) -> None:
-        os.write(self.file.fileno(), data)
-        os.fdatasync(self.file.fileno())
+        os.write(self.file, data)
+        os.fdatasync(self.file)
 
 
 async def main() -> None:
