@@ -1,0 +1,81 @@
+"""Functions that the database calls: reducers and the reducers of its events.
+
+Responsible for: the decorators `reducer`, `init`, `client_connected`, `client_disconnected`.
+Not responsible for: checking parameters (`definition`), calling (`module`).
+
+A decorated function stays the plain function it is: called from Python it runs in the same transaction.
+
+Source: spec 08, "Functions".
+"""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, overload
+
+from stdb.modules.python.declarations import (
+    FunctionDeclaration,
+    Place,
+    UnsupportedDeclaration,
+    caller_place,
+    function_place,
+    register,
+    report,
+)
+from stdb.schema.model import Lifecycle
+
+__all__ = ["client_connected", "client_disconnected", "init", "reducer"]
+
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., None])
+
+
+@overload
+def reducer(function: Callable[P, None], /) -> Callable[P, None]: ...
+@overload
+def reducer(
+    *, name: str | None = None, private: bool = False, scheduled: type[Any] | None = None
+) -> Callable[[Callable[P, None]], Callable[P, None]]: ...
+def reducer(
+    function: Callable[..., None] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    private: bool = False,
+    scheduled: type[Any] | None = None,
+) -> Any:
+    """Let clients call a function, as one transaction, under its own name or `name`; a `private` one only the owner."""
+    place = caller_place()
+
+    def declare(function: Callable[..., None]) -> Callable[..., None]:
+        if scheduled is not None:
+            register(UnsupportedDeclaration("@reducer(scheduled=…)", getattr(function, "__module__", ""), place))
+            return function
+        return _declare(function, name, private, None, place)
+
+    return declare if function is None else declare(function)
+
+
+def init(function: F) -> F:
+    """Call a function once, when its database is made, in the transaction that makes it."""
+    return _declare(function, None, True, Lifecycle.INIT, caller_place())
+
+
+def client_connected(function: F) -> F:
+    """Call a function when a client connects; raising refuses the client."""
+    return _declare(function, None, True, Lifecycle.ON_CONNECT, caller_place())
+
+
+def client_disconnected(function: F) -> F:
+    """Call a function when a client has gone."""
+    return _declare(function, None, True, Lifecycle.ON_DISCONNECT, caller_place())
+
+
+def _declare(function: F, name: str | None, private: bool, lifecycle: Lifecycle | None, place: Place) -> F:
+    if not hasattr(function, "__code__"):
+        report(place, f"a reducer is a plain function written with def, got {function!r}")
+        return function
+    register(
+        FunctionDeclaration(
+            function, name or function.__name__, private, lifecycle, function.__module__, function_place(function)
+        )
+    )
+    return function

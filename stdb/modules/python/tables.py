@@ -1,0 +1,181 @@
+"""Tables and products as an author declares them.
+
+Responsible for: the decorators `table` and `product`, `sum_type`, second tables over one row class (`TableHandle`).
+Not responsible for: row classes (`rows`), what declarations become (`definition`).
+
+Source: spec 08, "Tables".
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, dataclass_transform, overload
+
+from stdb.modules.python.columns import Index, Unique, auto_inc, column, index, primary_key, unique
+from stdb.modules.python.declarations import (
+    Place,
+    TableDeclaration,
+    UnsupportedDeclaration,
+    caller_module,
+    caller_place,
+    register,
+    report,
+)
+from stdb.modules.python.rows import RowShape, build_row_class, check_names, collect_columns, shape_of
+from stdb.sats.names import snake_case
+
+__all__ = ["SumType", "TableHandle", "product", "sum_type", "table"]
+
+R = TypeVar("R")
+
+
+class TableHandle(Generic[R]):
+    """A second table over a row class; `ctx.db[handle]` is its `Table`."""
+
+    __slots__ = ("name", "row_class")
+
+    def __init__(self, row_class: type[R], name: str) -> None:
+        self.row_class = row_class
+        self.name = name
+
+    def __repr__(self) -> str:
+        """Return the call that makes it."""
+        return f"table({self.row_class.__name__}, name={self.name!r})"
+
+
+class SumType:
+    """A named union of product classes, made by `sum_type`."""
+
+    __slots__ = ("classes", "name")
+
+    def __init__(self, name: str, classes: tuple[type, ...]) -> None:
+        self.name = name
+        self.classes = classes
+
+    def __repr__(self) -> str:
+        """Return the name."""
+        return self.name
+
+    def __or__(self, other: object) -> "OptionalSumType":
+        """Return the type of an optional value, as `Shape | None`."""
+        if other is not None:
+            raise TypeError(f"{self.name} | {other!r}: only | None can follow; name the wider union by itself")
+        return OptionalSumType(self)
+
+    __ror__ = __or__
+
+    def __call__(self) -> None:
+        """Refuse to be called; typing needs annotations to be callable."""
+        raise TypeError(f"{self.name} is a union: make one of {', '.join(cls.__name__ for cls in self.classes)}")
+
+
+class OptionalSumType:
+    """`Shape | None` for a `SumType`."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: SumType) -> None:
+        self.inner = inner
+
+
+@overload
+@dataclass_transform(kw_only_default=True, field_specifiers=(primary_key, unique, index, auto_inc, column))
+def table(row_class: type[R], /) -> type[R]: ...
+@overload
+def table(
+    row_class: type[R],
+    /,
+    *,
+    name: str,
+    public: bool = False,
+    event: bool = False,
+    indexes: Sequence[Index] = (),
+    uniques: Sequence[Unique] = (),
+) -> TableHandle[R]: ...
+@overload
+@dataclass_transform(kw_only_default=True, field_specifiers=(primary_key, unique, index, auto_inc, column))
+def table(
+    *,
+    public: bool = False,
+    name: str | None = None,
+    event: bool = False,
+    scheduled: bool = False,
+    indexes: Sequence[Index] = (),
+    uniques: Sequence[Unique] = (),
+) -> Callable[[type[R]], type[R]]: ...
+def table(
+    row_class: type[Any] | None = None,
+    /,
+    *,
+    public: bool = False,
+    name: str | None = None,
+    event: bool = False,
+    scheduled: bool = False,
+    indexes: Sequence[Index] = (),
+    uniques: Sequence[Unique] = (),
+) -> Any:
+    """Make a class with annotations a row type and declare a table of it; given a row class, declare another table of it.
+
+    Everybody may read a `public` table; rows of an `event` table exist only in the transaction that inserts them.
+    """
+    place, module = caller_place(), caller_module()
+
+    def declare(cls: type[Any]) -> type[Any]:
+        if scheduled:
+            register(UnsupportedDeclaration("@table(scheduled=True)", cls.__module__, place))
+        created = _make(cls, is_table=True, place=place)
+        if (shape := shape_of(created)) is not None:
+            _declare(created, shape, name or snake_case(cls.__name__), cls.__module__)
+        return created
+
+    def _declare(key: Any, shape: RowShape, table_name: str, owner: str) -> None:
+        register(
+            TableDeclaration(key, shape, table_name, public, event, tuple(indexes), tuple(uniques), owner, place)
+        )
+
+    if row_class is None:
+        return declare
+    if (shape := shape_of(row_class)) is None:
+        return declare(row_class)
+    if name is None:
+        report(place, f"table({row_class.__name__}): a second table of a row class needs a name of its own: name=…")
+        return row_class
+    handle: TableHandle[Any] = TableHandle(row_class, name)
+    _declare(handle, shape, name, module)
+    return handle
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(column,))
+def product(cls: type[R], /) -> type[R]:
+    """Make a class with annotations a value type for columns and arguments."""
+    return _make(cls, is_table=False, place=caller_place())
+
+
+def sum_type(name: str, *classes: type) -> Any:
+    """Return the union of product classes under a name; `Shape = Circle | Square` at module level does the same."""
+    if len(classes) < 1 or not all(isinstance(cls, type) for cls in classes):
+        raise TypeError(f"sum_type({name!r}, …) takes the classes of its variants")
+    return SumType(name, classes)
+
+
+def _make(cls: type[R], *, is_table: bool, place: Place) -> type[R]:
+    kind = "table" if is_table else "product"
+    if not isinstance(cls, type):
+        report(place, f"@{kind} is for classes, got {cls!r}")
+        return cls
+    for base in cls.__mro__[1:]:
+        if shape_of(base) is not None:
+            report(
+                place,
+                f"{cls.__name__} inherits from {base.__name__}, which is a table or product itself: "
+                "move the common columns into a class without decorator",
+            )
+            return cls
+    return _build(cls, is_table, place)
+
+
+def _build(cls: type[R], is_table: bool, place: Place) -> type[R]:
+    columns = tuple(collect_columns(cls))
+    shape = RowShape(cls.__name__, cls.__module__, columns, is_table, place)
+    mistakes = list(check_names(cls, columns))
+    for name, text in mistakes:
+        report(shape.place_of(name), text)
+    return cls if mistakes else build_row_class(cls, shape)
