@@ -1,0 +1,185 @@
+"""Connection: one WebSocket client, from the 101 until its disconnect has run.
+
+Responsible for: the lifetime of a client's tasks, handing its requests over in batches, pings, the idle limit, the
+    close handshake, what breaks a connection (spec 02 sections 3.3 and 11).
+Not responsible for: the upgrade (the front door), frames (`frames`), messages (`protocols`), what waits (`outbox`).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import trio
+
+from stdb.actors.refusals import DatabaseUnavailable
+from stdb.actors.requests import Request
+from stdb.actors.sink import Client, ClientSink
+from stdb.errors import DecodeError
+from stdb.net.frames import Close, Event, FrameError, FrameReader, Ping, ping_frame, pong_frame
+from stdb.net.handshake import Handshake
+from stdb.net.outbox import Outbox
+from stdb.net.protocols.registry import open_dialect
+from stdb.net.stream import FrameStream
+from stdb.schema.model import ModuleDef
+
+__all__ = ["AttachedClient", "Database", "serve_client"]
+
+PING_SECONDS = 15.0
+IDLE_SECONDS_MAX = 30.0
+CLOSE_SECONDS_MAX = 0.25
+"""After our Close the client has this long to answer, then the socket is dropped."""
+LAST_ANSWERS_SECONDS_MAX = 5.0
+"""A Close waits this long for answers before it to become durable; then it goes without them."""
+
+_Decode: TypeAlias = Callable[[bytes | str, list[Request]], None]
+
+
+class AttachedClient(Protocol):
+    """What a connection needs of `stdb.actors.attachment.Attachment`."""
+
+    def submit_nowait(self, requests: Sequence[Request]) -> None:
+        """Hand in requests; they are served in order."""
+
+    def close_nowait(self, code: int, reason: str) -> None:
+        """Close the client behind the answers to what was handed in so far."""
+
+    def detach_nowait(self) -> None:
+        """Leave after the requests handed in so far."""
+
+    async def wait_detached(self) -> None:
+        """Return once `client_disconnected` ran."""
+
+    async def wait_not_crowded(self) -> None:
+        """Return at once unless too many requests wait in all."""
+
+
+class Database(Protocol):
+    """What a connection needs of `stdb.actors.handle.DatabaseHandle`."""
+
+    @property
+    def definition(self) -> ModuleDef:
+        """The definition of the running module."""
+
+    def attach(self, client: Client, sink: ClientSink, token: str, session_id: bytes | None = None) -> AttachedClient:
+        """Connect a client."""
+
+
+async def serve_client(stream: FrameStream, handshake: Handshake, database: Database) -> None:
+    """Serve one client until it leaves, breaks the protocol, falls too far behind or its database is gone.
+
+    The 101 was sent; `stream` is closed at the end, and `client_disconnected` has run. May be cancelled at any time.
+    """
+    outbox = Outbox(stream)
+    dialect = open_dialect(handshake.subprotocol, outbox, handshake.options, lambda: database.definition)
+    try:
+        try:
+            attachment = database.attach(handshake.client, dialect, handshake.token, handshake.options.session_id)
+        except DatabaseUnavailable as error:
+            outbox.close_now(1011, str(error))
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            await _Connection(stream, outbox, dialect.receive, attachment).serve()
+        finally:
+            attachment.detach_nowait()
+    finally:
+        stream.close_nowait()
+    await attachment.wait_detached()
+
+
+class _Connection:
+    """The tasks of one connection and what they share."""
+
+    def __init__(self, stream: FrameStream, outbox: Outbox, decode: _Decode, attachment: AttachedClient) -> None:
+        self._stream = stream
+        self._outbox = outbox
+        self._decode = decode
+        self._attachment = attachment
+        self._frames = FrameReader()
+        self._is_deaf = False
+        """The client broke the protocol: what it sends from now on is ignored."""
+        self._heard_at = trio.current_time()
+        """When something last came in; infinite while nobody reads."""
+        self._awaits_pong = False
+
+    async def serve(self) -> None:
+        """Read until the end; the reader runs here, the writer and the clock beside it."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._outbox.drain)
+            nursery.start_soon(self._keep_time, nursery.cancel_scope)
+            await self._read()
+            nursery.cancel_scope.cancel()
+
+    async def _read(self) -> None:
+        """Hand over what the client sends, one batch a read, until it closes or the socket is gone."""
+        while chunk := await self._stream.receive_some():
+            self._heard_at = math.inf
+            try:
+                events = self._frames.receive(chunk)
+            except FrameError as error:
+                self._take(error.events)
+                self._refuse(error.code, str(error))
+                events = []
+            if self._take(events):
+                with trio.move_on_after(CLOSE_SECONDS_MAX):
+                    await self._outbox.close_sent.wait()
+                return
+            await self._attachment.wait_not_crowded()
+            self._heard_at = trio.current_time()
+
+    def _take(self, events: list[Event]) -> bool:
+        """Act on the events of one read, all its requests in one batch; tell whether the client closed."""
+        outbox = self._outbox
+        decode = self._decode
+        requests: list[Request] = []
+        refused: str | None = None
+        close: Close | None = None
+        for event in events:
+            kind = type(event)
+            if kind is bytes or kind is str:
+                if refused is None:
+                    try:
+                        decode(event, requests)  # type: ignore[arg-type]  # a message, by its type
+                    except DecodeError as error:
+                        refused = str(error)
+            elif kind is Ping:
+                outbox.send_control_nowait(pong_frame(event.payload))  # type: ignore[union-attr]
+            elif kind is Close:
+                close = event  # type: ignore[assignment]
+            else:
+                self._awaits_pong = False
+        if requests and not self._is_deaf and not outbox.is_closing:
+            self._attachment.submit_nowait(requests)
+        if refused is not None:
+            self._refuse(1011, refused)
+        if close is None:
+            return False
+        outbox.close_now(close.code, close.reason)
+        return True
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """Close behind the answers to what came before the damage."""
+        if not self._is_deaf:
+            self._is_deaf = True
+            self._attachment.close_nowait(code, reason)
+
+    async def _keep_time(self, scope: trio.CancelScope) -> None:
+        """Ping, cut a client that is silent for too long, and end the connection soon after a Close."""
+        outbox = self._outbox
+        ping_at = trio.current_time()
+        while not outbox.is_closing:
+            now = trio.current_time()
+            if now >= self._heard_at + IDLE_SECONDS_MAX:
+                outbox.cut()
+            elif now >= ping_at:
+                ping_at += PING_SECONDS
+                if not self._awaits_pong:
+                    self._awaits_pong = True
+                    outbox.send_control_nowait(ping_frame())
+            with trio.move_on_at(min(ping_at, self._heard_at + IDLE_SECONDS_MAX)):
+                await outbox.close_requested.wait()
+        with trio.move_on_after(LAST_ANSWERS_SECONDS_MAX):
+            await outbox.close_sent.wait()
+        outbox.close_now(None)
+        await trio.sleep(CLOSE_SECONDS_MAX)
+        scope.cancel()

@@ -1,0 +1,250 @@
+"""Outbox: what waits to be sent to one client, in order, within bounds.
+
+Responsible for: holding entries until they are durable, one joined send a flush, the rest when the socket takes it,
+    the bound that cuts a client too slow to listen, the place of the Close frame.
+Not responsible for: what the bytes mean (`protocols`), when to flush (the database actor).
+
+An entry is `(needs, frame)`: `frame` leaves when `needs` transactions are durable and all entries before it have left
+(DESIGN decisions 6 and 8). Nothing here blocks but `drain`, the client's writer task.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from stdb.net.frames import close_frame
+from stdb.net.stream import FrameStream
+
+__all__ = ["WAITING_BYTES_MAX", "WAITING_MESSAGES_MAX", "Outbox"]
+
+WAITING_MESSAGES_MAX = 16_384
+WAITING_BYTES_MAX = 64 * 1024 * 1024
+"""What may wait behind the message being sent; a client with more is cut. One message alone is never refused."""
+
+
+class _Deferred:
+    """A place in the queue whose frame is still to be encoded."""
+
+    __slots__ = ("encode",)
+
+    def __init__(self, encode: Callable[[], bytes]) -> None:
+        self.encode = encode
+
+    def __len__(self) -> int:
+        return 0
+
+
+class Outbox:
+    """The queue of one client. `append` takes an entry; it is the bare method of a deque, for speed."""
+
+    def __init__(
+        self,
+        stream: FrameStream,
+        messages_max: int = WAITING_MESSAGES_MAX,
+        bytes_max: int = WAITING_BYTES_MAX,
+    ) -> None:
+        self._stream = stream
+        self._messages_max = messages_max
+        self._bytes_max = bytes_max
+        self._entries: deque[tuple[int, bytes | _Deferred]] = deque()
+        """In order, not yet allowed to leave (or not yet looked at: everything since the last flush)."""
+        self.append: Callable[[tuple[int, bytes]], None] = self._entries.append
+        self._counted = 0
+        self._held_bytes = 0
+        """Bytes of the first `_counted` entries."""
+        self._sending: deque[bytes | memoryview] = deque()
+        """May leave, but the socket was full; the first is perhaps sent in part."""
+        self._sending_bytes = 0
+        self._durable = 0
+        self._deferred = 0
+        self._close_frame: bytes | None = None
+        self._is_over = False
+        self._wake = trio.Event()
+        self.close_requested = trio.Event()
+        """Set when a Close (or the end) was asked for."""
+        self.close_sent = trio.Event()
+        """Set when the Close frame is with the kernel, or never will be."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Tell whether the end was asked for."""
+        return self.close_requested.is_set()
+
+    def append_deferred(self, needs: int, encode: Callable[[], bytes]) -> None:
+        """Reserve a place for the frame that `encode` returns; the writer task calls it in a worker thread."""
+        self._entries.append((needs, _Deferred(encode)))
+        self._deferred += 1
+        self._wake.set()
+
+    def waits(self) -> bool:
+        """Tell whether entries are left that may not leave yet."""
+        return bool(self._entries)
+
+    def flush(self, durable: int) -> None:
+        """Send the entries from the head whose `needs` is at most `durable`, joined into one send."""
+        self._durable = durable
+        entries = self._entries
+        if not entries:
+            return
+        if self._is_over:
+            entries.clear()
+            return
+        ready: list[bytes] = []
+        take = entries.popleft
+        if self._deferred:
+            while entries and entries[0][0] <= durable and not isinstance(entries[0][1], _Deferred):
+                ready.append(take()[1])  # type: ignore[arg-type]  # just looked
+        else:
+            while entries and entries[0][0] <= durable:
+                ready.append(take()[1])  # type: ignore[arg-type]  # none is deferred
+        if self._counted:
+            counted = min(self._counted, len(ready))
+            self._counted -= counted
+            self._held_bytes -= sum(map(len, ready[:counted]))
+        if ready:
+            self._send(ready)
+        if entries or self._sending:
+            self._check_bounds()
+
+    def send_control_nowait(self, frame: bytes) -> None:
+        """Send a ping or pong past everything that waits, but not into the middle of a message."""
+        if self._is_over or self._close_frame is not None:
+            return
+        if self._sending:
+            self._sending.insert(1, frame)
+            self._sending_bytes += len(frame)
+            self._check_bounds()
+        else:
+            self._send([frame])
+
+    def close(self, code: int | None, reason: str) -> None:
+        """Put a Close behind what waits; entries after it never leave. `code` None drops the socket at once."""
+        if code is None:
+            self.cut()
+        elif not self._is_over and self._close_frame is None:
+            self._close_frame = close_frame(code, reason)
+            self.append((0, self._close_frame))
+            self.close_requested.set()
+            self.flush(self._durable)
+
+    def close_now(self, code: int | None, reason: str = "") -> None:
+        """Send a Close behind the message being sent; what else waits is dropped.
+
+        A Close already waiting keeps its code; after one that was sent nothing happens.
+        """
+        if self._is_over:
+            return
+        self._entries.clear()
+        self._counted = self._held_bytes = self._deferred = 0
+        while len(self._sending) > 1:
+            self._sending_bytes -= len(self._sending.pop())
+        if self._close_frame is None:
+            self._close_frame = close_frame(code, reason)
+        self.append((0, self._close_frame))
+        self.close_requested.set()
+        self.flush(self._durable)
+
+    def cut(self) -> None:
+        """Drop the socket without a Close frame, with all that waits."""
+        self._is_over = True
+        self._entries.clear()
+        self._sending.clear()
+        self._counted = self._held_bytes = self._sending_bytes = self._deferred = 0
+        self._stream.close_nowait()
+        self.close_requested.set()
+        self.close_sent.set()
+
+    async def drain(self) -> None:
+        """Send what did not fit and encode what was deferred, until cancelled: the client's writer task."""
+        while True:
+            if self._sending:
+                try:
+                    await self._stream.wait_writable()
+                except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                    self.cut()
+                self._push()
+            elif self._entries and isinstance(self._entries[0][1], _Deferred):
+                await self._encode_head()
+            else:
+                self._wake = trio.Event()
+                await self._wake.wait()
+
+    async def _encode_head(self) -> None:
+        needs, deferred = self._entries[0]
+        assert isinstance(deferred, _Deferred)
+        frame = await trio.to_thread.run_sync(deferred.encode, abandon_on_cancel=True)
+        if self._entries and self._entries[0][1] is deferred:
+            self._entries[0] = (needs, frame)
+            self._deferred -= 1
+            if self._counted:
+                self._held_bytes += len(frame)
+            self.flush(self._durable)
+
+    def _send(self, ready: list[bytes]) -> None:
+        """Send what may leave, or queue it behind what does not fit already."""
+        if self._sending:
+            self._sending.extend(ready)
+            self._sending_bytes += sum(map(len, ready))
+            self._after_close(ready)
+            return
+        data = ready[0] if len(ready) == 1 else b"".join(ready)
+        try:
+            sent = self._stream.send_nowait(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.cut()
+            return
+        if sent < len(data):
+            self._keep_rest(ready, sent)
+        self._after_close(ready)
+
+    def _after_close(self, sent: list[bytes]) -> None:
+        """When the Close frame left the queue: let nothing follow it."""
+        if self._close_frame is not None and sent[-1] is self._close_frame:
+            self._entries.clear()
+            self._counted = self._held_bytes = self._deferred = 0
+            self._is_over = True
+            if not self._sending:
+                self.close_sent.set()
+
+    def _keep_rest(self, frames: list[bytes], sent: int) -> None:
+        """Keep what the socket did not take, frame by frame, so that the bounds can count messages."""
+        for frame in frames:
+            size = len(frame)
+            if sent >= size:
+                sent -= size
+            else:
+                self._sending.append(memoryview(frame)[sent:] if sent else frame)
+                self._sending_bytes += size - sent
+                sent = 0
+        self._wake.set()
+
+    def _push(self) -> None:
+        """Send what waits for the socket until it is full again."""
+        sending = self._sending
+        try:
+            while sending:
+                frame = sending[0]
+                sent = self._stream.send_nowait(frame)
+                self._sending_bytes -= sent
+                if sent < len(frame):
+                    sending[0] = memoryview(frame)[sent:]
+                    return
+                sending.popleft()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.cut()
+        if self._is_over:
+            self.close_sent.set()
+
+    def _check_bounds(self) -> None:
+        """Cut a client behind whose current message too much waits."""
+        entries = self._entries
+        for place in range(1, len(entries) - self._counted + 1):
+            self._held_bytes += len(entries[-place][1])
+        self._counted = len(entries)
+        head = self._sending[0] if self._sending else entries[0][1] if entries else b""
+        if (
+            len(entries) + len(self._sending) - 1 > self._messages_max
+            or self._held_bytes + self._sending_bytes - len(head) > self._bytes_max
+        ):
+            self.cut()

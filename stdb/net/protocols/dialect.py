@@ -1,0 +1,85 @@
+"""Dialect: what all WebSocket protocols share of being one client's way in and out.
+
+Responsible for: the base of every dialect, its options, queueing of encoded messages, small and large.
+Not responsible for: message layouts (one dialect a file), when entries leave (`stdb.net.outbox`).
+
+A dialect is the `ClientSink` of one connection and the decoder of what that connection sends.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple
+
+from stdb.actors.requests import Request
+from stdb.actors.sink import ClientSink
+from stdb.net.outbox import Outbox
+from stdb.net.protocols.rows import bytes_of
+from stdb.net.protocols.wire import Compression
+from stdb.schema.model import ModuleDef
+from stdb.subscriptions.fragment import Fragment
+
+__all__ = ["ConnectionOptions", "Dialect"]
+
+_ROWS_AT_ONCE_MAX = 4096
+_BYTES_AT_ONCE_MAX = 1024 * 1024
+"""Initial answers above either bound are encoded in a worker thread; their place in the queue is kept."""
+
+
+class ConnectionOptions(NamedTuple):
+    """What a client chose in the query string of its upgrade; spec 02 section 1.1, spec 09 section 2.2."""
+
+    connection_id: bytes | None = None
+    """16 bytes, little-endian; None: the server draws one."""
+    compression: Compression = Compression.BROTLI
+    light: bool = False
+    confirmed: bool | None = None
+    """None: the default of the protocol."""
+    session_id: bytes | None = None
+    """16 bytes, little-endian; the same for every attempt of one client object."""
+
+
+class Dialect(ClientSink, ABC):
+    """One client's protocol. The database actor calls the sink's methods, the connection's reader `receive`."""
+
+    NAME: ClassVar[str]
+    CONFIRMED_BY_DEFAULT: ClassVar[bool]
+
+    def __init__(self, outbox: Outbox, options: ConnectionOptions, definition: Callable[[], ModuleDef]) -> None:
+        """Write into `outbox`; `definition` tells what the module declares now (it may be replaced under us)."""
+        self.outbox = outbox
+        self.confirmed = self.CONFIRMED_BY_DEFAULT if options.confirmed is None else options.confirmed
+        self._compression = options.compression
+        self._light = options.light
+        self._definition = definition
+        self._append = outbox.append
+
+    @abstractmethod
+    def receive(self, message: bytes | str, requests: list[Request]) -> None:
+        """Append the requests that `message` holds.
+
+        Raises:
+            DecodeError: It does not decode; requests before the damage were appended.
+        """
+
+    def flush(self, durable: int) -> None:
+        """Send what may leave: entries from the head whose `needs` is at most `durable`."""
+        self.outbox.flush(durable)
+
+    def waits(self) -> bool:
+        """Tell whether entries are left that wait for durability."""
+        return self.outbox.waits()
+
+    def close(self, code: int | None, reason: str) -> None:
+        """Close after what may leave has left; `code` None drops the socket without a Close frame."""
+        self.outbox.close(code, reason)
+
+    def _needs(self, needs: int) -> int:
+        return needs if self.confirmed else 0
+
+    def _queue_rows(self, needs: int, fragments: Sequence[Fragment], encode: Callable[[], bytes]) -> None:
+        """Queue the frame that `encode` returns, at once or, for many rows, from a worker thread."""
+        rows = sum(len(fragment.inserts) + len(fragment.deletes) for fragment in fragments)
+        if rows > _ROWS_AT_ONCE_MAX or bytes_of(fragments) > _BYTES_AT_ONCE_MAX:
+            self.outbox.append_deferred(self._needs(needs), encode)
+        else:
+            self._append((self._needs(needs), encode()))

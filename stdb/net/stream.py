@@ -1,0 +1,151 @@
+"""FrameStream: the seam between bytes on a wire and everything above.
+
+Responsible for: the Protocol, a TCP socket behind it, and a pair of streams in memory for tests.
+Not responsible for: frames (`frames`), what waits to be sent (`outbox`).
+
+Writing never blocks and never switches tasks: it goes straight to the non-blocking socket (DESIGN decision 8).
+"""
+
+import socket
+from typing import Protocol
+
+import trio
+
+__all__ = ["RECEIVE_BYTES_MAX", "FrameStream", "MemoryStream", "SocketStream", "memory_stream_pair"]
+
+RECEIVE_BYTES_MAX = 256 * 1024
+"""One read takes at most this much; all frames in it are one batch."""
+
+
+class FrameStream(Protocol):
+    """A two-way run of bytes with one reader and one writer."""
+
+    async def receive_some(self) -> bytes:
+        """Return the next bytes, at least one; empty when the stream is over, whichever side ended it."""
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Hand over as much of `data` as fits and return how much that was.
+
+        Raises:
+            trio.BrokenResourceError: The other side is gone.
+            trio.ClosedResourceError: This side is closed.
+        """
+
+    async def wait_writable(self) -> None:
+        """Return when `send_nowait` may take something again; raises like it."""
+
+    def close_nowait(self) -> None:
+        """End both directions at once; whoever waits is woken. May be called again."""
+
+
+class SocketStream:
+    """A FrameStream over a connected TCP socket, which it owns from now on."""
+
+    def __init__(self, sock: socket.socket, received: bytes = b"") -> None:
+        """Take over `sock`; `received` are bytes that were read from it already and come first."""
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._received = received
+        self._closed = False
+
+    @classmethod
+    def take(cls, sock: trio.socket.SocketType, received: bytes = b"") -> "SocketStream":
+        """Return a stream over the socket that was `sock`, which nobody may use any more."""
+        return cls(socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()), received)
+
+    async def receive_some(self) -> bytes:
+        """Return the next bytes; empty when the stream is over."""
+        if self._received:
+            await trio.lowlevel.checkpoint()
+            received, self._received = self._received, b""
+            return received
+        while not self._closed:
+            try:
+                await trio.lowlevel.wait_readable(self._socket)
+                return self._socket.recv(RECEIVE_BYTES_MAX)
+            except BlockingIOError:
+                continue
+            except (OSError, trio.ClosedResourceError):
+                return b""
+        await trio.lowlevel.checkpoint()
+        return b""
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Hand over as much of `data` as the kernel takes."""
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            if self._closed:
+                raise trio.ClosedResourceError("this stream was closed") from None
+            raise trio.BrokenResourceError("the client is gone") from error
+
+    async def wait_writable(self) -> None:
+        """Return when the kernel may take something again."""
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            raise trio.ClosedResourceError("this stream was closed")
+        await trio.lowlevel.wait_writable(self._socket)
+
+    def close_nowait(self) -> None:
+        """Close the socket."""
+        if not self._closed:
+            self._closed = True
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+class MemoryStream:
+    """One end of a pair in memory; made by `memory_stream_pair`."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._incoming = bytearray()
+        self._peer = self
+        self._is_over = False
+        self._changed = trio.Event()
+
+    async def receive_some(self) -> bytes:
+        """Return the next bytes; empty when the stream is over."""
+        await trio.lowlevel.checkpoint()
+        while not self._incoming and not self._is_over:
+            await self._changed.wait()
+        received = bytes(self._incoming[:RECEIVE_BYTES_MAX])
+        del self._incoming[:RECEIVE_BYTES_MAX]
+        self._peer._wake()
+        return received
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Hand over as much of `data` as the other end still has room for."""
+        if self._is_over:
+            raise trio.ClosedResourceError("this stream was closed")
+        taken = data[: max(0, self._capacity_bytes - len(self._peer._incoming))]
+        self._peer._incoming += taken
+        self._peer._wake()
+        return len(taken)
+
+    async def wait_writable(self) -> None:
+        """Return when the other end has room."""
+        await trio.lowlevel.checkpoint()
+        while not self._is_over and len(self._peer._incoming) >= self._capacity_bytes:
+            await self._changed.wait()
+
+    def close_nowait(self) -> None:
+        """End both directions; the other end still gets what was sent before."""
+        for end in (self, self._peer):
+            end._is_over = True
+            end._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+def memory_stream_pair(capacity_bytes: int = 64 * 1024) -> tuple[MemoryStream, MemoryStream]:
+    """Return two streams; what goes into one comes out of the other, which buffers at most `capacity_bytes`."""
+    left, right = MemoryStream(capacity_bytes), MemoryStream(capacity_bytes)
+    left._peer, right._peer = right, left
+    return left, right
