@@ -1,0 +1,302 @@
+"""Datastore: all tables of one database, in memory, and the one transaction that may be open.
+
+Responsible for: bootstrapping the system tables, tables by id and name, begin, offsets, replay, the rows of
+`st_module`, `st_client` and `st_connection_credentials`.
+Not responsible for: how a table changes (`table`), how a transaction ends (`transaction`), files (`stdb.storage`).
+
+The rows that the system tables have of themselves are made at every start and are in no record, so a newer stdb with
+more system tables opens an older log.
+"""
+
+from typing import NamedTuple
+
+from stdb.datastore.catalog import CATALOG_TABLES, Catalog, read_schemas
+from stdb.datastore.delta import UndoEntry
+from stdb.datastore.records import Change, Record, decode_changes
+from stdb.datastore.sequence import Reservations, Sequence
+from stdb.datastore.table import Table, TableSchema
+from stdb.datastore.transaction import Transaction
+from stdb.errors import SchemaError, StorageError
+from stdb.schema.model import ModuleDef
+from stdb.schema.system_tables import (
+    SYSTEM_CONSTRAINT_IDS,
+    SYSTEM_INDEX_IDS,
+    SYSTEM_SEQUENCE_IDS,
+    SYSTEM_TABLE_IDS,
+    SYSTEM_TABLES,
+    USER_ID_FIRST,
+)
+
+__all__ = ["Datastore", "StoredModule"]
+
+_CATALOG_IDS = {SYSTEM_TABLE_IDS[name] for name in CATALOG_TABLES}
+_SEQUENCE_TABLE = SYSTEM_TABLE_IDS["st_sequence"]
+
+
+class StoredModule(NamedTuple):
+    """The one row of `st_module`: the program of a database. Identities and hash as bytes, as on the wire."""
+
+    database_identity: bytes
+    owner_identity: bytes
+    program_kind: int
+    """0 WASM, 1 JavaScript, 2 Python."""
+    program_hash: bytes
+    """Keccak-256 in digest order."""
+    program_bytes: bytes
+    module_version: str = ""
+
+
+class Datastore:
+    """The state of one database. Used by one thread."""
+
+    def __init__(self) -> None:
+        self.undo: list[UndoEntry] = []
+        """What the open transaction changed; one list for good, so that writers may bind it."""
+        self.reservations = Reservations()
+        self.tables: dict[int, Table] = {}
+        """Every table by id. A change of schema puts another object in a table's place."""
+        self.transaction: Transaction | None = None
+        """The open transaction."""
+        self.next_offset = 0
+        """The offset that the next changing transaction gets: how many there were."""
+        self.catalog = Catalog(self)
+        self._by_name: dict[str, Table] = {}
+        self._bootstrap()
+
+    # Tables
+
+    def table(self, name: str) -> Table | None:
+        """Return the table of that canonical name."""
+        return self._by_name.get(name)
+
+    def system(self, name: str) -> Table:
+        """Return a system table."""
+        return self.tables[SYSTEM_TABLE_IDS[name]]
+
+    def create_tables(self, definition: ModuleDef) -> None:
+        """Create every table of a module, in the order of their names (04 section 7), within the open transaction.
+
+        Raises:
+            SchemaError: The module declares what this version cannot keep.
+        """
+        assert self.transaction is not None, "tables are created within a transaction"
+        unsupported = [f"view `{view.name}`: views are not supported yet" for view in definition.views]
+        unsupported += [
+            f"`{rule.sql}`: row level security is not supported yet" for rule in definition.row_level_security
+        ]
+        if unsupported:
+            raise SchemaError(unsupported)
+        for table in sorted(definition.tables, key=lambda each: each.name):
+            self.catalog.create_table(table)
+
+    def install(self, schema: TableSchema, sequences: tuple[Sequence, ...]) -> Table:
+        """Put a table in the place of that id, with the rows of the one there; the undo log gets the way back."""
+        old = self.tables.get(schema.id)
+        table = Table(schema, self.undo, sequences)
+        if old is not None:
+            for row in old.rows():
+                table.put(row)
+        self._swap(schema.id, table)
+        self.undo.append((None, lambda: self._swap(schema.id, old), None, None))
+        return table
+
+    def uninstall(self, table_id: int) -> None:
+        """Remove a table; the undo log gets the way back."""
+        old = self.tables[table_id]
+        self._swap(table_id, None)
+        self.undo.append((None, lambda: self._swap(table_id, old), None, None))
+
+    def _swap(self, table_id: int, table: Table | None) -> None:
+        before = self.tables.pop(table_id, None)
+        if before is not None:
+            del self._by_name[before.schema.name]
+        if table is not None:
+            self.tables[table_id] = self._by_name[table.schema.name] = table
+
+    def _bootstrap(self) -> None:
+        for table_id, definition in SYSTEM_TABLES:
+            schema = TableSchema(
+                table_id,
+                definition,
+                tuple(SYSTEM_INDEX_IDS[index.name] for index in definition.indexes),
+                tuple(SYSTEM_CONSTRAINT_IDS[unique.name] for unique in definition.uniques),
+                tuple(SYSTEM_SEQUENCE_IDS[sequence.name] for sequence in definition.sequences),
+            )
+            sequences = tuple(
+                Sequence(sequence_id, sequence, USER_ID_FIRST, self.reservations)
+                for sequence_id, sequence in zip(schema.sequence_ids, definition.sequences, strict=True)
+            )
+            self._swap(table_id, Table(schema, self.undo, sequences))
+        for table in list(self.tables.values()):
+            self.catalog.write(table.schema, "system")
+        self.undo.clear()
+
+    def verify(self) -> None:
+        """Check every table; see `Table.verify`."""
+        for table in self.tables.values():
+            table.verify()
+
+    # Transactions
+
+    def begin(self, timestamp_us: int) -> Transaction:
+        """Open a transaction; the one before has ended."""
+        assert self.transaction is None, "a transaction is open already"
+        assert not self.undo, "a table was written outside a transaction"
+        self.transaction = transaction = Transaction(self, timestamp_us)
+        return transaction
+
+    def write_reservations(self) -> None:
+        """Write what sequences have reserved into `st_sequence`, as part of the open transaction."""
+        table = self.system("st_sequence")
+        codec = table.schema.codec
+        for sequence in self.reservations.pending.values():
+            row = table.stored.get(sequence.id)
+            if row is not None:  # else it was dropped, or the transaction that made it rolled back
+                table.update_key(sequence.id, codec.encode((*codec.decode_exact(row)[:-1], sequence.allocated)))
+        self.reservations.pending.clear()
+
+    # Replay
+
+    def replay(self, record: Record) -> None:
+        """Apply a stored transaction.
+
+        Raises:
+            StorageError: It does not follow the one before, or does not fit the tables. Give up on this object.
+        """
+        if record.offset != self.next_offset:
+            raise StorageError(f"offset {self.next_offset} expected, the next record has {record.offset}")
+        changes = decode_changes(record)
+        catalog_count = 0
+        for change in changes:
+            if change.table_id not in _CATALOG_IDS:
+                break
+            catalog_count += 1
+        try:
+            dropped: set[int] = set()
+            if catalog_count:
+                for change in changes[:catalog_count]:
+                    self._apply(change)
+                dropped = self._follow_catalog(changes[:catalog_count])
+            for change in changes[catalog_count:]:
+                if change.table_id not in dropped:
+                    self._apply(change)
+        except StorageError as error:
+            raise StorageError(f"offset {record.offset}: {error}") from error
+        self.next_offset += 1
+
+    def _apply(self, change: Change) -> None:
+        """Change rows as a record says. Deletes come first: an insert may have the key of a deleted row."""
+        table = self.tables.get(change.table_id)
+        if table is None:
+            raise StorageError(f"there is no table {change.table_id}")
+        if table.schema.definition.is_event:
+            return
+        stored, key_of, put = table.stored, table.key_of, table.put
+        for row in change.deletes:
+            place = key_of(row)
+            if stored.get(place) != row:
+                raise StorageError(f"table `{table.schema.name}`: the row to delete is not there: {row.hex()}")
+            table.take(place, row)
+        for row in change.inserts:
+            if key_of(row) in stored:
+                raise StorageError(f"table `{table.schema.name}`: a row with the key of {row.hex()} is there already")
+            put(row)
+
+    def _follow_catalog(self, changes: list[Change]) -> set[int]:
+        """Bring the tables in line with changed catalogue rows; return the ids of tables that are no more."""
+        if [change.table_id for change in changes] == [_SEQUENCE_TABLE] and self._resume_sequences(changes[0]):
+            return set()
+        affected = {table_id for change in changes for table_id in self._described(change)}
+        found = read_schemas(self, affected)
+        for table_id, (schema, allocated) in found.items():
+            if schema.is_system:
+                for sequence in self.tables[table_id].sequences:
+                    sequence.resume(allocated[sequence.id])
+                continue
+            sequences = tuple(
+                Sequence(sequence_id, sequence, allocated[sequence_id], self.reservations)
+                for sequence_id, sequence in zip(schema.sequence_ids, schema.definition.sequences, strict=True)
+            )
+            self.install(schema, sequences)
+        for table_id in affected - found.keys():
+            self._swap(table_id, None)
+        self.undo.clear()
+        return affected - found.keys()
+
+    def _resume_sequences(self, change: Change) -> bool:
+        """Let sequences go on where changed rows say, when no row is of a new or lost one; tell whether so."""
+        table = self.system("st_sequence")
+        rows = [table.schema.codec.decode_exact(row) for row in change.inserts]
+        known = {sequence.id: sequence for each in self.tables.values() for sequence in each.sequences}
+        if len(change.inserts) != len(change.deletes) or any(row[0] not in known for row in rows):
+            return False
+        for row in rows:
+            known[row[0]].resume(row[-1])
+        return True
+
+    def _described(self, change: Change) -> set[int]:
+        """Return the ids of the tables that changed catalogue rows belong to."""
+        table = self.tables[change.table_id]
+        names = [column.name for column in table.schema.definition.columns]
+        rows = [table.schema.codec.decode_exact(row) for row in (*change.inserts, *change.deletes)]
+        if "table_id" in names:
+            position = names.index("table_id")
+            return {row[position] for row in rows}
+        if "table_name" in names:
+            position = names.index("table_name")
+            return {named.schema.id for row in rows if (named := self._by_name.get(row[position])) is not None}
+        index_names = {row[0] for row in rows}
+        return {each.schema.id for each in self.tables.values() for index in each.indexes if index.name in index_names}
+
+    # The module
+
+    def stored_module(self) -> StoredModule | None:
+        """Return the program of this database; None before the first publish."""
+        table = self.system("st_module")
+        for row in table.rows():
+            database, owner, kind, digest, program, version = table.schema.codec.decode_exact(row)
+            return StoredModule(_bytes32(database), _bytes32(owner), kind, _bytes32(digest), program, version)
+        return None
+
+    def store_module(self, module: StoredModule) -> None:
+        """Make this the program of the database, within the open transaction."""
+        table = self.system("st_module")
+        table.clear()
+        numbers = (int.from_bytes(each, "little") for each in (module.database_identity, module.owner_identity))
+        digest = int.from_bytes(module.program_hash, "little")
+        values = (*numbers, module.program_kind, digest, module.program_bytes, module.module_version)
+        table.insert(table.schema.codec.encode(values))
+
+    # Clients
+
+    def insert_client(self, identity: bytes, connection_id: bytes, jwt_payload: str) -> None:
+        """Note a connected client and its token's payload, within the open transaction.
+
+        Raises:
+            UniqueViolation: The connection id is in use by another client.
+        """
+        self.system("st_client").insert(identity + connection_id)
+        credentials = self.system("st_connection_credentials")
+        number = int.from_bytes(connection_id, "little")
+        credentials.insert(credentials.schema.codec.encode((number, jwt_payload)))
+
+    def delete_client(self, identity: bytes, connection_id: bytes) -> bool:
+        """Forget a client and its credentials, within the open transaction; tell whether it was there."""
+        was_there = self.system("st_client").delete(identity + connection_id)
+        if was_there:
+            number = int.from_bytes(connection_id, "little")
+            self.system("st_connection_credentials").delete_key(number)
+        return was_there
+
+    def clients(self) -> list[tuple[bytes, bytes]]:
+        """Return identity and connection id of every client that is noted as connected."""
+        return [(row[:32], row[32:]) for row in self.system("st_client").rows()]
+
+    def clear_clients(self) -> None:
+        """Forget every client, within the open transaction."""
+        self.system("st_client").clear()
+        self.system("st_connection_credentials").clear()
+
+
+def _bytes32(number: int) -> bytes:
+    return number.to_bytes(32, "little")

@@ -1,0 +1,89 @@
+"""Deltas: what one transaction changed, net, as the log and the subscriptions take it.
+
+Responsible for: the values `Delta` and `TableDelta`; netting an undo log into them (07 section 2).
+Not responsible for: offsets and event tables (`transaction`), the stored form (`records`).
+
+An undo entry is (table, place, row before, row after), one of the rows None when a row appeared or went. An entry whose
+table is None undoes a change of the schema: its place is the function to call.
+"""
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from stdb.datastore.index import Key
+
+if TYPE_CHECKING:
+    from stdb.datastore.table import Table
+
+__all__ = ["Delta", "TableDelta", "UndoEntry", "net"]
+
+UndoEntry: TypeAlias = "tuple[Table | None, Key, bytes | None, bytes | None]"
+
+
+class TableDelta:
+    """The rows of one table that a transaction took out or put in: as sets, disjoint."""
+
+    __slots__ = ("deletes", "inserts", "table")
+
+    def __init__(self, table: "Table", inserts: list[bytes], deletes: list[bytes]) -> None:
+        self.table = table
+        self.inserts = inserts
+        self.deletes = deletes
+
+    def __repr__(self) -> str:
+        return f"TableDelta({self.table.schema.name}, inserts={self.inserts}, deletes={self.deletes})"
+
+
+class Delta:
+    """One committed transaction: its offset and what it changed, by table in ascending id."""
+
+    __slots__ = ("offset", "tables")
+
+    def __init__(self, offset: int, tables: list[TableDelta]) -> None:
+        self.offset = offset
+        self.tables = tables
+
+    def __repr__(self) -> str:
+        return f"Delta({self.offset}, {self.tables})"
+
+
+def net(undo: list[UndoEntry], tables: "dict[int, Table]") -> list[TableDelta]:
+    """Return the net change that an undo log amounts to, tables in ascending id.
+
+    A row that came and went, or went and came back, is in neither list. `tables` are those in force at the end.
+    """
+    # Nearly every transaction touches one table and no row of it twice: then every entry counts as it is.
+    table = undo[0][0]
+    if table is not None and len({entry[1] for entry in undo}) == len(undo):
+        for entry in undo:
+            if entry[0] is not table:
+                break
+        else:
+            return [
+                TableDelta(
+                    table,
+                    [new for _, _, _, new in undo if new is not None],
+                    [old for _, _, old, _ in undo if old is not None],
+                )
+            ]
+    return _net_by_row(undo, tables)
+
+
+def _net_by_row(undo: list[UndoEntry], current: "dict[int, Table]") -> list[TableDelta]:
+    """Return the same, whatever repeats. A row is there or not, so its comings less its goings are -1, 0 or 1."""
+    touched: dict[int, tuple[Table, dict[bytes, int]]] = {}
+    for table, _, old, new in undo:
+        if table is None:
+            continue
+        _, balance = touched.setdefault(table.schema.id, (table, {}))
+        if old is not None:
+            balance[old] = balance.get(old, 0) - 1
+        if new is not None:
+            balance[new] = balance.get(new, 0) + 1
+    found = []
+    for table_id in sorted(touched):
+        table, balance = touched[table_id]
+        inserts = [row for row, count in balance.items() if count > 0]
+        deletes = [row for row, count in balance.items() if count < 0]
+        if inserts or deletes:
+            found.append(TableDelta(current.get(table_id, table), inserts, deletes))
+    return found

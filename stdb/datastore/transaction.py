@@ -1,0 +1,146 @@
+"""Transactions: changes that all happen or none, and what they amount to.
+
+Responsible for: the writing operations, commit into a `Delta`, rollback along the undo log (07 sections 1 and 2).
+Not responsible for: the rules of one table (`table`), schema changes (`catalog`), storing the delta (`records`, `log`).
+
+There is one transaction at a time and it changes tables in place, so it sees its own writes at once. What is not rolled
+back are sequences (07 section 3). Code that wants the fastest path binds `Table.insert`, `update_key` and `delete_key`
+and `UniqueIndex.find` once; these note their changes in the same undo log.
+"""
+
+from typing import TYPE_CHECKING
+
+from stdb.datastore.delta import Delta, TableDelta, net
+from stdb.datastore.index import Bound, Key
+from stdb.datastore.table import AnyIndex, Table
+from stdb.errors import NoSuchIndex, ReducerError, ReducerTimeout
+
+if TYPE_CHECKING:
+    from stdb.datastore.datastore import Datastore
+
+__all__ = ["ROW_BYTES_MAX", "Delta", "TableDelta", "Transaction"]
+
+ROW_BYTES_MAX = 384 * 1024 * 1024
+"""Greatest sum of the sizes of all rows that one transaction changes; the rest of a record's bound is for arguments."""
+
+
+class Transaction:
+    """One open transaction; `Datastore.begin` makes it. Ends with `commit` or `rollback`, once."""
+
+    __slots__ = ("_datastore", "expired", "is_open", "timestamp_us")
+
+    def __init__(self, datastore: "Datastore", timestamp_us: int) -> None:
+        self._datastore = datastore
+        self.timestamp_us = timestamp_us
+        """Microseconds since 1970."""
+        self.expired = False
+        """Set from outside when the time limit passed: the author's API checks it at every call, `commit` too."""
+        self.is_open = True
+
+    def insert(self, table: Table, row: bytes) -> bytes:
+        """Insert a row (valid BSATN) and return it as stored, generated values included.
+
+        An identical row there already is success without a change.
+
+        Raises:
+            UniqueViolation: Another row has the same unique key. The transaction goes on as it was.
+        """
+        return table.insert(row)
+
+    def delete(self, table: Table, row: bytes) -> bool:
+        """Delete a row by its full value; tell whether it was there."""
+        return table.delete(row)
+
+    def update(self, table: Table, index: AnyIndex, row: bytes) -> bytes:
+        """Replace the row that has the new row's key in a unique index; return the new row as stored.
+
+        Raises:
+            NoSuchIndex: The index is not of this table, or not unique.
+            NoSuchRow: No row has that key.
+            UniqueViolation: A row other than the replaced one has the same unique key; nothing changed.
+        """
+        if index not in table.indexes:
+            raise NoSuchIndex(f"Index not found: `{index.name}` is no index of table `{table.schema.name}`")
+        if not index.unique:
+            raise NoSuchIndex(f"Index was not unique: `{index.name}` of table `{table.schema.name}`")
+        return table.update(index, row)
+
+    def delete_by_key(self, table: Table, index: AnyIndex, key: Key) -> int:
+        """Delete every row with a key; return how many there were."""
+        return self._delete_all(table, index.find_all(key))
+
+    def delete_by_scan(
+        self, table: Table, index: AnyIndex, prefix: tuple[Key, ...] = (), lower: Bound = None, upper: Bound = None
+    ) -> int:
+        """Delete every row in a range (as `Index.scan` takes it); return how many there were."""
+        return self._delete_all(table, index.scan(prefix, lower, upper))
+
+    def clear(self, table: Table) -> int:
+        """Delete every row of a table; return how many there were."""
+        return table.clear()
+
+    def commit(self) -> Delta | None:
+        """Make all changes last and return them; None when nothing changed, which takes no offset either.
+
+        Raises:
+            ReducerTimeout: `expired` is set. The transaction is still open: roll it back.
+            ReducerError: The changed rows are more than ROW_BYTES_MAX. Still open, too.
+        """
+        assert self.is_open, "the transaction has ended"
+        if self.expired:
+            raise ReducerTimeout("the time limit of this transaction has passed")
+        datastore = self._datastore
+        undo, reservations = datastore.undo, datastore.reservations
+        tables = net(undo, datastore.tables) if undo else []
+        _check_size(tables)
+        if reservations.pending and (tables or reservations.is_fresh):
+            datastore.write_reservations()
+            tables = net(undo, datastore.tables)
+        for each in tables:
+            if each.table.schema.definition.is_event:
+                _empty(each)
+        self._end()
+        if not tables:
+            return None
+        offset = datastore.next_offset
+        datastore.next_offset = offset + 1
+        return Delta(offset, tables)
+
+    def rollback(self) -> None:
+        """Undo every change, schema changes included; sequences keep their positions."""
+        assert self.is_open, "the transaction has ended"
+        undo = self._datastore.undo
+        while undo:
+            table, place, old, new = undo.pop()
+            if table is None:
+                place()
+            else:
+                table.revert(place, old, new)
+        self._end()
+
+    def _end(self) -> None:
+        datastore = self._datastore
+        datastore.undo.clear()
+        datastore.reservations.is_fresh = False
+        datastore.transaction = None
+        self.is_open = False
+
+    def _delete_all(self, table: Table, rows: list[bytes]) -> int:
+        for row in rows:
+            table.delete_key(table.key_of(row))
+        return len(rows)
+
+
+def _check_size(tables: list[TableDelta]) -> None:
+    size = 0
+    for each in tables:
+        size += sum(map(len, each.inserts)) + sum(map(len, each.deletes))
+    if size > ROW_BYTES_MAX:
+        raise ReducerError(f"the transaction changes {size} bytes of rows, at most {ROW_BYTES_MAX}: do it in several")
+
+
+def _empty(delta: TableDelta) -> None:
+    """Take the rows of an event table out of it; they stay in the delta."""
+    table = delta.table
+    for row in delta.inserts:
+        table.take(table.key_of(row), row)
