@@ -187,7 +187,7 @@ class Catalog:
         )
 
     def _next_id(self, table_name: str) -> int:
-        (sequence,) = self._datastore.system(table_name).sequences
+        (sequence,) = self._datastore.table(table_name).sequences
         return sequence.next()
 
     # Rows
@@ -235,12 +235,12 @@ class Catalog:
         self._insert("st_sequence", *row, allocated)
 
     def _insert(self, table_name: str, *values: object) -> None:
-        table = self._datastore.system(table_name)
+        table = self._datastore.table(table_name)
         table.insert(table.schema.codec.encode(values))
 
     def _delete(self, table_name: str, **equal: object) -> None:
         """Delete the rows of a catalogue table whose columns equal these values."""
-        table = self._datastore.system(table_name)
+        table = self._datastore.table(table_name)
         names = [column.name for column in table.schema.definition.columns]
         wanted = [(names.index(name), value) for name, value in equal.items()]
         for row in list(table.rows()):
@@ -351,12 +351,12 @@ def _read_schema(
 
 
 def _decoded(datastore: "Datastore", table_name: str) -> list[tuple[Any, ...]]:
-    table = datastore.system(table_name)
+    table = datastore.table(table_name)
     return [table.schema.codec.decode_exact(row) for row in table.rows()]
 
 
 def _rows_by_table(datastore: "Datastore", table_name: str) -> defaultdict[int, list[tuple[Any, ...]]]:
-    names = [column.name for column in datastore.system(table_name).schema.definition.columns]
+    names = [column.name for column in datastore.table(table_name).schema.definition.columns]
     position = names.index("table_id")
     found: defaultdict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for row in _decoded(datastore, table_name):

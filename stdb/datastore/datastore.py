@@ -1,14 +1,12 @@
 """Datastore: all tables of one database, in memory, and the one transaction that may be open.
 
-Responsible for: bootstrapping the system tables, tables by id and name, begin, offsets, replay, the rows of
-`st_module`, `st_client` and `st_connection_credentials`.
-Not responsible for: how a table changes (`table`), how a transaction ends (`transaction`), files (`stdb.storage`).
+Responsible for: bootstrapping the system tables, tables by id and name, begin, offsets, replay.
+Not responsible for: how a table changes (`table`), how a transaction ends (`transaction`), files (`stdb.storage`), what
+programs and clients are written into system tables (`stdb.actors`).
 
 The rows that the system tables have of themselves are made at every start and are in no record, so a newer stdb with
 more system tables opens an older log.
 """
-
-from typing import NamedTuple
 
 from stdb.datastore.catalog import CATALOG_TABLES, Catalog, read_schemas
 from stdb.datastore.delta import UndoEntry
@@ -27,23 +25,10 @@ from stdb.schema.system_tables import (
     USER_ID_FIRST,
 )
 
-__all__ = ["Datastore", "StoredModule"]
+__all__ = ["Datastore"]
 
 _CATALOG_IDS = {SYSTEM_TABLE_IDS[name] for name in CATALOG_TABLES}
 _SEQUENCE_TABLE = SYSTEM_TABLE_IDS["st_sequence"]
-
-
-class StoredModule(NamedTuple):
-    """The one row of `st_module`: the program of a database. Identities and hash as bytes, as on the wire."""
-
-    database_identity: bytes
-    owner_identity: bytes
-    program_kind: int
-    """0 WASM, 1 JavaScript, 2 Python."""
-    program_hash: bytes
-    """Keccak-256 in digest order."""
-    program_bytes: bytes
-    module_version: str = ""
 
 
 class Datastore:
@@ -65,13 +50,17 @@ class Datastore:
 
     # Tables
 
-    def table(self, name: str) -> Table | None:
-        """Return the table of that canonical name."""
-        return self._by_name.get(name)
+    def table(self, name: str) -> Table:
+        """Return the table of that canonical name.
 
-    def system(self, name: str) -> Table:
-        """Return a system table."""
-        return self.tables[SYSTEM_TABLE_IDS[name]]
+        Raises:
+            KeyError: There is none. For a name that may be wrong there is `find_table`.
+        """
+        return self._by_name[name]
+
+    def find_table(self, name: str) -> Table | None:
+        """Return the table of that canonical name, or None."""
+        return self._by_name.get(name)
 
     def create_tables(self, definition: ModuleDef) -> None:
         """Create every table of a module, in the order of their names (04 section 7), within the open transaction.
@@ -147,7 +136,7 @@ class Datastore:
 
     def write_reservations(self) -> None:
         """Write what sequences have reserved into `st_sequence`, as part of the open transaction."""
-        table = self.system("st_sequence")
+        table = self.table("st_sequence")
         codec = table.schema.codec
         for sequence in self.reservations.pending.values():
             row = table.stored.get(sequence.id)
@@ -225,7 +214,7 @@ class Datastore:
 
     def _resume_sequences(self, change: Change) -> bool:
         """Let sequences go on where changed rows say, when no row is of a new or lost one; tell whether so."""
-        table = self.system("st_sequence")
+        table = self.table("st_sequence")
         rows = [table.schema.codec.decode_exact(row) for row in change.inserts]
         known = {sequence.id: sequence for each in self.tables.values() for sequence in each.sequences}
         if len(change.inserts) != len(change.deletes) or any(row[0] not in known for row in rows):
@@ -247,56 +236,3 @@ class Datastore:
             return {named.schema.id for row in rows if (named := self._by_name.get(row[position])) is not None}
         index_names = {row[0] for row in rows}
         return {each.schema.id for each in self.tables.values() for index in each.indexes if index.name in index_names}
-
-    # The module
-
-    def stored_module(self) -> StoredModule | None:
-        """Return the program of this database; None before the first publish."""
-        table = self.system("st_module")
-        for row in table.rows():
-            database, owner, kind, digest, program, version = table.schema.codec.decode_exact(row)
-            return StoredModule(_bytes32(database), _bytes32(owner), kind, _bytes32(digest), program, version)
-        return None
-
-    def store_module(self, module: StoredModule) -> None:
-        """Make this the program of the database, within the open transaction."""
-        table = self.system("st_module")
-        table.clear()
-        numbers = (int.from_bytes(each, "little") for each in (module.database_identity, module.owner_identity))
-        digest = int.from_bytes(module.program_hash, "little")
-        values = (*numbers, module.program_kind, digest, module.program_bytes, module.module_version)
-        table.insert(table.schema.codec.encode(values))
-
-    # Clients
-
-    def insert_client(self, identity: bytes, connection_id: bytes, jwt_payload: str) -> None:
-        """Note a connected client and its token's payload, within the open transaction.
-
-        Raises:
-            UniqueViolation: The connection id is in use by another client.
-        """
-        self.system("st_client").insert(identity + connection_id)
-        credentials = self.system("st_connection_credentials")
-        number = int.from_bytes(connection_id, "little")
-        credentials.insert(credentials.schema.codec.encode((number, jwt_payload)))
-
-    def delete_client(self, identity: bytes, connection_id: bytes) -> bool:
-        """Forget a client and its credentials, within the open transaction; tell whether it was there."""
-        was_there = self.system("st_client").delete(identity + connection_id)
-        if was_there:
-            number = int.from_bytes(connection_id, "little")
-            self.system("st_connection_credentials").delete_key(number)
-        return was_there
-
-    def clients(self) -> list[tuple[bytes, bytes]]:
-        """Return identity and connection id of every client that is noted as connected."""
-        return [(row[:32], row[32:]) for row in self.system("st_client").rows()]
-
-    def clear_clients(self) -> None:
-        """Forget every client, within the open transaction."""
-        self.system("st_client").clear()
-        self.system("st_connection_credentials").clear()
-
-
-def _bytes32(number: int) -> bytes:
-    return number.to_bytes(32, "little")
