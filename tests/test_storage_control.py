@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from stdb.errors import StorageError
+from stdb.sats.names import database_name_error
 from stdb.storage.control import (
     Control,
     Database,
     NameInUseError,
     NameNotYoursError,
     NotYourDatabaseError,
-    database_name_error,
 )
 
 OWNER, OTHER = bytes([1]) * 32, bytes([2]) * 32

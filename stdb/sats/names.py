@@ -10,7 +10,15 @@ import re
 import unicodedata
 from functools import lru_cache
 
-__all__ = ["camel_case", "identifier_problem", "is_database_name", "is_identifier", "pascal_case", "snake_case"]
+__all__ = [
+    "camel_case",
+    "database_name_error",
+    "identifier_problem",
+    "is_database_name",
+    "is_identifier",
+    "pascal_case",
+    "snake_case",
+]
 
 _SEPARATORS = "_- "
 _DIGITS = frozenset("0123456789")
@@ -44,7 +52,20 @@ def identifier_problem(name: str) -> str | None:
 
 def is_database_name(name: str) -> bool:
     """Tell whether a database may be called `name`; what reads as an identity is none."""
-    return _DATABASE_NAME.match(name) is not None and _IDENTITY_HEX.match(name) is None
+    return database_name_error(name) is None
+
+
+def database_name_error(name: str) -> str | None:
+    """Return why no database may be called `name`, in the reference's words; None when one may (spec 05 section 1.1)."""
+    if _IDENTITY_HEX.match(name):
+        return "database names cannot be identities"
+    if not name:
+        return "database names cannot be empty"
+    if _DATABASE_NAME.match(name):
+        return None
+    if re.search(r"[^a-z0-9-]", name):
+        return "invalid characters in database name"
+    return "invalid hyphen in database name"
 
 
 @lru_cache(maxsize=4096)

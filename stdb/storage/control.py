@@ -1,6 +1,6 @@
 """The control store: which databases there are, who owns them, what they are called, who may do what.
 
-Responsible for: `control.sqlite` (DESIGN decision 5): databases, names and their owners, grants; the grammar of names.
+Responsible for: `control.sqlite` (DESIGN decision 5): databases, names and their owners, grants.
 Not responsible for: what is in a database (`sqlite_log`), HTTP answers (`stdb.net`), starting databases (`actors`).
 
 Rules of ownership: spec 05 sections 1.3.12 to 1.3.18, sentences marked "we:". Identities are 32 bytes, little-endian
@@ -10,7 +10,6 @@ Every change is one transaction with synchronous=FULL; it blocks for one disk sy
 thread. Reads are answered from an immutable picture in memory and never block.
 """
 
-import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,6 @@ __all__ = [
     "NameInUseError",
     "NameNotYoursError",
     "NotYourDatabaseError",
-    "database_name_error",
 ]
 
 PUBLISH_PYTHON = "publish-python"
@@ -46,9 +44,6 @@ CREATE TABLE IF NOT EXISTS name_owners (name TEXT PRIMARY KEY, owner TEXT NOT NU
 CREATE TABLE IF NOT EXISTS grants (
     identity TEXT NOT NULL, permission TEXT NOT NULL, PRIMARY KEY (identity, permission)) STRICT, WITHOUT ROWID;
 """
-
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
-_IDENTITY = re.compile(r"(0x)?[0-9a-fA-F]{64}", re.ASCII)
 
 
 class NotYourDatabaseError(StdbError):
@@ -293,19 +288,6 @@ class Control:
         for name in names:
             if self.name_owner(name) not in (None, caller):
                 raise NameNotYoursError(name)
-
-
-def database_name_error(text: str) -> str | None:
-    """Return why `text` is no database name, in the reference's words; None when it is one (spec 05 section 1.1)."""
-    if _IDENTITY.fullmatch(text):
-        return "database names cannot be identities"
-    if not text:
-        return "database names cannot be empty"
-    if _NAME.fullmatch(text):
-        return None
-    if re.search(r"[^a-z0-9-]", text):
-        return "invalid characters in database name"
-    return "invalid hyphen in database name"
 
 
 def _hex(identity: bytes) -> str:
