@@ -83,7 +83,7 @@ class Answers:
     async def wait(self, work: Callable[[], tuple[Result, int]]) -> Result:
         """Run `work` in the actor's turn and return its result once `needs`, which it returns beside it, are durable.
 
-        `needs` of 0 waits for nothing. What `work` raises as a RequestError is raised here; anything else ends the actor.
+        `needs` of 0 waits for nothing. A RequestError of `work` is raised here; anything else ends the actor.
         """
         if self._dead is not None:
             raise DatabaseUnavailable(self._dead)

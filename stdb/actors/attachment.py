@@ -7,7 +7,7 @@ Everything here is synchronous but the waiting; a connection task may be cancell
 `detach_nowait` on its way out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -33,8 +33,6 @@ class Attachment:
         "_detached",
         "_is_leaving",
         "client",
-        "has_credentials_row",
-        "held",
         "is_connected",
         "is_dirty",
         "is_waiting",
@@ -63,10 +61,8 @@ class Attachment:
         """Its sink has something to flush at the end of the turn."""
         self.is_waiting = False
         """Its sink holds entries that wait for durability."""
-        self.has_credentials_row = False
         self.queued = 0
-        self.held: list[Callable[[], None]] | None = None
-        """While a large answer is being encoded: what to tell the sink afterwards, in order."""
+        """Requests handed in and not yet served."""
 
     @property
     def is_attached(self) -> bool:
@@ -93,6 +89,11 @@ class Attachment:
         if not self._is_leaving:
             self._is_leaving = True
             self._actor.post_nowait((None, lambda: self._actor.disconnect(self)))
+
+    def close_nowait(self, code: int | None, reason: str) -> None:
+        """Close the client behind the answers to the requests handed in so far; what it asks later is not served."""
+        if not self._is_leaving:
+            self._actor.post_nowait((None, lambda: self._actor.close(self, code, reason)))
 
     async def wait_detached(self) -> None:
         """Return once `client_disconnected` ran (or never has to)."""

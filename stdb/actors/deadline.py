@@ -32,12 +32,15 @@ LOOP_SECONDS_MAX = 30.0
 """How long the event loop may stand still before the server logs where and stops."""
 
 _RETRY_SECONDS = 0.01
+_GENERATED = "<generated>"
+_OURS = ("stdb.", _GENERATED)
+"""Code that may be half-way through a change; functions made from generated source belong to no Python module."""
 MODULE_PREFIX = "_stdb_modules."
 """What the name of every module's Python module begins with (spec 08, Publishing and loading)."""
 
 
 class Deadline(Protocol):
-    """The time limit of reducers. The actor sets `started` and `transaction` before each and clears the latter after."""
+    """The time limit of reducers; the actor sets `started` and `transaction` before each, clears the latter after."""
 
     transaction: "Transaction | None"
     """What the running reducer writes through; None between reducers."""
@@ -102,12 +105,12 @@ class SignalDeadline:
         """Tell whether the module is on top, and no table further down waits for it to return."""
         is_module_on_top = False
         while frame is not None:
-            name: str = frame.f_globals.get("__name__", "")
+            name: str = frame.f_globals.get("__name__", _GENERATED)
             if name.startswith("stdb.actors"):
                 return is_module_on_top
             if self._is_module_frame(frame):
                 is_module_on_top = True
-            elif name.startswith("stdb.datastore") or (name.startswith("stdb.") and not is_module_on_top):
+            elif name.startswith("stdb.datastore") or (not is_module_on_top and name.startswith(_OURS)):
                 return False
             frame = frame.f_back
         return is_module_on_top

@@ -3,23 +3,39 @@
 Responsible for: who runs and who may change what; the life of every database of one server.
 Not responsible for: serving a database (`database`), keeping one alive (`supervision`), HTTP (`stdb.net`).
 
-Rules: spec 05 sections 1.1 and 1.3.12 to 1.3.26, spec 07 sections 5 and 6, DESIGN decisions 10 and 13.
+Rules: spec 05 sections 1.1 and 1.3.12 to 1.3.28, spec 07 sections 5 and 6, DESIGN decisions 10 and 13.
 """
 
+import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import trio
 
 from stdb.actors.deadline import Deadline, NoDeadline
 from stdb.actors.handle import DatabaseHandle
-from stdb.actors.refusals import NoSuchDatabase
+from stdb.actors.launching import Launcher, LoadProgram
+from stdb.actors.refusals import NoSuchDatabase, NotAuthorized, PublishFailed
+from stdb.actors.supervision import Supervisor
 from stdb.datastore.log import Log
-from stdb.storage.control import Control
+from stdb.errors import ModuleFault, SchemaError
+from stdb.modules.protocol import LogSink, Module
+from stdb.sats.special import Identity
+from stdb.storage.control import PUBLISH_PYTHON, Control, Database
 from stdb.storage.module_log import ModuleLog
 
-__all__ = ["Host", "HostSettings", "PublishResult", "Storage"]
+__all__ = ["Host", "HostSettings", "PublishResult", "Storage", "now_us"]
+
+
+def now_us() -> int:
+    """Return the time in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+LOCKED = "Database is locked and cannot be {}. Run `spacetime unlock` first."
 
 
 class Storage(Protocol):
@@ -27,14 +43,14 @@ class Storage(Protocol):
 
     control: Control
 
-    def open_log(self, identity: bytes) -> Log:
-        """Open or make the durable log of a database; may block, so it is called in a thread."""
+    def open_log(self, identity: bytes, on_durable: Callable[[int], None]) -> Log:
+        """Open or make the durable log of a database; the callback runs in the event loop's thread."""
 
     def module_log(self, identity: bytes) -> ModuleLog:
         """Return the module log of a database."""
 
     def delete_database(self, identity: bytes) -> None:
-        """Remove what belongs to a database, if anything; its log is closed. May block."""
+        """Remove what belongs to a database, if anything, but for its module log; its log is closed."""
 
 
 class HostSettings(NamedTuple):
@@ -44,11 +60,13 @@ class HostSettings(NamedTuple):
     """Identity that may publish Python code and grant it; None: every caller may (tests)."""
     sql: str = "public"
     """Who may run SQL over HTTP: `public` or `owner` (DESIGN decision 14)."""
-    reducer_seconds_max: float = 1.0
     initial_bytes_max: int = 256 * 1024 * 1024
     """Rows of one initial answer; above it the subscription is an error."""
     query_rows_max: int = 10_000_000
     """Rows one query of the owner may visit or produce; a tenth for others."""
+
+
+_DEFAULTS = HostSettings()
 
 
 class PublishResult(NamedTuple):
@@ -59,37 +77,75 @@ class PublishResult(NamedTuple):
     operation: str
 
 
-class Host:
-    """All databases of one server; `async with Host.open(storage) as host`."""
+class _Living(NamedTuple):
+    supervisor: Supervisor
+    handle: DatabaseHandle
 
-    def __init__(self, storage: Storage, settings: HostSettings, nursery: trio.Nursery) -> None:
+
+class Host:
+    """All databases of one server; `async with Host.open(storage, load) as host`."""
+
+    def __init__(self, storage: Storage, settings: HostSettings, launcher: Launcher, nursery: trio.Nursery) -> None:
         self.control = storage.control
         self.settings = settings
+        self._storage = storage
+        self._launcher = launcher
+        self._nursery = nursery
+        self._living: dict[bytes, _Living] = {}
+        self._publishing: dict[bytes | str, trio.Lock] = {}
+        for database in self.control.databases():
+            self._start(database.identity, database.owner)
 
     @classmethod
     @asynccontextmanager
     async def open(
         cls,
         storage: Storage,
-        settings: HostSettings = HostSettings(),
+        load: LoadProgram,
+        settings: HostSettings = _DEFAULTS,
         *,
         deadline: Deadline | None = None,
-        now_us: Callable[[], int] | None = None,
+        now_us: Callable[[], int] = now_us,
     ) -> AsyncIterator["Host"]:
         """Hold a running host; its databases launch one after another in the background.
 
         Leaving the block normally is a clean shutdown: `client_disconnected` for every client, all of it durable,
         clients closed with 1001. Cancelling it is as safe as a crash.
         """
+        launcher = Launcher(
+            load=load,
+            open_log=storage.open_log,
+            deadline=deadline or NoDeadline(),
+            now_us=now_us,
+            initial_bytes_max=settings.initial_bytes_max,
+            query_rows_max=settings.query_rows_max,
+        )
         async with trio.open_nursery() as nursery:
-            yield cls(storage, settings, nursery)
+            host = cls(storage, settings, launcher, nursery)
+            nursery.start_soon(host._launch_all)
+            yield host
+            await host.shutdown()
+            nursery.cancel_scope.cancel()
 
+    async def shutdown(self) -> None:
+        """End every database cleanly, all at once (DESIGN decision 13)."""
+        async with trio.open_nursery() as nursery:
+            for living in self._living.values():
+                nursery.start_soon(living.supervisor.shutdown)
+
+    # ------------------------------------------------------------------ finding
     def database(self, identity: bytes) -> DatabaseHandle:
         """Return the database with this identity. Raises NoSuchDatabase."""
+        living = self._living.get(identity)
+        if living is None:
+            raise NoSuchDatabase("No such database.")
+        return living.handle
 
     def databases(self) -> list[DatabaseHandle]:
         """Return all databases, oldest first."""
+        return [self._living[database.identity].handle for database in self.control.databases()]
 
+    # ------------------------------------------------------------------ changing
     async def publish(
         self,
         caller: bytes,
@@ -108,13 +164,39 @@ class Host:
             NotAuthorized: Not the owner, no grant for Python code, or locked (`clear`).
             NotYourDatabaseError, NameNotYoursError (`stdb.storage.control`): The name or identity is another's.
             NoSuchDatabase: `identity` was never allocated here.
-            PublishFailed: The program does not load or its `init` failed.
-            UpdateRejected: The stored tables cannot become the new ones.
+            PublishFailed: The program does not load or its `init` failed; nothing changed.
+            UpdateRejected: The stored tables cannot become the new ones; nothing changed.
             DatabaseUnavailable: The database that is to be updated is down and stays so.
         """
+        if identity is None and name is not None:
+            identity = self.control.resolve(name)
+        async with self._alone(identity or name or b""):
+            if identity is None and name is not None:
+                identity = self.control.resolve(name)  # it may have been made while we waited
+            if identity is not None and self.control.database(identity) is not None:
+                action = "reset database" if clear else "update database"
+                self._check_publisher(caller, identity, action, host_type)
+                replace = self._reset if clear else self._update
+                await replace(identity, program, host_type)
+                return PublishResult(identity, name, "updated")
+            identity = self._identity_to_create(caller, identity)
+            self.control.check_create(caller, identity, name)
+            self._check_grant(caller, host_type)
+            await self._create(caller, identity, program, name, host_type)
+            return PublishResult(identity, name, "created")
 
-    async def reset(self, caller: bytes, identity: bytes, program: bytes | None = None) -> PublishResult:
+    async def reset(
+        self, caller: bytes, identity: bytes, program: bytes | None = None, *, host_type: str = "Python"
+    ) -> PublishResult:
         """Drop all data and start again from `program`, or from the initial one. Raises as `publish`."""
+        async with self._alone(identity):
+            database = self._known(identity)
+            self._check_publisher(caller, identity, "reset database", host_type)
+            if program is None:
+                program = await trio.to_thread.run_sync(self.control.program, database.program_hash)
+                assert program is not None, "the control store keeps the initial program of every database"
+            await self._reset(identity, program, host_type)
+            return PublishResult(identity, None, "updated")
 
     async def delete(self, caller: bytes, identity: bytes) -> None:
         """Delete a database; its clients are closed with 1001. Nothing happens when there is none.
@@ -122,12 +204,206 @@ class Host:
         Raises:
             NotAuthorized: Not the owner, or locked.
         """
+        async with self._alone(identity):
+            if self.control.database(identity) is None:
+                return
+            self.check_owner(caller, identity, "delete database")
+            self._check_unlocked(identity, "deleted")
+            await trio.to_thread.run_sync(self.control.delete, identity)
+            await self._end(identity)
+            self._storage.delete_database(identity)
+            self._storage.module_log(identity).clear()
 
     async def restart(self, caller: bytes, identity: bytes) -> None:
         """Launch a database again that stays down, and wait for it. Raises NotAuthorized, DatabaseUnavailable."""
+        self._known(identity)
+        if caller != self.settings.operator:
+            self.check_owner(caller, identity, "update database")
+        await self._living[identity].supervisor.revive()
 
-    def set_locked(self, caller: bytes, identity: bytes, locked: bool) -> None:
+    async def set_locked(self, caller: bytes, identity: bytes, locked: bool) -> None:
         """Lock a database against deletion and reset, or unlock it. Raises NotAuthorized, NoSuchDatabase."""
+        self.check_owner(caller, identity, "delete database")
+        await trio.to_thread.run_sync(self.control.set_locked, identity, locked)
 
+    # ------------------------------------------------------------------ rights
     def check_owner(self, caller: bytes, identity: bytes, action: str) -> None:
         """Raise NotAuthorized unless `caller` owns the database; `action` as in spec 05 section 1.1."""
+        if self._known(identity).owner != caller:
+            raise NotAuthorized(
+                f"{_hex(caller)} is not authorized to perform action on database {_hex(identity)}: {action}"
+            )
+
+    def check_sql(self, caller: bytes, identity: bytes) -> None:
+        """Raise NotAuthorized when only owners may run SQL and `caller` is not this database's."""
+        if self.settings.sql == "owner" and self._known(identity).owner != caller:
+            raise NotAuthorized(
+                f"{_hex(caller)} is not authorized to run SQL on database {_hex(identity)}: only its owner may"
+            )
+
+    def may_publish(self, caller: bytes, host_type: str) -> bool:
+        """Tell whether this identity may publish code of this kind."""
+        operator = self.settings.operator
+        return host_type != "Python" or operator in (None, caller) or PUBLISH_PYTHON in self.control.grants(caller)
+
+    def _check_publisher(self, caller: bytes, identity: bytes, action: str, host_type: str) -> None:
+        self.check_owner(caller, identity, action)
+        if action == "reset database":
+            self._check_unlocked(identity, "reset with --delete-data")
+        self._check_grant(caller, host_type)
+
+    def _check_grant(self, caller: bytes, host_type: str) -> None:
+        if not self.may_publish(caller, host_type):
+            raise NotAuthorized(
+                f"{_hex(caller)} may not publish Python modules, which run inside the server: "
+                f"its operator can allow it with `python -m stdb grant {_hex(caller)} {PUBLISH_PYTHON}`"
+            )
+
+    def _check_unlocked(self, identity: bytes, what: str) -> None:
+        if self._known(identity).locked:
+            raise NotAuthorized(LOCKED.format(what))
+
+    # ------------------------------------------------------------------ doing
+    def _known(self, identity: bytes) -> Database:
+        database = self.control.database(identity)
+        if database is None:
+            raise NoSuchDatabase("No such database.")
+        return database
+
+    def _identity_to_create(self, caller: bytes, identity: bytes | None) -> bytes:
+        """Return the identity of a database to be made: fresh, or of a deleted one, or what the operator says."""
+        if identity is None:
+            return Identity.derive("localhost", os.urandom(16).hex()).wire
+        if self.control.deleted(identity) is None and caller != self.settings.operator:
+            raise NoSuchDatabase("No such database.")
+        return identity
+
+    def _load(self, program: bytes) -> Module:
+        try:
+            return self._launcher.load(program)
+        except SchemaError as error:
+            findings = "".join(f"{finding}\n\n" for finding in error.errors)
+            raise PublishFailed(f"Errors occurred:\n{findings}") from error
+        except ModuleFault as error:
+            raise PublishFailed(str(error)) from error
+
+    def _first_record(self, program: bytes, identity: bytes, owner: bytes) -> "_First":
+        module = self._load(program)
+        lines = _Lines()
+        record = self._launcher.create(module, program, identity, owner, lines)
+        return _First(module, record, lines)
+
+    async def _create(self, caller: bytes, identity: bytes, program: bytes, name: str | None, host_type: str) -> None:
+        first = self._first_record(program, identity, caller)
+        deleted = self.control.deleted(identity)
+        address = deleted.address if deleted else os.urandom(16)
+        now_us = self._launcher.now_us()
+        database = Database(identity, address, caller, host_type, first.module.program_hash, now_us)
+        with trio.CancelScope(shield=True):  # a few disk syncs; half of it must not stay
+            await self._store_first(identity, first)
+            try:
+                await trio.to_thread.run_sync(self.control.create, database, program, name)
+            except BaseException:
+                self._storage.delete_database(identity)
+                raise
+            supervisor = self._start(identity, caller).supervisor
+        await supervisor.ready()
+
+    async def _reset(self, identity: bytes, program: bytes, host_type: str) -> None:
+        owner = self._known(identity).owner
+        first = self._first_record(program, identity, owner)
+        with trio.CancelScope(shield=True):
+            await self._end(identity)
+            await self._store_first(identity, first)
+            await trio.to_thread.run_sync(
+                self.control.replace_program, identity, host_type, first.module.program_hash, program
+            )
+            supervisor = self._start(identity, owner).supervisor
+        await supervisor.ready()
+
+    async def _store_first(self, identity: bytes, first: "_First") -> None:
+        """Put the first record of a database into a new log; return once it is durable."""
+        self._storage.delete_database(identity)
+        module_log = self._storage.module_log(identity)
+        module_log.clear()
+        first.lines.write_to(module_log)
+        durable = trio.Event()
+        log = self._storage.open_log(identity, lambda _durable: durable.set())
+        try:
+            log.append_nowait([first.record])
+            await durable.wait()
+        finally:
+            log.close()
+
+    async def _update(self, identity: bytes, program: bytes, host_type: str) -> None:
+        module = self._load(program)
+        supervisor = self._living[identity].supervisor
+        await supervisor.revive()
+        actor = supervisor.running_actor()
+        await actor.answers.wait(lambda: actor.update(module, program))
+
+    def _start(self, identity: bytes, owner: bytes) -> _Living:
+        module_log = self._storage.module_log(identity)
+        launch = partial(self._launcher.recover, identity, owner, module_log)
+        supervisor = Supervisor(_hex(identity), launch)
+        living = self._living[identity] = _Living(supervisor, DatabaseHandle(supervisor, identity, owner, module_log))
+        self._nursery.start_soon(supervisor.run)
+        return living
+
+    async def _end(self, identity: bytes) -> None:
+        living = self._living.pop(identity)
+        living.supervisor.end_nowait()
+        await living.supervisor.wait_ended()
+
+    async def _launch_all(self) -> None:
+        """Launch what nobody asked for yet, one database after another."""
+        for living in list(self._living.values()):
+            await living.supervisor.settle()
+
+    @asynccontextmanager
+    async def _alone(self, what: bytes | str) -> AsyncIterator[None]:
+        """Hold the right to change one database (or make one of a name); others wait."""
+        lock = self._publishing.setdefault(what, trio.Lock())
+        async with lock:
+            yield
+        if not lock.statistics().tasks_waiting:
+            self._publishing.pop(what, None)
+
+
+class _First(NamedTuple):
+    """The beginning of a database, not stored yet."""
+
+    module: Module
+    record: bytes
+    lines: "_Lines"
+
+
+class _Lines:
+    """Log lines of an `init` that may yet fail: kept until it is known that they count."""
+
+    def __init__(self) -> None:
+        self._lines: list[Callable[[LogSink], None]] = []
+
+    def write(
+        self,
+        level: str,
+        message: str,
+        *,
+        target: str | None = None,
+        filename: str | None = None,
+        line: int | None = None,
+        function: str | None = None,
+    ) -> None:
+        """Keep one line."""
+        self._lines.append(
+            lambda log: log.write(level, message, target=target, filename=filename, line=line, function=function)
+        )
+
+    def write_to(self, log: LogSink) -> None:
+        """Write all lines."""
+        for write in self._lines:
+            write(log)
+
+
+def _hex(identity: bytes) -> str:
+    return identity[::-1].hex()

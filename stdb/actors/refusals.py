@@ -8,6 +8,8 @@ The texts are the ones clients see (spec 05 sections 1.1 to 1.3).
 
 from stdb.errors import RequestError
 
+# ruff: noqa: N818 - named for what happened, as in `stdb.errors`
+
 __all__ = [
     "BadArguments",
     "ConnectRefused",

@@ -1,0 +1,119 @@
+"""Calls: which reducer a name means to a caller, its arguments as BSATN, and how a call that failed is told.
+
+Responsible for: looking reducers up, JSON arguments, outcomes, their texts (spec 02 section 11.2), log lines.
+Not responsible for: transactions and who is told (`database`), running module code (`stdb.modules`).
+"""
+
+import traceback
+from collections.abc import Callable
+from typing import NamedTuple
+
+from stdb.actors.sink import OutcomeKind, ReducerOutcome
+from stdb.errors import DecodeError, ModuleFault, ReducerError, ReducerTimeout
+from stdb.modules.protocol import LogLevel, LogSink, Module, ReducerCall
+from stdb.sats import bsatn, json
+from stdb.schema.model import Lifecycle, ReducerDef, Visibility
+
+__all__ = ["COMMITTED", "NO_SUCH_REDUCER", "RUN_ERRORS", "ReducerEntry", "Reducers"]
+
+COMMITTED = ReducerOutcome(OutcomeKind.COMMITTED)
+NO_SUCH_REDUCER = ReducerOutcome(OutcomeKind.NOT_RUN, "no such reducer", "no such reducer")
+RUN_ERRORS = (DecodeError, ReducerError, ModuleFault, ReducerTimeout)
+"""What a module's entry raises (`stdb.modules.protocol.Module.reducer`); anything else is a bug of ours."""
+
+_LIFECYCLE_NAMES = {Lifecycle.INIT: "Init", Lifecycle.ON_CONNECT: "OnConnect", Lifecycle.ON_DISCONNECT: "OnDisconnect"}
+_HOST = "__spacetimedb__"
+_GENERATE = "have you run `spacetime generate` recently?"
+
+
+class ReducerEntry(NamedTuple):
+    """One reducer, ready to be called."""
+
+    name: str
+    id: int
+    definition: ReducerDef
+    run: Callable[[ReducerCall, bytes], None]
+
+
+class Reducers:
+    """The reducers of one loaded module. `log` is told of calls that cannot run and of those that fail."""
+
+    def __init__(self, module: Module, owner: bytes, log: LogSink) -> None:
+        self._typespace = module.definition.typespace
+        self._owner = owner
+        self._log = log
+        self.by_name = {
+            definition.name: ReducerEntry(definition.name, i, definition, module.reducer(i))
+            for i, definition in enumerate(module.definition.reducers)
+        }
+        self.public = {
+            name: entry
+            for name, entry in self.by_name.items()
+            if entry.definition.lifecycle is None and entry.definition.visibility is Visibility.CLIENT_CALLABLE
+        }
+        """What every client may call by name: one look-up on the hot path."""
+        self._lifecycle = {entry.definition.lifecycle: entry for entry in self.by_name.values()}
+
+    def lifecycle(self, event: Lifecycle) -> ReducerEntry | None:
+        """Return the reducer for `event`."""
+        return self._lifecycle.get(event)
+
+    def find(self, name: str, caller: bytes) -> ReducerEntry | ReducerOutcome:
+        """Return the reducer that `name` means to `caller`, or why it cannot be called."""
+        entry = self.by_name.get(name)
+        if entry is not None and entry.definition.lifecycle is not None:
+            text = f"can't directly call special {_LIFECYCLE_NAMES[entry.definition.lifecycle]} lifecycle reducer"
+            return ReducerOutcome(OutcomeKind.NOT_RUN, text, text)
+        if entry is None or (entry.definition.visibility is Visibility.PRIVATE and caller != self._owner):
+            self._tell(f'External attempt to call nonexistent reducer "{name}" failed. H{_GENERATE[1:]}', name)
+            return NO_SUCH_REDUCER
+        return entry
+
+    def encode_args(self, entry: ReducerEntry, text: str) -> bytes:
+        """Return the BSATN of arguments written as a JSON array or object.
+
+        Raises:
+            DecodeError: The text is no JSON, or does not fit the parameters.
+        """
+        params = entry.definition.params
+        values = json.decode(params, json.parse(text), typespace=self._typespace)
+        return bsatn.codec(params, self._typespace).encode(values)
+
+    def bad_arguments(self, entry: ReducerEntry, error: DecodeError) -> ReducerOutcome:
+        """Return the outcome of a call whose arguments do not decode; v1 and HTTP tell the whole chain."""
+        self._tell(
+            f'External attempt to call reducer "{entry.name}" failed, invalid arguments.\n'
+            f"This is likely due to a mismatched client schema, {_GENERATE}",
+            entry.name,
+        )
+        where = getattr(error, "path", None) or str(error)
+        text = f"invalid arguments for reducer {entry.name}: {where}"
+        chain = f"{text}: invalid arguments for function {entry.name}: {where}: {error}"
+        return ReducerOutcome(OutcomeKind.NOT_RUN, text, chain)
+
+    def failed(self, entry: ReducerEntry, error: BaseException) -> ReducerOutcome:
+        """Return the outcome of a call whose entry raised `error`, one of RUN_ERRORS, and log what the owner needs."""
+        if isinstance(error, DecodeError):
+            return self.bad_arguments(entry, error)
+        if isinstance(error, ReducerTimeout):
+            self._tell(str(error) or "the reducer ran too long and was stopped", entry.name)
+            return ReducerOutcome(OutcomeKind.OUT_OF_TIME, "reducer ran out of energy", "reducer ran out of energy")
+        text = str(error)
+        if isinstance(error, ReducerError):
+            self._tell(text, entry.name)
+            return ReducerOutcome(OutcomeKind.FAILED, text, text)
+        self._log.write(LogLevel.PANIC, _explain(error), function=entry.name)
+        return ReducerOutcome(OutcomeKind.FAULT, text, text)
+
+    def _tell(self, message: str, function: str) -> None:
+        self._log.write(LogLevel.ERROR, message, target=_HOST, filename=_HOST, function=function)
+
+
+def _explain(error: BaseException) -> str:
+    """Return what the module's owner sees of a fault: the module's own frames and the exception."""
+    cause = error.__cause__
+    if cause is None:
+        return str(error)
+    frames = traceback.extract_tb(cause.__traceback__)
+    of_module = [frame for frame in frames if "_stdb_modules" in frame.filename] or frames[-3:]
+    return "".join([*traceback.format_list(of_module), *traceback.format_exception_only(cause)]).rstrip()

@@ -1,0 +1,152 @@
+"""Launching: from a program or a log to a database that can run.
+
+Responsible for: the first transaction of a database (`init`), recovery by replay.
+Not responsible for: who may publish (`host`), updates (`programs`), serving (`database`), the stored form
+(`stdb.datastore`, `stdb.storage`).
+
+Rules: spec 04 section 7, spec 07 sections 5, 6 and 8.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+import trio
+
+from stdb.actors.calls import RUN_ERRORS, Reducers
+from stdb.actors.database import DatabaseActor
+from stdb.actors.deadline import Deadline
+from stdb.actors.programs import stored_form, stored_program
+from stdb.actors.refusals import PublishFailed
+from stdb.datastore import records
+from stdb.datastore.datastore import Datastore
+from stdb.datastore.log import Log
+from stdb.datastore.transaction import Transaction
+from stdb.errors import ReducerTimeout
+from stdb.modules.protocol import LogSink, Module, ReducerCall
+from stdb.schema.model import Lifecycle
+from stdb.storage.module_log import ModuleLog
+from stdb.subscriptions.registry import Registry
+
+__all__ = ["Launcher", "LoadProgram", "OpenLog"]
+
+REPLAY_SECONDS = 0.005
+"""Replay lets others run this often."""
+
+
+class LoadProgram(Protocol):
+    """Makes a module of a program's bytes."""
+
+    def __call__(self, program: bytes) -> Module:
+        """Return the module, not attached yet.
+
+        Raises:
+            SchemaError, ModuleFault: It does not load, or declares what cannot be.
+        """
+
+
+OpenLog = Callable[[bytes, Callable[[int], None]], Log]
+"""Opens or makes the log of a database; the callback is told in the event loop's thread when `durable` moved."""
+
+
+class Launcher(NamedTuple):
+    """What all databases of one host are made with."""
+
+    load: LoadProgram
+    open_log: OpenLog
+    deadline: Deadline
+    now_us: Callable[[], int]
+    initial_bytes_max: int
+    query_rows_max: int
+
+    def create(self, module: Module, program: bytes, identity: bytes, owner: bytes, log: LogSink) -> bytes:
+        """Make the tables of a new database and run `init`, in one transaction; return its record. Keeps nothing.
+
+        Raises:
+            PublishFailed: `init` refused or failed; carries the text for the publisher.
+        """
+        datastore = Datastore()
+        now_us = self.now_us()
+        transaction = datastore.begin(now_us)
+        for table in sorted(table.name for table in module.definition.tables):
+            _tell(log, f"Creating table `{table}`")
+        datastore.create_tables(module.definition)
+        datastore.store_module(stored_form(module, program, identity, owner))
+        module.attach(datastore, identity, log)
+        self._run_init(module, transaction, owner, now_us, log)
+        delta = transaction.commit()
+        assert delta is not None, "the row of st_module is a change"
+        _tell(log, "Database initialized")
+        return records.encode(delta, records.Context("init", owner, None, now_us))
+
+    def _run_init(self, module: Module, transaction: Transaction, owner: bytes, now_us: int, log: LogSink) -> None:
+        reducers = Reducers(module, owner, log)
+        entry = reducers.lifecycle(Lifecycle.INIT)
+        if entry is None:
+            return
+        _tell(log, "Invoking `init` reducer")
+        deadline = self.deadline
+        deadline.started, deadline.transaction = perf_counter(), transaction
+        deadline.arm()
+        try:
+            entry.run(ReducerCall(owner, None, now_us, transaction), b"")
+            deadline.transaction = None
+            if transaction.expired:
+                raise ReducerTimeout("the time limit of `init` has passed")
+        except RUN_ERRORS as error:
+            raise PublishFailed(reducers.failed(entry, error).text) from error
+        finally:
+            deadline.transaction = None
+            deadline.disarm()
+
+    @asynccontextmanager
+    async def recover(self, identity: bytes, owner: bytes, module_log: ModuleLog) -> AsyncIterator[DatabaseActor]:
+        """Hold a database recovered from its log; its first turn disconnects the clients of the last life.
+
+        Raises:
+            StorageError: The log is damaged, of another database, or holds no program.
+        """
+        actors: list[DatabaseActor] = []
+
+        def wake(_durable: int) -> None:
+            for actor in actors:
+                actor.wake_nowait()
+
+        log = self.open_log(identity, wake)
+        try:
+            datastore = Datastore()
+            await _replay(datastore, log)
+            module = self.load(stored_program(datastore, identity))
+            module.attach(datastore, identity, module_log)
+            actor = DatabaseActor(
+                identity=identity,
+                owner=owner,
+                datastore=datastore,
+                module=module,
+                log=log,
+                module_log=module_log,
+                registry=Registry(datastore, owner, initial_bytes_max=self.initial_bytes_max),
+                deadline=self.deadline,
+                now_us=self.now_us,
+                query_rows_max=self.query_rows_max,
+            )
+            actors.append(actor)
+            actor.post_nowait((None, actor.disconnect_dangling))
+            yield actor
+        finally:
+            log.close()
+
+
+async def _replay(datastore: Datastore, log: Log) -> None:
+    stop_at = perf_counter() + REPLAY_SECONDS
+    for record in log.records(datastore.next_offset):
+        datastore.replay(record)
+        if perf_counter() >= stop_at:
+            await trio.lowlevel.checkpoint()
+            stop_at = perf_counter() + REPLAY_SECONDS
+    await trio.lowlevel.checkpoint()
+
+
+def _tell(log: LogSink, message: str) -> None:
+    log.write("Info", message, target="__spacetimedb__", filename="__spacetimedb__", function="__spacetimedb__")

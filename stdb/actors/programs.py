@@ -1,0 +1,103 @@
+"""Programs: the row of `st_module` that says what a database runs, and what an update may change.
+
+Responsible for: writing and reading that row, the rules of an update in place.
+Not responsible for: who may publish (`host`), loading code (`stdb.modules`), running `init` (`launching`).
+
+Only updates that change no stored table are done here: the same tables with other functions, or additional tables
+(spec 04 section 13); anything else is refused by table and column.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from stdb.actors.refusals import UpdateRejected
+from stdb.datastore.datastore import Datastore, StoredModule
+from stdb.errors import StorageError
+from stdb.modules.protocol import Module
+from stdb.sats import satn
+from stdb.schema.model import ModuleDef, TableDef
+
+__all__ = ["added_tables", "replace_program", "stored_form", "stored_program"]
+
+PYTHON = 2
+"""`st_module.program_kind` of a Python module (spec 08)."""
+
+
+def added_tables(old: ModuleDef, new: ModuleDef) -> tuple[TableDef, ...]:
+    """Return the tables that an update from `old` to `new` has to make.
+
+    Raises:
+        UpdateRejected: A stored table would change; names every table and column.
+    """
+    errors = [error for table in old.tables for error in _differences(table, new.table(table.name))]
+    if old.row_level_security != new.row_level_security:
+        errors.append("Changing the row-level security rules requires a manual migration")
+    if errors:
+        raise UpdateRejected("Database update rejected: Errors occurred:\n" + "".join(f"{e}\n\n" for e in errors))
+    return tuple(table for table in new.tables if old.table(table.name) is None)
+
+
+def replace_program(datastore: Datastore, module: Module, program: bytes, added: tuple[TableDef, ...]) -> None:
+    """Write an update that `added_tables` allowed, within the open transaction: the new tables and the new program."""
+    if added:
+        datastore.create_tables(replace(module.definition, tables=added))
+    before = datastore.stored_module()
+    assert before is not None, "a database that runs has a program"
+    datastore.store_module(stored_form(module, program, before.database_identity, before.owner_identity))
+
+
+def _differences(old: TableDef, new: TableDef | None) -> list[str]:
+    if new is None:
+        return [f"Removing the table {old.name} requires a manual migration"]
+    errors = []
+    for column in old.columns:
+        now = next((other for other in new.columns if other.name == column.name), None)
+        if now is None:
+            errors.append(f"Removing a column {column.name} from table {old.name} requires a manual migration")
+        elif now.type != column.type:
+            types = f"from {satn.format_type(column.type)} to {satn.format_type(now.type)}"
+            errors.append(
+                f"Changing the type of column {column.name} in table {old.name} {types} requires a manual migration"
+            )
+    known = {column.name for column in old.columns}
+    errors += [
+        f"Adding a column {column.name} to table {old.name} requires a manual migration"
+        for column in new.columns
+        if column.name not in known
+    ]
+    if not errors and [column.name for column in old.columns] != [column.name for column in new.columns]:
+        errors.append(f"Reordering table {old.name} requires a manual migration")
+    return errors + [
+        f"Changing the {what} of table {old.name} requires a manual migration"
+        for what, of in _TABLE_PARTS
+        if of(old) != of(new)
+    ]
+
+
+_TABLE_PARTS: tuple[tuple[str, Callable[[TableDef], Any]], ...] = (
+    ("access", lambda table: table.access),
+    ("event flag", lambda table: table.is_event),
+    ("primary key", lambda table: table.primary_key),
+    ("indexes", lambda table: {(index.name, index.algorithm, index.columns) for index in table.indexes}),
+    ("unique constraints", lambda table: {(unique.name, unique.columns) for unique in table.uniques}),
+    ("sequences", lambda table: {(sequence.name, sequence.column) for sequence in table.sequences}),
+    ("schedule", lambda table: table.schedule and (table.schedule.function, table.schedule.at_column)),
+)
+
+
+def stored_form(module: Module, program: bytes, identity: bytes, owner: bytes) -> StoredModule:
+    """Return what `st_module` says of a database that runs `program`."""
+    return StoredModule(identity, owner, PYTHON, module.program_hash, program)
+
+
+def stored_program(datastore: Datastore, identity: bytes) -> bytes:
+    """Return the program that the database runs. Raises StorageError."""
+    stored = datastore.stored_module()
+    if stored is None:
+        raise StorageError("the log holds no program: it does not begin with the publishing of a database")
+    if stored.database_identity != identity:
+        raise StorageError(f"the log is that of database {stored.database_identity[::-1].hex()}")
+    if stored.program_kind != PYTHON:
+        raise StorageError(f"the program is of kind {stored.program_kind}, this server runs kind {PYTHON} (Python)")
+    return stored.program_bytes

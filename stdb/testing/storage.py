@@ -1,0 +1,91 @@
+"""Storage in memory that outlives the host using it: restarts, crashes, slow and broken disks.
+
+Responsible for: `MemoryStorage`, a `stdb.actors.host.Storage`; `DiskLog`, a log that can be opened again.
+Not responsible for: real files (`stdb.storage`).
+"""
+
+from collections.abc import Callable, Sequence
+
+from stdb.datastore.log import MemoryLog
+from stdb.errors import StorageError
+from stdb.storage.control import Control
+from stdb.storage.module_log import ModuleLog
+
+__all__ = ["DiskLog", "MemoryStorage"]
+
+
+class DiskLog(MemoryLog):
+    """One database's log. `is_broken` lets the next append fail as a full disk does."""
+
+    def __init__(self, *, delayed: bool) -> None:
+        super().__init__(delayed=delayed, on_durable=self._tell)
+        self.is_broken = False
+        self.is_open = False
+        self._listener: Callable[[int], None] | None = None
+
+    def open(self, on_durable: Callable[[int], None]) -> "DiskLog":
+        """Open it, for the first time or again."""
+        assert not self.is_open, "the log is open already"
+        self.is_open = True
+        self._listener = on_durable
+        return self
+
+    def append_nowait(self, records: Sequence[bytes]) -> None:
+        """Append records. Raises StorageError when broken."""
+        assert self.is_open, "the log is closed"
+        if self.is_broken:
+            raise StorageError("database or disk is full")
+        super().append_nowait(records)
+
+    def close(self) -> None:
+        """Make everything durable and let go of it."""
+        if not self.is_broken:
+            super().close()
+        self.is_open = False
+        self._listener = None
+
+    def crash(self, surviving: int = 0) -> None:
+        """Lose what is not durable, as a process that is killed does; see `MemoryLog.crash`."""
+        self.is_open = False
+        self._listener = None
+        super().crash(surviving)
+
+    def _tell(self, durable: int) -> None:
+        if self._listener is not None:
+            self._listener(durable)
+
+
+class MemoryStorage:
+    """A data directory in memory. With `delayed`, nothing is durable before `sync` or the log's own `sync`."""
+
+    def __init__(self, *, delayed: bool = False, now_us: Callable[[], int] = lambda: 0) -> None:
+        self.control = Control()
+        self.logs: dict[bytes, DiskLog] = {}
+        self._delayed = delayed
+        self._now_us = now_us
+        self._module_logs: dict[bytes, ModuleLog] = {}
+
+    def open_log(self, identity: bytes, on_durable: Callable[[int], None]) -> DiskLog:
+        """Open or make the log of a database."""
+        log = self.logs.get(identity)
+        if log is None:
+            log = self.logs[identity] = DiskLog(delayed=self._delayed)
+        return log.open(on_durable)
+
+    def module_log(self, identity: bytes) -> ModuleLog:
+        """Return the module log of a database."""
+        return self._module_logs.setdefault(identity, ModuleLog(None, self._now_us))
+
+    def delete_database(self, identity: bytes) -> None:
+        """Remove the log of a database."""
+        log = self.logs.pop(identity, None)
+        assert log is None or not log.is_open, "a log is deleted after it was closed"
+
+    def sync(self) -> None:
+        """Make everything durable."""
+        for log in self.logs.values():
+            log.sync()
+
+    def close(self) -> None:
+        """Close the control store."""
+        self.control.close()
