@@ -7,6 +7,9 @@ Source: spec 01 sections 2 and 3, spec 04 section 4.5. Every Ref of the definiti
 definition costs more than its size: rows are measured before they are spelled out.
 """
 
+from collections import Counter
+from collections.abc import Iterator
+
 from stdb.errors import SchemaError
 from stdb.sats.types import AlgebraicType, Array, Element, Map, Product, Ref, Sum, Typespace
 from stdb.sats.typespace import INLINE_NODES_MAX, TYPE_DEPTH_MAX, children, inline, recursive_refs
@@ -31,6 +34,7 @@ class TypeChecker:
         self._source = source
         self._findings = findings
         self._declared: set[int] = set()
+        self._row_refs: frozenset[int] = frozenset()
         self._checked: set[int] = set()
         self._undeclared: dict[int, str | None] = {}
         self._rows: dict[int, Product] = {}
@@ -70,8 +74,12 @@ class TypeChecker:
         assert isinstance(type_, Product)
         return type_
 
-    def declare(self, types: tuple[RawTypeDef, ...]) -> None:
-        """Check every definition; from then on, uses may refer to them."""
+    def declare(self, types: tuple[RawTypeDef, ...], row_refs: frozenset[int]) -> None:
+        """Check every definition; from then on, uses may refer to them.
+
+        Of the rows of tables, at `row_refs`, the tables themselves look at the names.
+        """
+        self._row_refs = row_refs
         self._declared = {definition.type_ref for definition in types}
         for definition in types:
             full_name = "::".join((*definition.name.scope, definition.name.name))
@@ -89,38 +97,32 @@ class TypeChecker:
         if index in self._checked:
             return
         self._checked.add(index)
-        for text in self._definition_texts(self.typespace.types[index]):
+        for text in self._definition_texts(index, self.typespace.types[index]):
             self._findings.add(Group.TYPE, f"error at typespace ref `&{index}`: {text}")
 
-    def _definition_texts(self, type_: AlgebraicType) -> list[str]:
-        match type_:
-            case Product(elements):
-                return self._element_texts(type_, elements)
-            case Sum(variants):
-                texts = self._element_texts(type_, variants)
-                if len(variants) > VARIANTS_MAX:
-                    texts.append(f"sum type has {len(variants)} variants, at most {VARIANTS_MAX} are possible")
-                return texts
-        return [f"{_CODEGEN}: type {shown(type_)} is not valid for generating a definition"]
-
-    def _element_texts(self, type_: AlgebraicType, elements: tuple[Element, ...]) -> list[str]:
+    def _definition_texts(self, index: int, type_: AlgebraicType) -> list[str]:
+        if not isinstance(type_, Product | Sum):
+            return [f"{_CODEGEN}: type {shown(type_)} is not valid for generating a definition"]
+        elements = type_.elements if isinstance(type_, Product) else type_.variants
         if any(element.name is None for element in elements):
             return [f"{_CODEGEN}: all type elements require names: {shown(type_)}"]
-        texts, seen = [], set[str]()
+        texts = []
+        if isinstance(type_, Sum) and len(elements) > VARIANTS_MAX:
+            texts.append(_too_many_variants(type_))
+        if index not in self._row_refs:
+            counts = Counter(element.name for element in elements)
+            texts += [f"type has {count} elements named `{name}`" for name, count in counts.items() if count > 1]
         for element in elements:
-            assert element.name is not None
-            problem = identifier_text(element.name)
-            if problem is not None:
-                texts.append(f"type {shown(type_)} contains identifier error {problem}")
-            if element.name in seen:
-                texts.append(f"type has two elements named `{element.name}`")
-            seen.add(element.name)
-            use = self.use_text(element.type)
-            if use is not None:
-                texts.append(use)
-            if len(texts) > 10:
-                break
+            texts += self._element_texts(type_, element)
         return texts
+
+    def _element_texts(self, type_: AlgebraicType, element: Element) -> Iterator[str]:
+        problem = identifier_text(element.name or "")
+        if problem is not None:
+            yield f"type {shown(type_)} contains identifier error {problem}"
+        use = self.use_text(element.type)
+        if use is not None:
+            yield use
 
     def use_text(self, type_: AlgebraicType) -> str | None:
         """Return why a type cannot be used in a column, parameter or result, or None."""
@@ -170,8 +172,21 @@ class TypeChecker:
                 self._findings.add(Group.TABLE, f"{owner}: {error}")
                 return None
             assert isinstance(spelled, Product)
+            self._check_variants(spelled, owner)
             self._rows[index] = spelled
         return self._rows[index]
+
+    def _check_variants(self, row: Product, owner: str) -> None:
+        """Note the columns that hold a sum with too many variants."""
+        for position, column in enumerate(row.elements):
+            stack = [column.type]
+            while stack:
+                type_ = stack.pop()
+                if isinstance(type_, Sum) and len(type_.variants) > VARIANTS_MAX:
+                    where = f"{owner} column `{column.name or f'col_{position}'}`"
+                    self._findings.add(Group.TABLE, f"{where}: {_too_many_variants(type_)}")
+                    break
+                stack.extend(children(type_))
 
     def _is_spellable(self, index: int, row: Product, owner: str) -> bool:
         """Measure a row; note a recursive or too large column."""
@@ -238,6 +253,10 @@ class TypeChecker:
         nodes = 1 + sum(size for size, _ in parts)
         depth = 1 + max((levels for _, levels in parts), default=0)
         return min(nodes, INLINE_NODES_MAX + 1), min(depth, TYPE_DEPTH_MAX + 1)
+
+
+def _too_many_variants(type_: Sum) -> str:
+    return f"sum type has {len(type_.variants)} variants, at most {VARIANTS_MAX} are possible"
 
 
 def _is_ordered(type_: AlgebraicType) -> bool:

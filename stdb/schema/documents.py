@@ -161,7 +161,7 @@ def _sequence(sequence: SequenceDef) -> RawSequence:
 
 
 def to_raw_v10(definition: ModuleDef) -> RawModuleDefV10:
-    """Return the definition as V10: names as written with their canonical names beside them, no name left to convert."""
+    """Return the definition as V10: names as written, their canonical names beside them, none left to convert."""
     accessors = _accessors(definition)
     return RawModuleDefV10(
         typespace=definition.typespace,

@@ -133,9 +133,9 @@ class TableValidator:
     def _index(self, raw: RawIndex) -> IndexDef | None:
         derived = index_name(self.name, self._names_of(raw.columns), raw.algorithm)
         name = self._index_name(raw, derived)
-        alias = raw.source_name
         usable = self._positions(raw.columns, name)
-        if not self._scope.take_entity(name, alias) or not usable:
+        self._scope.take_entity(name, raw.source_name)
+        if not usable:
             return None
         return IndexDef(name, raw.accessor_name, raw.algorithm, raw.columns, raw.source_name)
 
@@ -155,7 +155,8 @@ class TableValidator:
         columns = tuple(sorted(raw.columns))
         name = self._given(raw.source_name) or constraint_name(self.name, self._names_of(columns))
         usable = self._positions(columns, name)
-        if not self._scope.take_entity(name) or not usable:
+        self._scope.take_entity(name)
+        if not usable:
             return None
         return UniqueDef(name, columns, raw.source_name)
 

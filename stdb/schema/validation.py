@@ -75,7 +75,7 @@ def _validate_module(raw: RawModuleDefV10, *, names_are_final: bool) -> ModuleDe
 def _define(scope: Scope, typespace: Typespace, policy: CasePolicy) -> ModuleDef:
     """Apply every rule; the result counts only when there are no findings."""
     raw = scope.raw
-    scope.types.declare(raw.types)
+    scope.types.declare(raw.types, frozenset(table.product_type_ref for table in raw.tables))
     types = _type_defs(scope)
     defined = [(table.source_name, TableValidator(scope, table).validate()) for table in raw.tables]
     tables = {source: table for source, table in defined if table is not None}
