@@ -7,6 +7,7 @@ Not responsible for: HTTP statuses and close codes (one table in `stdb.net`).
 __all__ = [
     "AuthError",
     "DecodeError",
+    "EncodeError",
     "ModuleFault",
     "NoSuchIndex",
     "NoSuchRow",
@@ -43,6 +44,10 @@ class DecodeError(ProtocolError):
     def __init__(self, message: str, offset: int | None = None) -> None:
         super().__init__(message)
         self.offset = offset
+
+
+class EncodeError(StdbError, ValueError):
+    """A value that does not fit its type; the message names the element by a path like `$.hp` or `$[2]`."""
 
 
 class AuthError(RequestError):
@@ -98,5 +103,5 @@ class StorageError(StdbError):
     """A log, snapshot or control file that is unreadable or unwritable; stops that database."""
 
 
-class ReducerTimeout(BaseException):  # noqa: N818 - the name is the author's face (spec 08)
+class ReducerTimeout(BaseException):
     """A reducer outlived its time limit. Not a `StdbError`: a module must not catch it by accident."""

@@ -56,7 +56,7 @@ def is_database_name(name: str) -> bool:
 
 
 def database_name_error(name: str) -> str | None:
-    """Return why no database may be called `name`, in the reference's words; None when one may (spec 05 section 1.1)."""
+    """Return why no database may be called `name`, in the words of spec 05 section 1.1; None when one may."""
     if _IDENTITY_HEX.match(name):
         return "database names cannot be identities"
     if not name:
