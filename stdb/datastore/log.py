@@ -104,7 +104,7 @@ class MemoryLog:
     def records(self, from_offset: int = 0) -> Iterator[Record]:
         """Yield the durable records from an offset on."""
         for offset in range(from_offset, self._durable):
-            yield from split(self._records[offset], offset, "log in memory")
+            yield from split(self._records[offset], offset)
 
     def snapshots(self) -> SnapshotStore:
         """Return a store without snapshots."""

@@ -31,9 +31,11 @@ __all__ = [
     "Circumstances",
     "Context",
     "Record",
+    "RecordError",
     "decode_changes",
     "decode_context",
     "encode",
+    "join",
     "split",
 ]
 
@@ -94,6 +96,14 @@ class Record(NamedTuple):
     """0 to PAYLOAD_BYTES_MAX bytes."""
 
 
+class RecordError(StorageError):
+    """A record that cannot be trusted; `offset` is the one it should have."""
+
+    def __init__(self, what: str, offset: int) -> None:
+        super().__init__(f"offset {offset}: {what}")
+        self.offset = offset
+
+
 class Change(NamedTuple):
     """What a record changed in one table."""
 
@@ -134,35 +144,37 @@ def encode(delta: Delta, circumstances: Circumstances) -> bytes:
     return _HEAD.pack(len(body) - _OFFSET_SIZE, crc32(body)) + body
 
 
-def split(data: bytes, expected_offset: int, where: str) -> Iterator[Record]:
+def split(data: bytes, expected_offset: int) -> Iterator[Record]:
     """Yield the records of a run of bytes that holds them whole, one after another.
 
     Args:
         data: What `encode` returned, joined.
         expected_offset: The offset that the first record must have.
-        where: Names the place in error messages.
 
     Raises:
-        StorageError: A checksum differs, a record is cut, or an offset is not the next; the records before it are good.
+        RecordError: A checksum differs, a record is cut, or an offset is not the next. Those before it are good.
     """
-    position, end, head = 0, len(data), _FULL_HEAD
+    position, end, unpack_head = 0, len(data), _FULL_HEAD.unpack_from
     while position < end:
-        if end - position < head.size:
-            raise StorageError(f"{where}: offset {expected_offset}: the record is cut at byte {position}")
-        size, checksum, offset = head.unpack_from(data, position)
+        if end - position < _FULL_HEAD.size:
+            raise RecordError("the record is cut", expected_offset)
+        size, checksum, offset = unpack_head(data, position)
         start = position + 16
         position = start + size
         if position > end:
-            raise StorageError(f"{where}: offset {expected_offset}: the record is cut: {size} bytes expected")
-        body = data[start - 8 : position]
-        if crc32(body) != checksum:
-            raise StorageError(f"{where}: offset {expected_offset}: the checksum differs, the record is damaged")
+            raise RecordError(f"the record is cut: it has {size - position + end} of {size} bytes", expected_offset)
+        if crc32(data[start - 8 : position]) != checksum:
+            raise RecordError("the checksum differs, the record is damaged", expected_offset)
         if offset != expected_offset:
-            raise StorageError(
-                f"{where}: offset {expected_offset} is missing: a record of offset {offset} stands there"
-            )
-        yield Record(offset, body[8:])
+            raise RecordError(f"the record is missing, one of offset {offset} stands there", expected_offset)
+        yield Record(offset, data[start:position])
         expected_offset += 1
+
+
+def join(record: Record) -> bytes:
+    """Return the stored form of a record that was read."""
+    body = record.offset.to_bytes(8, "little") + record.payload
+    return _HEAD.pack(len(record.payload), crc32(body)) + body
 
 
 def decode_context(record: Record) -> Context:
