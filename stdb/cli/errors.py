@@ -4,7 +4,7 @@ __all__ = ["CliError"]
 
 
 class CliError(Exception):
-    """A command that cannot go on. `causes` follow the message, one a line; `exit_code` is 1 unless usage is wrong (2)."""
+    """A command that cannot go on. `causes` follow the message; `exit_code` is 1 unless usage is wrong (2)."""
 
     def __init__(self, message: str, *causes: str, exit_code: int = 1) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
 """Which servers run on this machine: `serve` leaves a note that says where each keeps its data.
 
-A note is a file `$XDG_STATE_HOME/stdb/servers/PORT` holding the data directory's path. It only helps the command line of
-the same user to find `operator.token`; a stale note does no harm, since that file must still be readable.
+A note is a file `$XDG_STATE_HOME/stdb/servers/PORT` holding the data directory's path. It only helps the command line
+of the same user to find `operator.token`; a stale note does no harm, since that file must still be readable.
 """
 
 import contextlib
