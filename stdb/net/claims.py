@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from stdb.errors import AuthError
+from stdb.sats.special import Identity
 
-__all__ = ["Claims", "decode_part", "parse_claims", "parse_header", "quoted"]
+__all__ = ["Claims", "decode_part", "parse_claims", "parse_header", "parse_identity", "quoted"]
 
 _ALGORITHMS = (
     "HS256", "HS384", "HS512", "ES256", "ES384", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA",
@@ -93,6 +94,19 @@ def quoted(text: str) -> str:
     return f'"{"".join(shown)}"'
 
 
+def parse_identity(text: str) -> Identity:
+    """Return the identity of 64 hex digits of either case.
+
+    Raises:
+        ValueError: With the reference's text.
+    """
+    if _HEX_DIGITS.fullmatch(text):
+        return Identity.from_hex(text)
+    if len(text) < 64 and re.fullmatch(r"([0-9a-fA-F]{2})*", text, re.ASCII):
+        raise ValueError("too few elements for array")
+    raise ValueError(f"invalid value: string {quoted(text)}, expected a byte array or hex string")
+
+
 # ---------------------------------------------------------------------- members
 def _string(value: Any) -> str:
     if isinstance(value, str):
@@ -126,11 +140,10 @@ def _identity(value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         raise _Refusal(f"invalid type: {_unexpected(value)}, expected a byte array or hex string")
-    if _HEX_DIGITS.fullmatch(value):
-        return value.lower()
-    if len(value) < 64 and re.fullmatch(r"([0-9a-fA-F]{2})*", value, re.ASCII):
-        raise _Refusal("too few elements for array")
-    raise _Refusal(f"invalid value: string {quoted(value)}, expected a byte array or hex string")
+    try:
+        return parse_identity(value).hex()
+    except ValueError as error:
+        raise _Refusal(str(error)) from error
 
 
 def _algorithm(value: Any) -> str:

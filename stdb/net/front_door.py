@@ -1,0 +1,187 @@
+"""The front door: one port for HTTP and WebSockets, one task a connection.
+
+Responsible for: accepting, the life of a connection, the checks before a handler, turning errors into answers.
+Not responsible for: HTTP framing (`http`), the table of paths (`routing`, `routes_*`), databases (`stdb.actors`).
+
+Source: spec 05 section 1.1. A request that fails by our own mistake ends with 500 and one traceback in the server's
+log; it ends no other request, no other connection, no database.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import h11
+import trio
+
+from stdb.actors.host import Host
+from stdb.errors import StdbError
+from stdb.net import routes_call, routes_database, routes_identity, routes_publish, routes_server, routes_subscribe
+from stdb.net.auth import Access, authenticate
+from stdb.net.cors import CORS, preflight
+from stdb.net.errors import error_response, text_response
+from stdb.net.http import HttpConnection, Request, Response
+from stdb.net.metrics import Counter
+from stdb.net.query import Query
+from stdb.net.routing import Call, Lookup, Resource, Router, Upgraded
+from stdb.net.stream import FrameStream, SocketStream
+from stdb.net.tokens import Credentials, Tokens
+from stdb.storage.settings import Settings
+
+__all__ = ["FrontDoor"]
+
+_RESOURCES = (
+    *routes_server.RESOURCES,
+    *routes_identity.RESOURCES,
+    *routes_database.RESOURCES,
+    *routes_publish.RESOURCES,
+    *routes_call.RESOURCES,
+    *routes_subscribe.RESOURCES,
+)
+_NOT_FOUND = Response(404)
+
+_logger = logging.getLogger("stdb.net")
+
+
+class FrontDoor:
+    """What every request of one server needs, and the loop that takes them."""
+
+    def __init__(
+        self,
+        host: Host,
+        tokens: Tokens,
+        settings: Settings | None = None,
+        *,
+        operator: bytes | None = None,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        """Serve `host`; `operator` is the identity that may grant (DESIGN decision 10)."""
+        self.host = host
+        self.tokens = tokens
+        self.settings = settings or Settings()
+        self.operator = operator
+        self.now_us = now_us
+        self.bytes_answered = Counter(
+            "spacetime_http_response_size_bytes_total", "db", "Bytes of the bodies of HTTP answers"
+        )
+        self.counters: Sequence[Counter] = (self.bytes_answered,)
+        self._router = Router(_RESOURCES)
+        self._idle: set[trio.CancelScope] = set()
+        self._accepting = trio.CancelScope()
+        self._is_closing = False
+
+    async def serve(
+        self,
+        listeners: list[trio.SocketListener],
+        *,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept connections until `stop_accepting`, then return once the last of them has ended."""
+        async with trio.open_nursery() as connections:
+            with self._accepting:
+                await trio.serve_listeners(
+                    self._serve_socket, listeners, handler_nursery=connections, task_status=task_status
+                )
+
+    def stop_accepting(self) -> None:
+        """Take no new connections and no further request on those that are idle now."""
+        self._is_closing = True
+        self._accepting.cancel()
+        for scope in self._idle:
+            scope.cancel()
+
+    async def serve_connection(self, stream: FrameStream) -> None:
+        """Serve one connection until it ends; the stream is closed afterwards. May be cancelled at any time."""
+        try:
+            await self._serve_requests(HttpConnection(stream))
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            pass  # the client left, or stopped taking its answer: it learns no more
+        except Exception:
+            _logger.exception("a connection ended by a mistake of the server")
+        finally:
+            stream.close_nowait()
+
+    async def authenticate(self, access: Access, request: Request, query: Query) -> Credentials | None:
+        """Return who asks. Raises AuthError."""
+        return await authenticate(access, request, query, self.tokens)
+
+    # ------------------------------------------------------------------ a connection
+    async def _serve_socket(self, stream: trio.SocketStream) -> None:
+        await self.serve_connection(SocketStream.take(stream.socket))
+
+    async def _serve_requests(self, connection: HttpConnection) -> None:
+        while not self._is_closing:
+            try:
+                request = await self._next_request(connection)
+                if request is None:
+                    return
+                response = await self._answer(connection, request)
+                if isinstance(response, Upgraded):
+                    return
+                await connection.send(response, is_head=request.method == "HEAD")
+            except h11.RemoteProtocolError as error:
+                await connection.send_refusal(error.error_status_hint)
+                return
+            except trio.TooSlowError:
+                await connection.send_refusal(408)
+                return
+            if not await connection.finish():
+                return
+
+    async def _next_request(self, connection: HttpConnection) -> Request | None:
+        """Wait for a request; None also when the server closes meanwhile."""
+        with trio.CancelScope() as scope:
+            self._idle.add(scope)
+            try:
+                return await connection.next_request()
+            finally:
+                self._idle.discard(scope)
+        return None
+
+    # ------------------------------------------------------------------ a request
+    async def _answer(self, connection: HttpConnection, request: Request) -> Response | Upgraded:
+        """Return the answer to a request, headers that belong to its path included."""
+        found = self._router.match(request.path)
+        if found is None:
+            return _NOT_FOUND
+        resource, parameters = found
+        if request.method == "OPTIONS":
+            return _with_headers(preflight(resource.allow), CORS)
+        call = Call(self, connection, request, Query(request.query), parameters)
+        response = await self._checked(call, resource)
+        if isinstance(response, Upgraded):
+            return response
+        headers: tuple[tuple[str, str], ...] = CORS
+        if call.credentials is not None and resource.access is Access.ANONYMOUS:
+            caller = call.credentials
+            headers = (("spacetime-identity", caller.hex), ("spacetime-identity-token", caller.token), *CORS)
+        if resource.handler(request.method) is None:
+            headers = (("allow", resource.allow), *headers)
+        return _with_headers(response, headers)
+
+    async def _checked(self, call: Call, resource: Resource) -> Response | Upgraded:
+        """Return what the handler answers; every error becomes an answer here."""
+        try:
+            handler = resource.handler(call.request.method)
+            if handler is not None or resource.access is Access.ANONYMOUS:
+                call.credentials = await self.authenticate(resource.access, call.request, call.query)
+            if resource.lookup == Lookup.BEFORE_METHOD:
+                call.database()
+            return Response(405) if handler is None else await handler(call)
+        except StdbError as error:
+            response = error_response(error)
+            if response is None:
+                return self._mistake(call)
+            return response
+        except (h11.RemoteProtocolError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
+        except Exception:  # noqa: BLE001 - the owner of a request's life
+            return self._mistake(call)
+
+    def _mistake(self, call: Call) -> Response:
+        _logger.exception("%s %s failed by a mistake of the server", call.request.method, call.request.path)
+        return text_response("the server failed to answer this request; its log says why", 500)
+
+
+def _with_headers(response: Response, headers: tuple[tuple[str, str], ...]) -> Response:
+    return response._replace(headers=(*response.headers, *headers))

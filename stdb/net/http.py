@@ -1,0 +1,277 @@
+"""HTTP/1.1 on one connection: requests in, responses out, what is left over handed to whoever upgrades.
+
+Responsible for: parsing (h11's), framing, keep-alive, limits of time and size, half-read bodies, streaming answers.
+Not responsible for: which path means what (`routing`), refusals in words (`errors`), accepting (`front_door`).
+
+Source: spec 05 section 1.1. Nobody can hold a connection by being slow: a request head and every next piece of a
+body or answer have their time.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import NamedTuple
+
+import h11
+import trio
+
+from stdb.errors import RequestError
+from stdb.net.stream import FrameStream
+
+__all__ = ["BODY_BYTES_MAX", "BodyTooLarge", "Headers", "HttpConnection", "Request", "Response"]
+
+BODY_BYTES_MAX = 2 * 1024 * 1024
+"""The limit of every route that has none of its own."""
+TARGET_BYTES_MAX = 64 * 1024 - 2
+HEAD_BYTES_MAX = 448 * 1024
+HEAD_SECONDS_MAX = 30.0
+"""From the first byte of a request to the end of its head."""
+IDLE_SECONDS_MAX = 120.0
+"""Between two requests."""
+PIECE_SECONDS_MAX = 30.0
+"""For every next piece of a body, and of an answer that the client must take."""
+DISCARD_BYTES_MAX = 1024 * 1024 * 1024
+DISCARD_SECONDS_MAX = 10.0
+"""For a body that nobody wants: it is taken off the wire so that the client sees the answer."""
+
+_REASONS = {530: b"<none>"} | {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class BodyTooLarge(RequestError):  # noqa: N818 - named like the status it becomes
+    """The body of a request is longer than its route allows."""
+
+    def __init__(self) -> None:
+        super().__init__("Failed to buffer the request body: length limit exceeded")
+
+
+class Headers(NamedTuple):
+    """Header lines of a request; names in lower case."""
+
+    lines: tuple[tuple[bytes, bytes], ...]
+
+    def get(self, name: str) -> bytes | None:
+        """Return the first value, or None."""
+        wanted = name.encode()
+        return next((value for key, value in self.lines if key == wanted), None)
+
+    def all(self, name: str) -> list[str]:
+        """Return all values, as text."""
+        wanted = name.encode()
+        return [value.decode("latin-1") for key, value in self.lines if key == wanted]
+
+
+class Request(NamedTuple):
+    """The head of a request."""
+
+    method: str
+    path: str
+    """Without the query, still percent-encoded."""
+    query: str
+    """Still percent-encoded."""
+    headers: Headers
+
+
+class Response(NamedTuple):
+    """An answer. A streamed body is sent chunk by chunk until it ends or the client leaves."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | AsyncGenerator[bytes, None] = b""
+
+
+class HttpConnection:
+    """One client's connection while it speaks HTTP."""
+
+    def __init__(self, stream: FrameStream) -> None:
+        self._stream = stream
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+        self.is_idle = True
+        """No request is being read or answered: closing now loses nothing."""
+        self.bytes_sent = 0
+        """Bytes of the bodies answered so far."""
+
+    async def next_request(self) -> Request | None:
+        """Return the next request, or None when the client is done.
+
+        Raises:
+            h11.RemoteProtocolError: What arrived is no HTTP; `error_status_hint` is the status to answer.
+            trio.TooSlowError: The head did not arrive in time.
+        """
+        self.is_idle = True
+        event = self._h11.next_event()
+        if event is h11.NEED_DATA and not self._h11.trailing_data[0]:
+            with trio.move_on_after(IDLE_SECONDS_MAX) as waiting:
+                self._h11.receive_data(await self._receive_some())
+            if waiting.cancelled_caught:
+                return None
+            event = self._h11.next_event()
+        self.is_idle = False
+        with trio.fail_after(HEAD_SECONDS_MAX):
+            while event is h11.NEED_DATA:
+                self._h11.receive_data(await self._receive_some())
+                event = self._h11.next_event()
+        if not isinstance(event, h11.Request):
+            return None
+        if len(event.target) > TARGET_BYTES_MAX:
+            raise h11.RemoteProtocolError("the URI is too long", error_status_hint=414)
+        path, _, query = _target(event.target).partition("?")
+        return Request(event.method.decode("latin-1"), path, query, Headers(tuple(event.headers)))
+
+    async def read_body(self, limit: int = BODY_BYTES_MAX) -> bytes:
+        """Return the whole body of the request.
+
+        Raises:
+            BodyTooLarge: It is longer than `limit` bytes.
+            h11.RemoteProtocolError: It is framed wrongly, or the client left.
+            trio.TooSlowError: It stopped coming.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self._next_piece():
+            size += len(piece)
+            if size > limit:
+                raise BodyTooLarge
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def send(self, response: Response, *, is_head: bool = False) -> None:
+        """Send an answer; afterwards the connection is ready for the next request or closes by itself."""
+        headers = [*response.headers, ("date", formatdate(usegmt=True))]
+        if isinstance(response.body, bytes) and response.status not in (204, 304):
+            headers.append(("content-length", str(len(response.body))))
+        reason = _REASONS.get(response.status, b"")
+        head = h11.Response(status_code=response.status, headers=headers, reason=reason)
+        if isinstance(response.body, bytes):
+            await self._send_whole(head, b"" if is_head else response.body)
+        else:
+            await self._send_stream(head, response.body, is_head=is_head)
+
+    async def finish(self) -> bool:
+        """Take the rest of the request off the wire; tell whether another request may follow."""
+        if self._h11.their_state is h11.SEND_BODY:
+            with trio.move_on_after(DISCARD_SECONDS_MAX):
+                await self._discard_body()
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+            self._h11.start_next_cycle()
+            return True
+        return False
+
+    async def send_refusal(self, status: int) -> None:
+        """Answer bytes that were no request, if anything can still be said, and be done."""
+        if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            head = h11.Response(
+                status_code=status,
+                headers=[("content-length", "0"), ("connection", "close"), ("date", formatdate(usegmt=True))],
+                reason=_REASONS.get(status, b""),
+            )
+            await self._send_whole(head, b"")
+            with trio.move_on_after(1.0):
+                while await self._stream.receive_some():
+                    pass  # closing with unread bytes would take the answer from the client
+
+    async def upgrade(self, headers: tuple[tuple[str, str], ...]) -> FrameStream:
+        """Answer 101 and hand the stream over; this object is used up."""
+        data = self._h11.send(h11.InformationalResponse(status_code=101, headers=list(headers), reason=_REASONS[101]))
+        await self._send_all(data)
+        received, _ = self._h11.trailing_data
+        return _Resumed(self._stream, received) if received else self._stream
+
+    # ------------------------------------------------------------------ inside
+    async def _next_piece(self) -> bytes:
+        """Return the next bytes of the body; empty at its end."""
+        if self._h11.they_are_waiting_for_100_continue:
+            data = self._h11.send(h11.InformationalResponse(status_code=100, headers=[], reason=_REASONS[100]))
+            await self._send_all(data)
+        while (event := self._h11.next_event()) is h11.NEED_DATA:
+            with trio.fail_after(PIECE_SECONDS_MAX):
+                self._h11.receive_data(await self._receive_some())
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    async def _discard_body(self) -> None:
+        size = 0
+        try:
+            while size < DISCARD_BYTES_MAX and self._h11.their_state is h11.SEND_BODY:
+                event = self._h11.next_event()
+                if event is h11.NEED_DATA:
+                    self._h11.receive_data(await self._receive_some())
+                elif isinstance(event, h11.Data):
+                    size += len(event.data)
+        except h11.RemoteProtocolError:
+            return
+
+    async def _send_whole(self, head: h11.Response, body: bytes) -> None:
+        data = self._h11.send(head) or b""
+        if body:
+            data += self._h11.send(h11.Data(data=body)) or b""
+            self.bytes_sent += len(body)
+        data += self._h11.send(h11.EndOfMessage()) or b""
+        await self._send_all(data)
+
+    async def _send_stream(self, head: h11.Response, body: AsyncGenerator[bytes, None], *, is_head: bool) -> None:
+        await self._send_all(self._h11.send(head))
+        failure: OSError | trio.BrokenResourceError | trio.ClosedResourceError | trio.TooSlowError | None = None
+        if not is_head:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_for_hangup, nursery.cancel_scope)
+                try:
+                    async with aclosing(body):
+                        async for piece in body:
+                            self.bytes_sent += len(piece)
+                            await self._send_all(self._h11.send(h11.Data(data=piece)))
+                except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
+                    failure = error
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        await self._send_all(self._h11.send(h11.EndOfMessage()))
+
+    async def _watch_for_hangup(self, sending: trio.CancelScope) -> None:
+        """End a streamed answer when its reader leaves, or sends more than it should before it ends."""
+        waiting = 0
+        while waiting < HEAD_BYTES_MAX and (data := await self._stream.receive_some()):
+            self._h11.receive_data(data)
+            waiting += len(data)
+        sending.cancel()
+
+    async def _receive_some(self) -> bytes:
+        try:
+            return await self._stream.receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    async def _send_all(self, data: bytes | None) -> None:
+        rest = memoryview(data or b"")
+        while rest:
+            rest = rest[self._stream.send_nowait(rest) :]
+            if rest:
+                with trio.fail_after(PIECE_SECONDS_MAX):
+                    await self._stream.wait_writable()
+
+
+class _Resumed:
+    """A stream some of whose bytes were read already."""
+
+    def __init__(self, stream: FrameStream, received: bytes) -> None:
+        self._stream = stream
+        self._received = received
+        self.send_nowait = stream.send_nowait
+        self.wait_writable = stream.wait_writable
+        self.close_nowait = stream.close_nowait
+
+    async def receive_some(self) -> bytes:
+        """Return the bytes that were read already, then those of the stream."""
+        if not self._received:
+            return await self._stream.receive_some()
+        await trio.lowlevel.checkpoint()
+        received, self._received = self._received, b""
+        return received
+
+
+def _target(target: bytes) -> str:
+    """Return path and query of a request target; of an absolute one what follows the authority."""
+    text = target.decode("latin-1").partition("#")[0]
+    if text.startswith("/"):
+        return text
+    _, scheme, rest = text.partition("://")
+    return f"/{rest.partition('/')[2]}" if scheme else text

@@ -1,0 +1,188 @@
+"""Routes that change what a database runs: publish, reset, delete, lock.
+
+Responsible for: routes 12, 13, 15, 25, 26 and 28 of spec 05 section 1.2: their parameters and documents.
+Not responsible for: doing it (`stdb.actors.host`), who owns what (`stdb.storage.control`).
+"""
+
+from typing import NamedTuple
+
+from stdb.actors.host import PublishResult
+from stdb.actors.refusals import NoSuchDatabase, NotAuthorized, PublishFailed
+from stdb.net.auth import Access
+from stdb.net.errors import EMPTY, HttpError, json_response
+from stdb.net.http import Response
+from stdb.net.query import Query
+from stdb.net.routing import Call, Lookup, Resource, hex_of
+from stdb.storage.control import NameInUseError, NameNotYoursError, NotYourDatabaseError
+
+__all__ = ["RESOURCES"]
+
+PYTHON_MAGIC = b"PK\x03\x04"
+WASM_MAGIC = b"\0asm"
+
+_HOST_TYPES = ("Wasm", "Js", "Python")
+
+
+class _Options(NamedTuple):
+    """What a publisher asks for beside the program."""
+
+    clear: bool
+    host_type: str | None
+    parent: str | None
+    organization: str | None
+
+
+async def publish_nameless(call: Call) -> Response:
+    """Create a database without a name."""
+    options = _options(call.query)
+    if options.clear:
+        raise HttpError(400, "Clear database requires database name or identity")
+    _check_relatives(call, options, exists=False)
+    return await _publish(call, None, options)
+
+
+async def publish(call: Call) -> Response:
+    """Create or update the database that the path names."""
+    named = call.name_or_identity()
+    options = _options(call.query)
+    control = call.door.host.control
+    identity = named if isinstance(named, bytes) else control.resolve(named)
+    database = None if identity is None else control.database(identity)
+    _check_relatives(call, options, exists=database is not None)
+    if database is not None:
+        action = "reset database" if options.clear else "update database"
+        call.door.host.check_owner(call.caller.identity, database.identity, action)
+    return await _publish(call, named, options)
+
+
+async def reset(call: Call) -> Response:
+    """Drop all data of a database and start again from the program in the body, else from the initial one."""
+    database = call.database()
+    options = _options(call.query)
+    host, caller = call.door.host, call.caller.identity
+    host.check_owner(caller, database.identity, "reset database")
+    program = await call.body(call.door.settings.stdb.publish_bytes_max)
+    host_type = _host_type(program, options.host_type) if program else "Python"
+    result = await host.reset(caller, database.identity, program or None, host_type=host_type)
+    return _success(result, database.name)
+
+
+async def delete(call: Call) -> Response:
+    """Delete a database; one that is not there is deleted already."""
+    await call.door.host.delete(call.caller.identity, call.resolve().identity)
+    return EMPTY
+
+
+async def lock(call: Call) -> Response:
+    """Keep a database from being deleted or reset."""
+    await call.door.host.set_locked(call.caller.identity, call.database().identity, True)
+    return EMPTY
+
+
+async def unlock(call: Call) -> Response:
+    """Allow a database to be deleted and reset again."""
+    await call.door.host.set_locked(call.caller.identity, call.database().identity, False)
+    return EMPTY
+
+
+async def pre_publish(call: Call) -> Response:
+    """Refuse to say what an update would do: there is no plan to show, an update that cannot be done says so."""
+    database = call.database()
+    call.query.choice("style", ("AnsiColor", "NoColor"), "pretty_print_style")
+    call.door.host.check_owner(call.caller.identity, database.identity, "update database")
+    raise HttpError(501, "this server shows no plans: publish, and what cannot be updated in place is refused by name")
+
+
+def _options(query: Query) -> _Options:
+    clear = query.flag("clear", False)
+    replicas = query.number("num_replicas")
+    host_type = query.choice("host_type", _HOST_TYPES)
+    policy = query.choice("policy", ("Compatible", "BreakClients"))
+    query.duration("update_confirmation_timeout")
+    token = query.hash("token") if policy == "BreakClients" else None
+    if replicas is not None and replicas > 255:
+        raise HttpError(400, f"Replication factor {replicas} out of bounds")
+    if policy == "BreakClients" and token is None:
+        raise HttpError(400, "Migration policy is set to `BreakClients`, but no migration token was provided.")
+    return _Options(clear, host_type, query.text("parent"), query.text("organization", "org"))
+
+
+def _check_relatives(call: Call, options: _Options, *, exists: bool) -> None:
+    """Refuse a parent or an organization that is not there; good ones change nothing, as in the reference."""
+    for text in (options.parent, options.organization):
+        if text is None:
+            continue
+        named = call.name_or_identity(text)
+        if isinstance(named, str) and call.door.host.control.resolve(named) is None:
+            raise NoSuchDatabase(f"`{named}` not found")
+    if options.parent is not None and options.clear and exists:
+        raise HttpError(400, "Setting the parent of an existing database is not supported")
+
+
+async def _publish(call: Call, named: str | bytes | None, options: _Options) -> Response:
+    host, caller = call.door.host, call.caller
+    name, identity = (named, None) if isinstance(named, str) else (None, named)
+    program = await call.body(call.door.settings.stdb.publish_bytes_max)
+    try:
+        _check_may_create(call, name, identity)
+        host_type = _host_type(program, options.host_type)
+        result = await host.publish(
+            caller.identity, program, name=name, identity=identity, host_type=host_type, clear=options.clear
+        )
+    except NameNotYoursError as error:
+        raise HttpError(401, document={"PermissionDenied": {"name": error.name}}) from error
+    except NameInUseError as error:
+        raise HttpError(500, str(error)) from error
+    except NotYourDatabaseError as error:
+        action = f"is not authorized to perform action on database {hex_of(error.identity)}: update database"
+        raise NotAuthorized(f"{caller.hex} {action}") from error
+    return _success(result, name)
+
+
+def _check_may_create(call: Call, name: str | None, identity: bytes | None) -> None:
+    """Raise what creating would raise, before anything is said about the program."""
+    control = call.door.host.control
+    if name is not None:
+        identity = control.resolve(name)
+    if identity is not None and control.database(identity) is None:
+        control.check_create(call.caller.identity, identity, name)
+    elif identity is None and name is not None and control.name_owner(name) not in (None, call.caller.identity):
+        raise NameNotYoursError(name)
+
+
+def _host_type(program: bytes, asked: str | None) -> str:
+    """Return what kind of program this is, said by the publisher or seen by its first bytes.
+
+    Raises:
+        PublishFailed: It is none that this server runs; the text says why.
+    """
+    if asked == "Python" or (asked is None and program.startswith(PYTHON_MAGIC)):
+        return "Python"
+    if asked == "Js":
+        raise PublishFailed("JS modules unsupported in this build")
+    if len(program) < len(WASM_MAGIC):
+        raise PublishFailed("failed to parse WebAssembly module: unexpected end-of-file (at offset 0x0)")
+    if not program.startswith(WASM_MAGIC):
+        raise PublishFailed(
+            "failed to parse WebAssembly module: magic header not detected: bad magic number (at offset 0x0); "
+            "a Python module is uploaded as a zip"
+        )
+    raise PublishFailed(
+        "unable to determine ABI of module (may be on an spacetime version < 0.8): this server runs Python modules"
+    )
+
+
+def _success(result: PublishResult, name: str | None) -> Response:
+    document = {"domain": name, "database_identity": hex_of(result.identity), "op": result.operation}
+    return json_response({"Success": document})
+
+
+RESOURCES = (
+    Resource("/v1/database", {"POST": publish_nameless}, Access.ANONYMOUS),
+    Resource("/v1/database/{name_or_identity}/reset", {"PUT": reset}, Access.ANONYMOUS, Lookup.BEFORE_METHOD),
+    Resource("/v1/database/{name_or_identity}/lock", {"POST": lock}, Access.ANONYMOUS, Lookup.BEFORE_METHOD),
+    Resource("/v1/database/{name_or_identity}/unlock", {"POST": unlock}, Access.ANONYMOUS, Lookup.BEFORE_METHOD),
+    Resource(
+        "/v1/database/{name_or_identity}/pre_publish", {"POST": pre_publish}, Access.ANONYMOUS, Lookup.BEFORE_METHOD
+    ),
+)
