@@ -1,0 +1,425 @@
+"""Names and types: from an allowed statement to one whose tables, columns and constants are known.
+
+Responsible for: resolving tables and columns for a caller, scope, the typing rules, the texts of their refusals.
+Not responsible for: syntax (`shape`), how to find the rows (`plan`).
+
+Source: spec 06 sections 2.1, 3 (rules 12 to 16) and 3.1.
+"""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from stdb.errors import QueryError
+from stdb.sats import keys, satn
+from stdb.sats.types import BOOL, BYTES, IDENTITY, STRING, U64, AlgebraicType
+from stdb.schema.model import Access
+from stdb.sql.literals import is_comparable, parse_integer, parse_literal
+from stdb.sql.shape import (
+    Chain,
+    Columns,
+    Count,
+    DeleteShape,
+    Field,
+    InsertShape,
+    Logic,
+    Operand,
+    SelectShape,
+    Sender,
+    SetShape,
+    ShapedTable,
+    ShowShape,
+    Star,
+    UpdateShape,
+)
+from stdb.sql.syntax import Literal, LiteralKind
+
+if TYPE_CHECKING:
+    from stdb.datastore.datastore import Datastore
+    from stdb.datastore.table import Table
+
+__all__ = [
+    "COMPARISONS",
+    "BoundColumns",
+    "BoundCount",
+    "BoundSelect",
+    "BoundStar",
+    "Caller",
+    "Comparison",
+    "Constant",
+    "Conjunction",
+    "Position",
+    "Scope",
+    "Typed",
+    "bind_change",
+    "bind_select",
+    "bind_variable",
+    "find_table",
+]
+
+_U64_MAX = (1 << 64) - 1
+VARIABLES = ("row_limit",)
+"""The system variables that SET and SHOW know."""
+
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "<>": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+"""Comparison operators on keys."""
+
+
+class Caller(NamedTuple):
+    """Who asks: an identity (32 bytes, little-endian) and whether it owns the database."""
+
+    identity: bytes
+    is_owner: bool
+
+
+class Constant(NamedTuple):
+    """A constant, as its key."""
+
+    key: Any
+    type: AlgebraicType
+
+
+class Position(NamedTuple):
+    """A column of a relation, both by position."""
+
+    relation: int
+    column: int
+    type: AlgebraicType
+
+
+class Comparison(NamedTuple):
+    """`first op operand op operand …`: from the second operator on, booleans are compared."""
+
+    first: "Typed"
+    rest: "tuple[tuple[str, Typed], ...]"
+
+
+class Conjunction(NamedTuple):
+    """A flat chain of AND, or (`is_and` False) of OR."""
+
+    is_and: bool
+    terms: "tuple[Typed, ...]"
+
+
+Typed: TypeAlias = Constant | Position | Comparison | Conjunction
+
+
+class BoundStar(NamedTuple):
+    """All columns of one relation."""
+
+    relation: int
+
+
+class BoundColumns(NamedTuple):
+    """Columns and the names they get."""
+
+    columns: tuple[tuple[Position, str], ...]
+
+
+class BoundCount(NamedTuple):
+    """How many rows, under a name."""
+
+    name: str
+
+
+class BoundRelation(NamedTuple):
+    """A table under its alias."""
+
+    alias: str
+    table: "Table"
+
+
+@dataclass(frozen=True, slots=True)
+class BoundSelect:
+    """A SELECT with everything resolved. `joins` are the column pairs of the joins, None for a cross join."""
+
+    relations: tuple[BoundRelation, ...]
+    joins: tuple[tuple[Position, Position] | None, ...]
+    where: Typed | None
+    projection: BoundStar | BoundColumns | BoundCount
+    limit: int | None
+    is_parameterised: bool
+    """It depends on who asks."""
+
+
+def find_table(datastore: "Datastore", name: str, caller: Caller) -> "Table":
+    """Return a table by its canonical or accessor name.
+
+    Raises:
+        QueryError: There is none, or it is private and the caller is not the owner.
+    """
+    table = datastore.table(name) or _by_accessor(datastore, name)
+    if table is None or (table.schema.definition.access is Access.PRIVATE and not caller.is_owner):
+        raise QueryError(f"no such table: `{name}`. If the table exists, it may be marked private.")
+    return table
+
+
+def _by_accessor(datastore: "Datastore", name: str) -> "Table | None":
+    return next((table for table in datastore.tables.values() if table.schema.definition.accessor == name), None)
+
+
+def bind_select(shape: SelectShape, datastore: "Datastore", caller: Caller) -> BoundSelect:
+    """Resolve and type a SELECT.
+
+    Raises:
+        QueryError: A name that is not there, a type that does not fit.
+    """
+    scope = Scope(caller)
+    scope.add(shape.table, datastore)
+    joins = []
+    for join in shape.joins:
+        scope.add(join.table, datastore)
+        joins.append(None if join.on is None else scope.equality(*join.on))
+    where = None if shape.where is None else scope.typed(shape.where, BOOL)[0]
+    projection = _projection(shape.projection, scope)
+    limit = None if shape.limit is None else _limit(shape.limit)
+    return BoundSelect(tuple(scope.relations), tuple(joins), where, projection, limit, scope.is_parameterised)
+
+
+def _limit(text: str) -> int:
+    value: int = parse_literal(text, U64)
+    return value
+
+
+def _projection(shape: Star | Columns | Count, scope: "Scope") -> BoundStar | BoundColumns | BoundCount:
+    match shape:
+        case Star(None):
+            if len(scope.relations) > 1:
+                raise QueryError("SELECT * is not supported for joins")
+            return BoundStar(0)
+        case Star(str(alias)):
+            return BoundStar(scope.relation(alias))
+        case Count(name):
+            return BoundCount(name)
+        case Columns(fields):
+            return BoundColumns(tuple(_columns(fields, scope)))
+    raise AssertionError(shape)
+
+
+def _columns(fields: tuple[tuple[Field, str], ...], scope: "Scope") -> list[tuple[Position, str]]:
+    names: set[str] = set()
+    columns = []
+    for column, name in fields:
+        if name in names:
+            raise QueryError(f"Duplicate name `{name}`")
+        names.add(name)
+        columns.append((scope.position(column), name))
+    return columns
+
+
+@dataclass(slots=True)
+class Scope:
+    """The relations seen so far; types expressions over them."""
+
+    caller: Caller
+    relations: list[BoundRelation] = field(default_factory=list)
+    is_parameterised: bool = False
+
+    def add(self, shaped: ShapedTable, datastore: "Datastore") -> None:
+        """Bring a table into scope."""
+        table = find_table(datastore, shaped.name, self.caller)
+        if any(relation.alias == shaped.alias for relation in self.relations):
+            raise QueryError(f"Duplicate name `{shaped.alias}`")
+        self.relations.append(BoundRelation(shaped.alias, table))
+
+    def relation(self, alias: str) -> int:
+        """Return the place of an alias."""
+        for place, relation in enumerate(self.relations):
+            if relation.alias == alias:
+                return place
+        raise QueryError(f"`{alias}` is not in scope")
+
+    def position(self, column: Field) -> Position:
+        """Return the place of a column: by accessor name first, then by canonical name."""
+        place = self.relation(column.alias)
+        found = _column_index(self.relations[place].table, column.column)
+        if found is None:
+            raise QueryError(f"`{column.column}` is not in scope")
+        return Position(place, found, self.relations[place].table.schema.definition.columns[found].type)
+
+    def equality(self, left: Field, right: Field) -> tuple[Position, Position]:
+        """Type the ON clause of a join."""
+        typed = self._comparison("=", left, right)
+        (_, other), first = typed.rest[0], typed.first
+        assert isinstance(first, Position)
+        assert isinstance(other, Position)
+        return first, other
+
+    def typed(self, operand: Operand, expected: AlgebraicType | None) -> tuple[Typed, AlgebraicType]:
+        """Return an expression with its type.
+
+        Raises:
+            QueryError: It has none, or another than expected.
+        """
+        match operand:
+            case Literal():
+                return self._literal(operand, expected)
+            case Sender():
+                return self._sender(expected)
+            case Field():
+                position = self.position(operand)
+                if expected is not None and position.type != expected:
+                    raise _mismatch(position.type, expected)
+                return position, position.type
+            case Logic(is_and, terms):
+                _expect_bool(expected)
+                return Conjunction(is_and, tuple(self.typed(term, BOOL)[0] for term in terms)), BOOL
+            case Chain(first, rest):
+                _expect_bool(expected)
+                return self._chain(first, rest), BOOL
+        raise AssertionError(operand)
+
+    def _literal(self, literal: Literal, expected: AlgebraicType | None) -> tuple[Typed, AlgebraicType]:
+        if literal.kind is LiteralKind.BOOL:
+            _expect_bool(expected)
+            return Constant(literal.text == "true", BOOL), BOOL
+        if expected is None:
+            raise QueryError("Cannot resolve type for literal expression")
+        value = parse_literal(literal.text, expected)
+        return Constant(keys.value_key(expected)(value), expected), expected
+
+    def _sender(self, expected: AlgebraicType | None) -> tuple[Typed, AlgebraicType]:
+        self.is_parameterised = True
+        identity = self.caller.identity
+        if expected is None or expected == IDENTITY:
+            return Constant(keys.value_key(IDENTITY)(identity), IDENTITY), IDENTITY
+        if expected == BYTES:
+            return Constant(identity[::-1], BYTES), BYTES
+        raise _mismatch(IDENTITY, expected)
+
+    def _chain(self, first: Operand, rest: tuple[tuple[str, Operand], ...]) -> Comparison:
+        compared = self._comparison(rest[0][0], first, rest[0][1])
+        further = tuple((each, self.typed(operand, BOOL)[0]) for each, operand in rest[1:])
+        return Comparison(compared.first, compared.rest + further)
+
+    def _comparison(self, comparison: str, left: Operand, right: Operand) -> Comparison:
+        if isinstance(left, Literal | Sender):
+            typed_right, type_ = self.typed(right, None)
+            typed_left, _ = self.typed(left, type_)
+        else:
+            typed_left, type_ = self.typed(left, None)
+            typed_right, _ = self.typed(right, type_)
+        if not is_comparable(type_):
+            raise QueryError(f"Invalid binary operator `{comparison}` for type `{satn.format_type(type_)}`")
+        return Comparison(typed_left, ((comparison, typed_right),))
+
+
+def _column_index(table: "Table", name: str) -> int | None:
+    columns = table.schema.definition.columns
+    by_accessor = next((place for place, column in enumerate(columns) if column.accessor == name), None)
+    if by_accessor is not None:
+        return by_accessor
+    return next((place for place, column in enumerate(columns) if column.name == name), None)
+
+
+def _mismatch(expected: AlgebraicType, inferred: AlgebraicType) -> QueryError:
+    return QueryError(
+        f"Unexpected type: (expected) {satn.format_type(expected)} != {satn.format_type(inferred)} (inferred)"
+    )
+
+
+def _expect_bool(expected: AlgebraicType | None) -> None:
+    if expected is not None and expected != BOOL:
+        raise _mismatch(BOOL, expected)
+
+
+# Changes and variables: checked in full; running them is not part of this server yet.
+
+
+def bind_change(shape: InsertShape | UpdateShape | DeleteShape, datastore: "Datastore", caller: Caller) -> "Table":
+    """Check an INSERT, UPDATE or DELETE; return its table.
+
+    Raises:
+        QueryError: A name or type that does not fit, a system table, a caller who may not change rows.
+    """
+    match shape:
+        case InsertShape(name):
+            table = find_table(datastore, name, caller)
+            _check_insert(shape, table)
+        case UpdateShape(shaped):
+            table = find_table(datastore, shaped.name, caller)
+            _check_assignments(shape, table)
+            _check_condition(shaped, shape.where, datastore, caller)
+        case DeleteShape(shaped, where):
+            table = find_table(datastore, shaped.name, caller)
+            _check_condition(shaped, where, datastore, caller)
+    name = table.schema.name
+    if table.schema.is_system and name != "st_var":
+        raise QueryError(f"`{name}` is a system table; DML on system tables is not supported")
+    _require_owner(caller)
+    return table
+
+
+def bind_variable(shape: SetShape | ShowShape, caller: Caller) -> int | None:
+    """Check a SET or SHOW; return the value that SET gives.
+
+    Raises:
+        QueryError: No such variable, no such value, a caller who may not SET.
+    """
+    if shape.name not in VARIABLES:
+        raise QueryError(f"{shape.name} is not a valid system variable")
+    if isinstance(shape, ShowShape):
+        return None
+    literal = shape.value
+    if literal.kind is not LiteralKind.NUMBER:
+        given = {LiteralKind.BOOL: BOOL, LiteralKind.STRING: STRING}.get(literal.kind, BYTES)
+        raise _mismatch(U64, given)
+    value = parse_integer(literal.text, 0, _U64_MAX)
+    if value is None:
+        raise QueryError(f"The literal expression `{literal.text}` cannot be parsed as type `U64`")
+    _require_owner(caller)
+    return value
+
+
+def _require_owner(caller: Caller) -> None:
+    if not caller.is_owner:
+        raise QueryError(f"Caller {caller.identity[::-1].hex()} is not authorized to run SQL DML statements")
+
+
+def _check_insert(shape: InsertShape, table: "Table") -> None:
+    columns = table.schema.definition.columns
+    if len(shape.columns) != len(columns):
+        raise QueryError(
+            f"The number of fields ({len(shape.columns)}) in the INSERT does not match "
+            f"the number of columns ({len(columns)}) of the table `{table.schema.name}`"
+        )
+    for row in shape.rows:
+        if len(row) != len(columns):
+            raise QueryError(
+                f"Inserting a row with {len(row)} values into `{table.schema.name}` which has {len(columns)} fields"
+            )
+        for literal, column in zip(row, columns, strict=True):
+            _check_given(literal, column.type)
+
+
+def _check_given(literal: Literal, type_: AlgebraicType) -> None:
+    """Check a literal that is stored: the kind of literal counts, other than in a comparison."""
+    if literal.kind is LiteralKind.BOOL:
+        _expect_bool(type_)
+    elif literal.kind is LiteralKind.STRING and type_ != STRING:
+        raise _mismatch(STRING, type_)
+    else:
+        parse_literal(literal.text, type_)
+
+
+def _check_assignments(shape: UpdateShape, table: "Table") -> None:
+    for name, literal in shape.assignments:
+        column = _column_index(table, name)
+        if column is None:
+            raise QueryError(f"`{table.schema.name}` does not have a field `{name}`")
+        _check_given(literal, table.schema.definition.columns[column].type)
+
+
+def _check_condition(shaped: ShapedTable, where: Operand | None, datastore: "Datastore", caller: Caller) -> None:
+    scope = Scope(caller)
+    scope.add(shaped, datastore)
+    if where is not None:
+        scope.typed(where, BOOL)

@@ -1,0 +1,199 @@
+"""Plans over one table: which rows to look at, which of them match, which changes can matter.
+
+Responsible for: choosing an index, evaluating now, the estimate of rows, the values that prune a subscription.
+Not responsible for: names and types (`binder`), columns and LIMIT of a result (`execute`).
+
+Source: spec 06 sections 3.2, 5.3 and 7; DESIGN decision 7.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stdb.errors import QueryError
+from stdb.sats import keys
+from stdb.schema.model import IndexAlgorithm
+from stdb.sql.binder import Comparison, Conjunction, Constant, Position, Typed
+from stdb.sql.predicate import Predicate, Restriction, compile_predicate, restriction
+
+if TYPE_CHECKING:
+    from stdb.datastore.table import AnyIndex, Table
+
+__all__ = ["Pruning", "TablePlan", "work_error"]
+
+_SLICE = 16_384
+"""Rows between two looks at the bound on work."""
+_MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+
+class Pruning(NamedTuple):
+    """A changed row concerns the plan only if `extract(row)` is one of `keys`; `is_exact`: and always then."""
+
+    columns: tuple[int, ...]
+    keys: tuple[Any, ...]
+    extract: Callable[[bytes], Any]
+    is_exact: bool
+
+
+class _Lookup(NamedTuple):
+    """Rows by equality on all columns of an index. `covers`: every row found matches the whole condition."""
+
+    index: "AnyIndex"
+    keys: tuple[Any, ...]
+    covers: bool
+
+
+class _Range(NamedTuple):
+    """Rows by a range of an index: fixed keys of its first columns, bounds of the next."""
+
+    index: "AnyIndex"
+    prefix: tuple[Any, ...]
+    lower: tuple[Any, bool] | None
+    upper: tuple[Any, bool] | None
+
+
+class TablePlan:
+    """How to answer one condition over one table. `is_parameterised`: the condition depends on who asks."""
+
+    def __init__(self, table: "Table", condition: Typed | None, *, is_parameterised: bool = False) -> None:
+        self.table = table
+        self.condition = condition
+        self.parameterised = is_parameterised
+        self._restriction = None if condition is None else restriction(condition)
+        self._lookup = _best_lookup(table, self._restriction)
+        self._range = None if self._lookup else _best_range(table, condition)
+
+    @cached_property
+    def matches(self) -> Predicate | None:
+        """The condition as a function of row bytes; None when every row matches."""
+        if self.condition is None:
+            return None
+        return compile_predicate(self.condition, self.table.schema.row_type)
+
+    @cached_property
+    def pruning(self) -> Pruning | None:
+        """What a changed row must have to concern this plan; None when every change may."""
+        fixed = self._restriction
+        if fixed is None:
+            return None
+        extract = keys.row_key(self.table.schema.row_type, fixed.columns)
+        combinations = tuple(_bare(each) for each in fixed.combinations)
+        return Pruning(fixed.columns, combinations, extract, fixed.is_exact)
+
+    @cached_property
+    def residual(self) -> Predicate | None:
+        """What a row that pruning let through must still pass; None when nothing."""
+        return None if self.pruning is not None and self.pruning.is_exact else self.matches
+
+    def rows(self, rows_max: int | None = None) -> list[bytes]:
+        """Return the matching rows now, references only.
+
+        Raises:
+            QueryError: More than `rows_max` rows were visited and produced.
+        """
+        if rows_max is not None:
+            return list(self.scan(rows_max))
+        rows, matches = self._candidates()
+        return list(rows) if matches is None else list(filter(matches, rows))
+
+    def scan(self, rows_max: int) -> Iterator[bytes]:
+        """Yield the matching rows, counting every row visited and every row produced.
+
+        Raises:
+            QueryError: More than `rows_max` together.
+        """
+        rows, matches = self._candidates()
+        work, remaining = 0, iter(rows)
+        while part := list(islice(remaining, _SLICE)):
+            found = part if matches is None else list(filter(matches, part))
+            work += len(part) + len(found)
+            if work > rows_max:
+                raise work_error(rows_max)
+            yield from found
+
+    def _candidates(self) -> tuple[Iterable[bytes], Predicate | None]:
+        """Return rows to look at and what they must pass."""
+        if self._lookup is not None:
+            index, wanted, covers = self._lookup
+            found = index.find_all(wanted[0]) if len(wanted) == 1 else chain.from_iterable(map(index.find_all, wanted))
+            return found, None if covers else self.matches
+        if self._range is not None:
+            index, prefix, lower, upper = self._range
+            return index.scan(prefix, lower, upper), self.matches
+        return self.table.rows(), self.matches
+
+    def estimate(self, limit: int | None = None) -> int:
+        """Return how many rows the reference thinks are scanned; `limit` bounds a bare scan (spec 06 section 7)."""
+        rows = len(self.table)
+        if self.condition is None:
+            return rows if limit is None else min(rows, limit)
+        if self._lookup is None or len(self._lookup.keys) > 1:
+            return 2 * rows
+        distinct = self._lookup.index.distinct_keys()
+        found = rows // distinct if distinct else 0
+        return found if self._lookup.covers else 2 * found
+
+
+def work_error(rows_max: int) -> QueryError:
+    """Return the refusal of a query that costs too much."""
+    return QueryError(
+        f"The query visits and returns more than {rows_max} rows; narrow it with WHERE on an indexed column or LIMIT"
+    )
+
+
+def _bare(combination: tuple[Any, ...]) -> Any:
+    """Return a key as indexes have it: one column alone, several as a tuple."""
+    return combination[0] if len(combination) == 1 else combination
+
+
+def _best_lookup(table: "Table", fixed: Restriction | None) -> _Lookup | None:
+    if fixed is None:
+        return None
+    usable = [index for index in table.indexes if set(index.columns) <= set(fixed.columns)]
+    if not usable:
+        return None
+    index = max(usable, key=lambda each: (each.unique, len(each.columns)))
+    places = [fixed.columns.index(column) for column in index.columns]
+    wanted = {_bare(tuple(each[place] for place in places)) for each in fixed.combinations}
+    return _Lookup(index, tuple(wanted), fixed.is_exact and len(index.columns) == len(fixed.columns))
+
+
+def _best_range(table: "Table", condition: Typed | None) -> _Range | None:
+    if condition is None:
+        return None
+    bounds = _bounds(condition)
+    ranges = [found for index in table.indexes if (found := _range_of(index, bounds)) is not None]
+    return max(ranges, key=lambda each: (len(each.prefix), bool(each.lower) + bool(each.upper)), default=None)
+
+
+def _range_of(index: "AnyIndex", bounds: dict[tuple[int, str], Any]) -> _Range | None:
+    if index.definition.algorithm is IndexAlgorithm.HASH:
+        return None
+    prefix: list[Any] = []
+    for column in index.columns:
+        if (column, "=") not in bounds:
+            lower = _bound(bounds, column, ">", ">=")
+            upper = _bound(bounds, column, "<", "<=")
+            return _Range(index, tuple(prefix), lower, upper) if prefix or lower or upper else None
+        prefix.append(bounds[column, "="])
+    return None
+
+
+def _bound(bounds: dict[tuple[int, str], Any], column: int, open_: str, closed: str) -> tuple[Any, bool] | None:
+    if (column, closed) in bounds:
+        return bounds[column, closed], True
+    return (bounds[column, open_], False) if (column, open_) in bounds else None
+
+
+def _bounds(condition: Typed) -> dict[tuple[int, str], Any]:
+    """Return the comparisons with constants that every matching row passes, the first of each column and operator."""
+    bounds: dict[tuple[int, str], Any] = {}
+    terms = condition.terms if isinstance(condition, Conjunction) and condition.is_and else (condition,)
+    for term in terms:
+        match term:
+            case Comparison(Position(_, column), ((operator, Constant(key)),)):
+                bounds.setdefault((column, operator), key)
+            case Comparison(Constant(key), ((operator, Position(_, column)),)):
+                bounds.setdefault((column, _MIRRORED[operator]), key)
+    return bounds

@@ -1,0 +1,191 @@
+"""Predicates: a typed condition to a function from row bytes to bool, and to the values that prune.
+
+Responsible for: compiling conditions over one table; finding the columns a condition fixes to constants.
+Not responsible for: choosing indexes (`plan`), which rows to ask about.
+
+Compiled predicates are generated source over keys (ARCHITECTURE: equality and order of keys are those of values); only
+names the generator made up stand in it. `evaluate` is their plain twin.
+"""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any, NamedTuple, TypeAlias
+
+from stdb.sats import keys
+from stdb.sats.types import Product
+from stdb.sql.binder import COMPARISONS, Comparison, Conjunction, Constant, Position, Typed
+
+__all__ = ["Predicate", "Restriction", "compile_predicate", "evaluate", "restriction"]
+
+Predicate: TypeAlias = Callable[[bytes], bool]
+
+_KEYS_MAX = 2_048
+"""Most combinations of constants that a condition is pruned by."""
+_PYTHON_OPERATOR = {"=": "==", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+
+
+# Compiling.
+
+
+def compile_predicate(condition: Typed, row_type: Product) -> Predicate:
+    """Return the condition as a function of a row's bytes. The condition is over one table."""
+    match condition:
+        case Comparison(Position(_, column), (("=", Constant(key)),)):
+            return _equal_to(keys.row_key(row_type, (column,)), key)
+    source = _Source()
+    result = source.emit(condition)
+    columns = sorted(source.columns)
+    if not columns:
+        return _always(evaluate(condition, {}))
+    extract = keys.row_key(row_type, tuple(columns))
+    unpacked = ", ".join(f"c{column}" for column in columns)
+    body = "\n".join(f"        {line}" for line in (f"{unpacked} = extract(row)", *source.lines, f"return {result}"))
+    arguments = ", ".join(["extract", *(f"k{place}" for place in range(len(source.constants)))])
+    namespace: dict[str, Any] = {}
+    exec(f"def make({arguments}):\n    def matches(row):\n{body}\n    return matches\n", namespace)  # noqa: S102 - our own source
+    predicate: Predicate = namespace["make"](extract, *source.constants)
+    return predicate
+
+
+def _equal_to(extract: Callable[[bytes], Any], key: Any) -> Predicate:
+    return lambda row: extract(row) == key
+
+
+def _always(answer: bool) -> Predicate:
+    return lambda row: answer
+
+
+class _Source:
+    """Source of one predicate. Operands of comparisons that are conditions themselves become lines before it."""
+
+    def __init__(self) -> None:
+        self.columns: set[int] = set()
+        self.constants: list[Any] = []
+        self.lines: list[str] = []
+
+    def emit(self, condition: Typed) -> str:
+        match condition:
+            case Constant(key):
+                if isinstance(key, bool):
+                    return str(key)
+                self.constants.append(key)
+                return f"k{len(self.constants) - 1}"
+            case Position(_, column):
+                self.columns.add(column)
+                return f"c{column}"
+            case Conjunction(is_and, terms):
+                return "(" + (" and " if is_and else " or ").join(map(self.emit, terms)) + ")"
+            case Comparison(first, rest):
+                return self._chain(self._leaf(first), rest)
+        raise AssertionError(condition)
+
+    def _chain(self, left: str, rest: tuple[tuple[str, Typed], ...]) -> str:
+        for operator, operand in rest[:-1]:
+            left = self._line(f"{left} {_PYTHON_OPERATOR[operator]} {self._leaf(operand)}")
+        operator, operand = rest[-1]
+        return f"{left} {_PYTHON_OPERATOR[operator]} {self._leaf(operand)}"
+
+    def _leaf(self, operand: Typed) -> str:
+        shown = self.emit(operand)
+        return shown if isinstance(operand, Constant | Position) else self._line(shown)
+
+    def _line(self, expression: str) -> str:
+        name = f"t{len(self.lines)}"
+        self.lines.append(f"{name} = {expression}")
+        return name
+
+
+def evaluate(condition: Typed, row: Any) -> Any:
+    """Return what a condition, or an operand of one, is for a row given as its keys by column. The plain twin."""
+    match condition:
+        case Constant(key):
+            return key
+        case Position(_, column):
+            return row[column]
+        case Conjunction(is_and, terms):
+            outcomes = (evaluate(term, row) for term in terms)
+            return all(outcomes) if is_and else any(outcomes)
+        case Comparison(first, rest):
+            value = evaluate(first, row)
+            for operator, operand in rest:
+                value = COMPARISONS[operator](value, evaluate(operand, row))
+            return value
+    raise AssertionError(condition)
+
+
+# What a condition fixes.
+
+
+class Restriction(NamedTuple):
+    """Columns (ascending) of which every matching row has one of these combinations of keys.
+
+    `is_exact`: and every row that has one matches.
+    """
+
+    columns: tuple[int, ...]
+    combinations: frozenset[tuple[Any, ...]]
+    is_exact: bool
+
+
+def restriction(condition: Typed) -> Restriction | None:
+    """Return the constants that a condition fixes columns to; None when it fixes none."""
+    match condition:
+        case Comparison(Position(_, column), (("=", Constant(key)),)):
+            return Restriction((column,), frozenset(((key,),)), is_exact=True)
+        case Comparison(Constant(key), (("=", Position(_, column)),)):
+            return Restriction((column,), frozenset(((key,),)), is_exact=True)
+        case Position(_, column):  # a boolean column standing alone
+            return Restriction((column,), frozenset(((True,),)), is_exact=True)
+        case Conjunction(True, terms):
+            return _of_all(terms)
+        case Conjunction(False, terms):
+            return _of_any(terms)
+    return None
+
+
+def _of_all(terms: tuple[Typed, ...]) -> Restriction | None:
+    found: Restriction | None = None
+    is_exact = True
+    for term in terms:
+        part = restriction(term)
+        if part is None or (found is not None and not _fits(found, part)):
+            is_exact = False
+            continue
+        is_exact = is_exact and part.is_exact
+        found = part if found is None else _combined(found, part)
+    return None if found is None else found._replace(is_exact=is_exact)
+
+
+def _fits(left: Restriction, right: Restriction) -> bool:
+    is_disjoint = not set(left.columns) & set(right.columns)
+    return is_disjoint and len(left.combinations) * len(right.combinations) <= _KEYS_MAX
+
+
+def _combined(left: Restriction, right: Restriction) -> Restriction:
+    columns = tuple(sorted(left.columns + right.columns))
+    places = [(left.columns + right.columns).index(column) for column in columns]
+    combinations = (first + second for first, second in product(left.combinations, right.combinations))
+    return Restriction(columns, frozenset(tuple(each[place] for place in places) for each in combinations), True)
+
+
+def _of_any(terms: tuple[Typed, ...]) -> Restriction | None:
+    parts = []
+    for term in terms:
+        part = restriction(term)
+        if part is None:
+            return None
+        parts.append(part)
+    common = set(parts[0].columns).intersection(*(part.columns for part in parts[1:]))
+    if not common:
+        return None
+    columns = tuple(sorted(common))
+    combinations = frozenset(each for part in parts for each in _projected(part, columns))
+    if len(combinations) > _KEYS_MAX:
+        return None
+    is_exact = all(part.is_exact and part.columns == columns for part in parts)
+    return Restriction(columns, combinations, is_exact)
+
+
+def _projected(part: Restriction, columns: tuple[int, ...]) -> list[tuple[Any, ...]]:
+    places = [part.columns.index(column) for column in columns]
+    return [tuple(combination[place] for place in places) for combination in part.combinations]

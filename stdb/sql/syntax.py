@@ -1,0 +1,355 @@
+"""Syntax trees of SQL statements, each able to print itself the way the reference prints it in refusals.
+
+Responsible for: the shapes that `parser` builds and `shape` judges; their printed form.
+Not responsible for: which of them a surface allows (`shape`), names and types (`binder`).
+
+Chains of operators of one precedence are flat (`Infix`), so a chain of 1,600 ORs costs no recursion anywhere.
+What no surface ever allows inside an expression is kept as its printed text only (`Other`).
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple, TypeAlias
+
+__all__ = [
+    "Assignment",
+    "Column",
+    "Delete",
+    "Expression",
+    "Function",
+    "Ident",
+    "Infix",
+    "Insert",
+    "Join",
+    "JoinKind",
+    "Literal",
+    "LiteralKind",
+    "Nested",
+    "Other",
+    "OtherStatement",
+    "Postfix",
+    "Prefix",
+    "Query",
+    "Relation",
+    "Select",
+    "SelectItem",
+    "SetVariable",
+    "ShowVariable",
+    "Statement",
+    "TableFactor",
+    "TableName",
+    "Update",
+    "Wildcard",
+]
+
+
+class Ident(NamedTuple):
+    """A name and the quote it was written in (empty, `"` or `'`)."""
+
+    value: str
+    quote: str = ""
+
+    def __str__(self) -> str:
+        if not self.quote:
+            return self.value
+        return f"{self.quote}{self.value.replace(self.quote, self.quote * 2)}{self.quote}"
+
+
+class LiteralKind(Enum):
+    """Kinds of literal; OTHER reads well and is refused (NULL, `E'…'`, placeholders but `:sender`)."""
+
+    BOOL, NUMBER, STRING, HEX, OTHER = range(5)
+
+
+class Literal(NamedTuple):
+    """A literal: its text without quotes or prefix, and how it prints."""
+
+    kind: LiteralKind
+    text: str
+    shown: str
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+class Column(NamedTuple):
+    """A column reference: one name, or several joined by dots."""
+
+    parts: tuple[Ident, ...]
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.parts))
+
+
+class Prefix(NamedTuple):
+    """An operator before its operand; `operator` is as printed (`-`, `NOT `)."""
+
+    operator: str
+    operand: "Expression"
+
+    def __str__(self) -> str:
+        return f"{self.operator}{self.operand}"
+
+
+class Postfix(NamedTuple):
+    """An operator after its operand."""
+
+    operand: "Expression"
+    operator: str
+
+    def __str__(self) -> str:
+        return f"{self.operand}{self.operator}"
+
+
+class Infix(NamedTuple):
+    """`first op operand op operand …`, left-associative, all operators of one precedence."""
+
+    first: "Expression"
+    rest: "tuple[tuple[str, Expression], ...]"
+
+    def __str__(self) -> str:
+        return "".join([str(self.first), *(f" {operator} {operand}" for operator, operand in self.rest)])
+
+
+class Nested(NamedTuple):
+    """An expression in parentheses."""
+
+    inner: "Expression"
+
+    def __str__(self) -> str:
+        return f"({self.inner})"
+
+
+class Function(NamedTuple):
+    """A call of any function. `is_count_star`: it is `count(*)` and nothing more; `has_filter`: with FILTER."""
+
+    shown: str
+    is_count_star: bool
+    has_filter: bool
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+class Other(NamedTuple):
+    """Any expression that no surface allows, as printed."""
+
+    shown: str
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+Expression: TypeAlias = Literal | Column | Prefix | Postfix | Infix | Nested | Function | Other
+
+
+class TableName(NamedTuple):
+    """A possibly dotted table name."""
+
+    parts: tuple[Ident, ...]
+
+    @property
+    def value(self) -> str:
+        """Return the catalogue name: the parts joined by dots."""
+        return ".".join(part.value for part in self.parts)
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.parts))
+
+
+class TableFactor(NamedTuple):
+    """What stands in FROM. `name` is None for anything but a plain table; `shown` always prints it."""
+
+    name: TableName | None
+    alias: Ident | None
+    shown: str
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+class JoinKind(Enum):
+    """Joins that are allowed, and all others."""
+
+    INNER, CROSS, OTHER = range(3)
+
+
+class Join(NamedTuple):
+    """One join. `on` is its condition, if it has one."""
+
+    kind: JoinKind
+    table: TableFactor
+    on: Expression | None
+    shown: str
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+class Relation(NamedTuple):
+    """One comma-separated part of FROM."""
+
+    table: TableFactor
+    joins: tuple[Join, ...]
+
+    def __str__(self) -> str:
+        return "".join([str(self.table), *(f" {join}" for join in self.joins)])
+
+
+class Wildcard(NamedTuple):
+    """`*`, or `name.*`."""
+
+    table: TableName | None
+
+    def __str__(self) -> str:
+        return "*" if self.table is None else f"{self.table}.*"
+
+
+class SelectItem(NamedTuple):
+    """One item of a SELECT list."""
+
+    expression: Expression | Wildcard
+    alias: Ident | None = None
+
+    def __str__(self) -> str:
+        return str(self.expression) if self.alias is None else f"{self.expression} AS {self.alias}"
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """A SELECT without what follows it in a query. `head` is DISTINCT, TOP; `tail` GROUP BY and all that follows."""
+
+    items: tuple[SelectItem, ...]
+    relations: tuple[Relation, ...]
+    where: Expression | None
+    head: str = ""
+    into: str = ""
+    lateral_views: str = ""
+    tail: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether it has no clause that every surface refuses."""
+        return not (self.head or self.into or self.lateral_views or self.tail)
+
+    def __str__(self) -> str:
+        parts = ["SELECT", self.head, ", ".join(map(str, self.items)), self.into]
+        if self.relations:
+            parts.append("FROM " + ", ".join(map(str, self.relations)))
+        parts.append(self.lateral_views)
+        if self.where is not None:
+            parts.append(f"WHERE {self.where}")
+        return " ".join(part for part in [*parts, self.tail] if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query. `body` is a Select, or the printed text of a set operation, VALUES or a query in parentheses."""
+
+    body: Select | str
+    with_: str = ""
+    order_by: str = ""
+    limit: Expression | None = None
+    tail: str = ""
+    """OFFSET, FETCH and locks."""
+
+    def __str__(self) -> str:
+        limit = "" if self.limit is None else f"LIMIT {self.limit}"
+        return " ".join(part for part in (self.with_, str(self.body), self.order_by, limit, self.tail) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """INSERT. `rows` is None when the source is not VALUES; `source` prints it. `is_plain`: nothing refused around."""
+
+    table: TableName
+    columns: tuple[Ident, ...]
+    source: str
+    rows: tuple[tuple[Expression, ...], ...] | None
+    shown: str
+    is_plain: bool
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+class Assignment(NamedTuple):
+    """`column = value` of an UPDATE; `column` as written, dots included."""
+
+    column: str
+    value: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """UPDATE."""
+
+    table: Relation
+    assignments: tuple[Assignment, ...]
+    where: Expression | None
+    tail: str = ""
+    """RETURNING."""
+    from_: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether it is one table without an alias, and no FROM or RETURNING."""
+        factor = self.table.table
+        is_table = factor.name is not None and factor.alias is None and not self.table.joins
+        return is_table and not self.tail and not self.from_
+
+    def __str__(self) -> str:
+        sets = ", ".join(f"{column} = {value}" for column, value in self.assignments)
+        where = "" if self.where is None else f"WHERE {self.where}"
+        parts = (f"UPDATE {self.table}", f"SET {sets}" if sets else "", self.from_, where, self.tail)
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """DELETE. `extra` is USING and the like, printed."""
+
+    relations: tuple[Relation, ...]
+    where: Expression | None
+    using: str = ""
+    tail: str = ""
+
+    def __str__(self) -> str:
+        where = "" if self.where is None else f"WHERE {self.where}"
+        tables = ", ".join(map(str, self.relations))
+        return " ".join(part for part in (f"DELETE FROM {tables}", self.using, where, self.tail) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class SetVariable:
+    """SET name = value, value …; `scope` is LOCAL or empty."""
+
+    name: str
+    values: tuple[Expression, ...]
+    scope: str = ""
+
+    def __str__(self) -> str:
+        return f"SET {self.scope}{self.name} = {', '.join(map(str, self.values))}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShowVariable:
+    """SHOW name."""
+
+    name: str
+    words: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        return f"SHOW {' '.join(self.words)}"
+
+
+class OtherStatement(NamedTuple):
+    """A statement that no surface allows, as printed."""
+
+    shown: str
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+Statement: TypeAlias = Query | Insert | Update | Delete | SetVariable | ShowVariable | OtherStatement
