@@ -90,12 +90,11 @@ class Outbox:
         if self._is_over:
             entries.clear()
             return
-        ready: list[bytes] = []
-        take = entries.popleft
-        if self._deferred:
-            while entries and entries[0][0] <= durable and not isinstance(entries[0][1], _Deferred):
-                ready.append(take()[1])  # type: ignore[arg-type]  # just looked
+        if self._deferred or self._close_frame is not None:
+            ready = self._take_carefully(durable)
         else:
+            ready = []
+            take = entries.popleft
             while entries and entries[0][0] <= durable:
                 ready.append(take()[1])  # type: ignore[arg-type]  # none is deferred
         if self._counted:
@@ -180,6 +179,20 @@ class Outbox:
             if self._counted:
                 self._held_bytes += len(frame)
             self.flush(self._durable)
+
+    def _take_carefully(self, durable: int) -> list[bytes]:
+        """Take what may leave while some entry is not encoded yet, or one is the Close and the last."""
+        entries = self._entries
+        ready: list[bytes] = []
+        while entries and entries[0][0] <= durable:
+            frame = entries[0][1]
+            if isinstance(frame, _Deferred):
+                break
+            entries.popleft()
+            ready.append(frame)
+            if frame is self._close_frame:
+                break
+        return ready
 
     def _send(self, ready: list[bytes]) -> None:
         """Send what may leave, or queue it behind what does not fit already."""

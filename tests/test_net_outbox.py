@@ -1,0 +1,320 @@
+"""The outbox: order, durability, bounds, and what happens to a client that does not listen."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from stdb.net.frames import binary_frame, close_frame, ping_frame, pong_frame
+from stdb.net.outbox import Outbox
+
+
+class Wire:
+    """A FrameStream that takes `room` bytes and then blocks until more room is made."""
+
+    def __init__(self, room: int = 1_000_000_000) -> None:
+        self.room = room
+        self.sent = bytearray()
+        self.sends = 0
+        self.is_closed = False
+        self._more = trio.Event()
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        if self.is_closed:
+            raise trio.ClosedResourceError
+        taken = bytes(data[: self.room])
+        self.room -= len(taken)
+        self.sent += taken
+        self.sends += 1
+        return len(taken)
+
+    def make_room(self, room: int) -> None:
+        self.room += room
+        self._more.set()
+        self._more = trio.Event()
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self.room and not self.is_closed:
+            await self._more.wait()
+
+    async def receive_some(self) -> bytes:
+        await trio.sleep_forever()
+        return b""
+
+    def close_nowait(self) -> None:
+        self.is_closed = True
+        self._more.set()
+
+
+def run(script: Callable[[Wire, Outbox], Any], room: int = 1_000_000_000, **bounds: int) -> None:
+    """Run an async script beside the writer task of an outbox on a wire."""
+
+    async def main() -> None:
+        wire = Wire(room)
+        outbox = Outbox(wire, **bounds)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbox.drain)
+            await trio.testing.wait_all_tasks_blocked()
+            await script(wire, outbox)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_all_that_may_leave_leaves_in_one_send_in_order() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        for frame in (b"a", b"b", b"c"):
+            outbox.append((0, frame))
+        assert wire.sent == b""
+        outbox.flush(0)
+        assert (wire.sent, wire.sends) == (b"abc", 1)
+        assert not outbox.waits()
+
+    run(script)
+
+
+def test_an_entry_waits_until_what_it_needs_is_durable_and_holds_back_all_behind_it() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((0, b"a"))
+        outbox.append((5, b"b"))
+        outbox.append((0, b"c"))
+        outbox.append((6, b"d"))
+        outbox.flush(4)
+        assert wire.sent == b"a"
+        assert outbox.waits()
+        outbox.flush(5)
+        assert wire.sent == b"abc"
+        assert outbox.waits()
+        outbox.flush(9)
+        assert wire.sent == b"abcd"
+        assert not outbox.waits()
+
+    run(script)
+
+
+def test_pings_and_pongs_pass_what_waits_for_durability() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((5, b"held"))
+        outbox.flush(0)
+        outbox.send_control_nowait(pong_frame(b"x"))
+        assert wire.sent == pong_frame(b"x")
+
+    run(script)
+
+
+def test_pings_do_not_cut_a_message_in_two_but_pass_those_behind_it() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        first, second = binary_frame(b"1" * 20), binary_frame(b"2" * 20)
+        outbox.append((0, first))
+        outbox.append((0, second))
+        outbox.flush(0)
+        outbox.send_control_nowait(ping_frame())
+        assert wire.sent == first[:10]
+        wire.make_room(1000)
+        await trio.testing.wait_all_tasks_blocked()
+        assert wire.sent == first + ping_frame() + second
+
+    run(script, room=10)
+
+
+def test_what_does_not_fit_goes_when_there_is_room_and_later_flushes_queue_behind_it() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((0, b"abcdef"))
+        outbox.append((0, b"ghi"))
+        outbox.flush(0)
+        outbox.append((0, b"jkl"))
+        outbox.flush(0)
+        assert wire.sent == b"abcd"
+        for _ in range(20):
+            wire.make_room(1)
+            await trio.testing.wait_all_tasks_blocked()
+        assert wire.sent == b"abcdefghijkl"
+
+    run(script, room=4)
+
+
+def test_too_many_messages_behind_the_one_being_sent_cut_the_client() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        for _ in range(11):
+            outbox.append((0, b"message"))
+        outbox.flush(0)
+        assert not wire.is_closed
+        outbox.append((0, b"message"))
+        outbox.flush(0)
+        assert wire.is_closed
+        assert outbox.is_closing
+        assert not outbox.waits()
+
+    run(script, room=3, messages_max=10)
+
+
+def test_messages_held_back_for_durability_count_too() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        for _ in range(11):
+            outbox.append((7, b"message"))
+            outbox.flush(6)
+        assert not wire.is_closed
+        outbox.append((7, b"message"))
+        outbox.flush(6)
+        assert wire.is_closed
+        assert wire.sent == b""
+
+    run(script, messages_max=10)
+
+
+@pytest.mark.parametrize("needs", [0, 9])
+def test_too_many_bytes_behind_the_one_being_sent_cut_the_client_but_one_message_never_does(needs: int) -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((needs, b"x" * 1000))
+        outbox.flush(0)
+        outbox.append((needs, b"y" * 100))
+        outbox.flush(0)
+        assert not wire.is_closed
+        outbox.append((needs, b"z"))
+        outbox.flush(0)
+        assert wire.is_closed
+
+    run(script, room=5, bytes_max=100)
+
+
+def test_bytes_that_left_no_longer_count() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        for offset in range(1, 200):
+            outbox.append((offset, b"x" * 60))
+            outbox.flush(offset - 1)
+            outbox.flush(offset)
+            assert not wire.is_closed
+        outbox.append((500, b"head"))
+        outbox.append((500, b"x" * 60))
+        outbox.append((500, b"x" * 41))
+        outbox.flush(400)
+        assert wire.is_closed
+
+    run(script, bytes_max=100)
+
+
+def test_a_close_goes_behind_what_waits_and_nothing_goes_behind_it() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((3, b"held"))
+        outbox.close(1011, "why")
+        outbox.append((0, b"late"))
+        outbox.flush(2)
+        assert wire.sent == b""
+        assert outbox.is_closing
+        assert not outbox.close_sent.is_set()
+        outbox.flush(3)
+        outbox.append((0, b"later"))
+        outbox.flush(3)
+        outbox.send_control_nowait(ping_frame())
+        assert wire.sent == b"held" + close_frame(1011, "why")
+        assert outbox.close_sent.is_set()
+        assert not outbox.waits()
+
+    run(script)
+
+
+def test_a_close_without_a_code_drops_the_socket_at_once() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((0, b"unsent"))
+        outbox.close(None, "refused")
+        outbox.append((0, b"late"))
+        outbox.flush(9)
+        assert wire.is_closed
+        assert wire.sent == b""
+        assert outbox.close_sent.is_set()
+
+    run(script)
+
+
+def test_an_urgent_close_overtakes_all_but_the_message_being_sent() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((0, b"abcdef"))
+        outbox.append((0, b"dropped"))
+        outbox.append((9, b"dropped"))
+        outbox.flush(0)
+        outbox.close_now(1000, "bye")
+        assert not outbox.close_sent.is_set()
+        wire.make_room(1000)
+        await trio.testing.wait_all_tasks_blocked()
+        assert wire.sent == b"abcdef" + close_frame(1000, "bye")
+        assert outbox.close_sent.is_set()
+
+    run(script, room=4)
+
+
+def test_an_urgent_close_keeps_the_code_of_one_that_waits() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((9, b"held"))
+        outbox.close(1011, "why")
+        outbox.close_now(None)
+        assert wire.sent == close_frame(1011, "why")
+        outbox.close_now(1000, "again")
+        assert wire.sent == close_frame(1011, "why")
+
+    run(script)
+
+
+def test_a_client_that_is_gone_is_noticed_at_the_next_send() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        wire.is_closed = True
+        outbox.append((0, b"a"))
+        outbox.flush(0)
+        assert outbox.is_closing
+        assert outbox.close_sent.is_set()
+
+    run(script)
+
+
+def test_a_client_that_goes_while_the_writer_waits_is_noticed() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((0, b"abc"))
+        outbox.flush(0)
+        wire.close_nowait()
+        await outbox.close_requested.wait()
+        assert outbox.close_sent.is_set()
+
+    run(script, room=1)
+
+
+def test_a_deferred_frame_keeps_its_place_and_is_encoded_in_another_thread() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        threads = []
+
+        def encode() -> bytes:
+            threads.append(threading.current_thread())
+            return b"large"
+
+        outbox.append((0, b"a"))
+        outbox.append_deferred(2, encode)
+        outbox.append((2, b"z"))
+        outbox.flush(1)
+        assert wire.sent == b"a"
+        assert outbox.waits()
+        while not threads:
+            await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert wire.sent == b"a"
+        outbox.flush(2)
+        while len(wire.sent) < 7:
+            await trio.sleep(0.001)
+        assert wire.sent == b"alargez"
+        assert threads != [threading.current_thread()]
+        assert not outbox.waits()
+
+    run(script)
+
+
+def test_a_deferred_frame_leaves_by_itself_when_it_was_durable_already() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append_deferred(2, lambda: b"large")
+        outbox.append((2, b"z"))
+        outbox.flush(2)
+        while outbox.waits():
+            await trio.sleep(0.001)
+        assert wire.sent == b"largez"
+
+    run(script)
