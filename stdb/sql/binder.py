@@ -156,7 +156,9 @@ def find_table(datastore: "Datastore", name: str, caller: Caller) -> "Table":
     Raises:
         QueryError: There is none, or it is private and the caller is not the owner.
     """
-    table = datastore.table(name) or _by_accessor(datastore, name)
+    table = datastore.find_table(name)
+    if table is None:
+        table = _by_accessor(datastore, name)
     if table is None or (table.schema.definition.access is Access.PRIVATE and not caller.is_owner):
         raise QueryError(f"no such table: `{name}`. If the table exists, it may be marked private.")
     return table

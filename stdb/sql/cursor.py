@@ -184,11 +184,10 @@ class Cursor:
 def reprint(tokens: list[Token]) -> str:
     """Return tokens as one line: keywords in capitals, one blank between words, none inside parentheses."""
     parts: list[str] = []
-    for before, token in zip([None, *tokens[:-1]], tokens, strict=True):
-        if before is not None and _is_spaced(before, token):
+    for place, token in enumerate(tokens):
+        if place and _is_spaced(tokens[place - 1], token):
             parts.append(" ")
-        shown = token.shown
-        parts.append(token.keyword if token.keyword in PRINTED_AS_KEYWORDS else shown)
+        parts.append(token.keyword if token.keyword in PRINTED_AS_KEYWORDS else token.shown)
     return "".join(parts)
 
 

@@ -149,8 +149,6 @@ def quote_name(name: str) -> str:
 def row_limit(datastore: "Datastore") -> int | None:
     """Return the system variable `row_limit`; None when it is not set."""
     table = datastore.table("st_var")
-    if table is None:
-        return None
     for row in table.rows():
         name, (variant, value) = table.schema.codec.decode_exact(row)
         if name == "row_limit" and variant == _ROW_LIMIT_VARIANT:
@@ -194,7 +192,7 @@ class SqlPlan(NamedTuple):
         if isinstance(self.projection, BoundCount):
             counted = [(sum(1 for _ in found),)] if self.limit != 0 else []
             return SqlResult(self.row_type, counted)
-        wanted = found if self.limit is None else islice(found, self.limit)
+        wanted = found if self.limit is None else islice(found, min(self.limit, len(self.plan.table)))
         return SqlResult(self.row_type, list(map(self._reader(), wanted)))
 
     def _reader(self) -> Any:

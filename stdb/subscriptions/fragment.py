@@ -37,7 +37,7 @@ class Fragment:
 
 
 class SetUpdate:
-    """What one query set sees of a transaction; fragments in query order. `query_set_id` is None for v1."""
+    """What one query set sees of a transaction; fragments by table name. `query_set_id` is None for v1."""
 
     __slots__ = ("fragments", "query_set_id")
 

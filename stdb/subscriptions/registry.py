@@ -10,6 +10,7 @@ property test keeps the two equal.
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stdb.errors import QueryError
 from stdb.sql import Caller, TablePlan, compile_one_off, compile_subscription, row_limit
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from stdb.datastore.datastore import Datastore
-    from stdb.datastore.transaction import Delta, TableDelta
+    from stdb.datastore.delta import Delta, TableDelta
     from stdb.subscriptions.actor import SubscriptionActor
 
 __all__ = ["COUNTED", "INITIAL_BYTES_MAX", "LEGACY", "Evaluation", "HeldQuery", "Registry"]
@@ -152,6 +153,25 @@ class Registry:
         if not query.holders:
             self._unregister(query)
 
+    def recompile(self) -> "set[SubscriptionActor]":
+        """Bind every held query to the tables as they are now; call it after a change of schema.
+
+        Returns the clients that hold a query which no longer compiles; that query stays as it was for them until they
+        let go of it, and never again sees a change.
+        """
+        stranded: set[SubscriptionActor] = set()
+        held = list(self._queries.values())
+        self._tables.clear()
+        for query in held:
+            identity = next(iter(query.holders)).caller.identity
+            try:
+                query.plan = compile_subscription(query.text, self.datastore, Caller(identity, query.key.is_owner))
+            except QueryError:
+                stranded.update(query.holders)
+            else:
+                self._tables.setdefault(query.plan.table.schema.id, _TableQueries()).add(query)
+        return stranded
+
     def _register(self, query: HeldQuery) -> None:
         assert query.key not in self._queries
         self._queries[query.key] = query
@@ -161,7 +181,9 @@ class Registry:
     def _unregister(self, query: HeldQuery) -> None:
         del self._queries[query.key]
         table_id = query.plan.table.schema.id
-        queries = self._tables[table_id]
+        queries = self._tables.get(table_id)
+        if queries is None or query not in queries:  # `recompile` could not place it
+            return
         queries.remove(query)
         if queries.is_empty():
             del self._tables[table_id]
@@ -209,6 +231,13 @@ class _TableQueries:
     def __init__(self) -> None:
         self._always: dict[HeldQuery, None] = {}
         self._pruned: dict[tuple[int, ...], _Instances] = {}
+
+    def __contains__(self, query: HeldQuery) -> bool:
+        pruning = query.plan.pruning
+        if pruning is None:
+            return query in self._always
+        instances = self._pruned.get(pruning.columns)
+        return instances is not None and any(query in instances.by_key.get(key, ()) for key in pruning.keys)
 
     def is_empty(self) -> bool:
         return not self._always and not self._pruned
