@@ -238,9 +238,9 @@ class Catalog:
         table = self._datastore.table(table_name)
         table.insert(table.schema.codec.encode(values))
 
-    def _delete(self, table_name: str, **equal: object) -> None:
+    def _delete(self, kind: str, /, **equal: object) -> None:
         """Delete the rows of a catalogue table whose columns equal these values."""
-        table = self._datastore.table(table_name)
+        table = self._datastore.table(kind)
         names = [column.name for column in table.schema.definition.columns]
         wanted = [(names.index(name), value) for name, value in equal.items()]
         for row in list(table.rows()):
@@ -276,7 +276,8 @@ def _without(definition: TableDef, part: str, ids: tuple[int, ...], name: str) -
     kept = [(each, i) for each, i in zip(getattr(definition, part), ids, strict=True) if each.name != name]
     if len(kept) == len(ids):
         raise SchemaError([f"table `{definition.name}` has no `{name}` among its {part}"])
-    return replace(definition, **{part: tuple(each for each, _ in kept)}), tuple(i for _, i in kept)
+    changes: dict[str, Any] = {part: tuple(each for each, _ in kept)}
+    return replace(definition, **changes), tuple(i for _, i in kept)
 
 
 def read_schemas(datastore: "Datastore", table_ids: Iterable[int]) -> dict[int, tuple[TableSchema, dict[int, int]]]:
@@ -334,7 +335,10 @@ def _read_schema(
             for _, _, index, (tag, columns_) in indexes
         ),
         tuple(UniqueDef(unique, tuple(columns_)) for _, unique, _, (_, columns_) in uniques),
-        tuple(SequenceDef(row[1], row[3], *row[5:8], increment=row[4]) for row in sequences),
+        tuple(
+            SequenceDef(name, column, start, low, high, increment)
+            for _, name, _, column, increment, start, low, high, _ in sequences
+        ),
         next((ScheduleDef(row[3], name, row[4], row[2]) for row in schedules), None),
         _ACCESS[access],
         bool(parts["st_event_table"]),

@@ -178,7 +178,7 @@ class Datastore:
         table = self.tables.get(change.table_id)
         if table is None:
             raise StorageError(f"there is no table {change.table_id}")
-        if table.schema.definition.is_event:
+        if table.is_event:
             return
         stored, key_of, put = table.stored, table.key_of, table.put
         for row in change.deletes:

@@ -53,19 +53,18 @@ def net(undo: list[UndoEntry], tables: "dict[int, Table]") -> list[TableDelta]:
     """
     # Nearly every transaction touches one table and no row of it twice: then every entry counts as it is.
     table = undo[0][0]
-    if table is not None and len({entry[1] for entry in undo}) == len(undo):
-        for entry in undo:
-            if entry[0] is not table:
-                break
-        else:
-            return [
-                TableDelta(
-                    table,
-                    [new for _, _, _, new in undo if new is not None],
-                    [old for _, _, old, _ in undo if old is not None],
-                )
-            ]
-    return _net_by_row(undo, tables)
+    if table is None:
+        return _net_by_row(undo, tables)
+    inserts, deletes, places = [], [], set()
+    for each, place, old, new in undo:
+        if each is not table or place in places:
+            return _net_by_row(undo, tables)
+        places.add(place)
+        if new is not None:
+            inserts.append(new)
+        if old is not None:
+            deletes.append(old)
+    return [TableDelta(table, inserts, deletes)]
 
 
 def _net_by_row(undo: list[UndoEntry], current: "dict[int, Table]") -> list[TableDelta]:

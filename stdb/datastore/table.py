@@ -72,6 +72,7 @@ class Table:
         "delete_key",
         "indexes",
         "insert",
+        "is_event",
         "key_of",
         "schema",
         "sequences",
@@ -82,6 +83,7 @@ class Table:
     def __init__(self, schema: TableSchema, undo: list[UndoEntry], sequences: SequenceOf[Sequence] = ()) -> None:
         definition = schema.definition
         self.schema = schema
+        self.is_event = definition.is_event
         self.sequences = tuple(sequences)
         self.stored: dict[Key, bytes] = {}
         """Every row by its place."""
