@@ -320,7 +320,7 @@ def _read_schema(
         accessor("st_table_accessor", name),
         0,
         tuple(
-            ColumnDef(column, accessor("st_column_accessor", name, column), meta.decode_type(type_))
+            ColumnDef(column, accessor("st_column_accessor", name, column), meta.decode_type(type_)[0])
             for _, _, column, type_ in columns
         ),
         None if primary_key is None else primary_key[0],
