@@ -154,8 +154,8 @@ def _check_result_reducer(scope: Scope, raw: RawOutbox, table: TableDef) -> None
         text = f"on_result reducer {name} for outbox {table.name} does not exist"
         scope.findings.add(Group.FUNCTION, text)
         return
-    expected = [Ref(table.type_ref), result(UNIT, STRING)]
-    if [element.type for element in reducer.params.elements] != expected:
+    outcome = result(UNIT, STRING)
+    if [element.type for element in reducer.params.elements] != [Ref(table.type_ref), outcome]:
         text = f"on_result reducer {name} for outbox {table.name} must have the parameters"
-        wanted = f"(&{table.type_ref}, {shown(expected[1])}), but has type {shown(reducer.params)}"
+        wanted = f"(&{table.type_ref}, {shown(outcome)}), but has type {shown(reducer.params)}"
         scope.findings.add(Group.FUNCTION, f"{text} {wanted}")

@@ -18,6 +18,8 @@ from stdb.schema.model import (
     IndexDef,
     ModuleDef,
     OutboxDef,
+    ProcedureDef,
+    ReducerDef,
     ScheduleDef,
     SequenceDef,
     TableDef,
@@ -194,7 +196,8 @@ def to_raw_v10(definition: ModuleDef) -> RawModuleDefV10:
 
 def _accessors(definition: ModuleDef) -> dict[str, str]:
     """Return the source names of reducers and procedures by their canonical names."""
-    return {function.name: function.accessor for function in (*definition.reducers, *definition.procedures)}
+    reducers = {reducer.name: reducer.accessor for reducer in definition.reducers}
+    return reducers | {procedure.name: procedure.accessor for procedure in definition.procedures}
 
 
 def _table_v10(table: TableDef) -> RawTableV10:
@@ -229,7 +232,9 @@ def _lifecycles(definition: ModuleDef) -> Iterable[RawLifecycleReducer]:
 def _explicit_names(definition: ModuleDef) -> Iterable[RawExplicitName]:
     for table in definition.tables:
         yield RawExplicitName(NameKind.TABLE, table.accessor, table.name)
-    for function in (*definition.reducers, *definition.procedures, *definition.views):
+    functions: tuple[ReducerDef | ProcedureDef | ViewDef, ...]
+    functions = (*definition.reducers, *definition.procedures, *definition.views)
+    for function in functions:
         yield RawExplicitName(NameKind.FUNCTION, function.accessor, function.name)
     for submodule in definition.submodules:
         yield RawExplicitName(NameKind.NAMESPACE, submodule.accessor, submodule.namespace)
