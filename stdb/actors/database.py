@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import trio
 
 from stdb.actors.actor import Actor
-from stdb.actors.answers import Answers, CallResult
+from stdb.actors.answers import Answers, CallResult, SqlResult
 from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.deadline import Deadline
@@ -120,8 +120,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             Unsubscribe: queries.unsubscribe,
             OneOffQuery: queries.one_off,
         }
-        self._client_table = datastore.system("st_client")
-        self._credentials_table = datastore.system("st_connection_credentials")
+        self._client_table = datastore.table("st_client")
+        self._credentials_table = datastore.table("st_connection_credentials")
         self.install(module)
 
     # ------------------------------------------------------------------ from outside the turn
@@ -224,9 +224,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
 
     def _flush(self) -> None:
         durable = self.log.durable
+        self.answers.settle(durable)
         if durable != self._durable_seen:
             self._durable_seen = durable
-            self.answers.settle(durable)
             for attachment in list(self._waiting):
                 self._flush_one(attachment, durable)
         if self._dirty:
@@ -390,6 +390,11 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
                 prepared = ran.outcome
         raise self._refusal(name, prepared)
 
+    def sql_over_http(self, client: Client, text: str, confirmed: bool) -> tuple[SqlResult, int]:
+        """Connect, run one statement, disconnect; return the result and what must be durable before it is told."""
+        with self._visit(client):
+            return self._queries.sql(client.identity, text), self.datastore.next_offset if confirmed else 0
+
     def _refusal(self, name: str, outcome: ReducerOutcome) -> Exception:
         entry = self._reducers.by_name.get(name)
         if outcome is NO_SUCH_REDUCER or entry is None:
@@ -484,7 +489,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         text = payload.encode()
         credentials = connection_id + len(text).to_bytes(4, "little") + text
 
-        def insert(transaction: Transaction) -> None:
+        def insert(transaction: "Transaction") -> None:
             transaction.insert(self._client_table, identity + connection_id)
             if is_first:
                 transaction.insert(self._credentials_table, credentials)
@@ -504,7 +509,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         if holder == identity:
             del self._credentials[connection_id]
 
-        def delete(transaction: Transaction) -> None:
+        def delete(transaction: "Transaction") -> None:
             transaction.delete(self._client_table, identity + connection_id)
             if holder == identity:
                 transaction.delete(self._credentials_table, credentials)
@@ -524,9 +529,13 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
                 self._credentials[connection_id] = identity, credentials
             self._delete_client(Client(identity, connection_id, credentials[20:].decode()))
 
+        def clear(_transaction: "Transaction") -> None:
+            self._client_table.clear()
+            self._credentials_table.clear()
+
         if len(self._client_table) or len(self._credentials_table):
             owner = Client(self.owner, bytes(16), "")
-            self._run(None, owner, None, after=lambda _transaction: self.datastore.clear_clients())
+            self._run(None, owner, None, after=clear)
 
     # ------------------------------------------------------------------ the program
     def update(self, module: Module, program: bytes) -> tuple[None, int]:
@@ -534,7 +543,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         if module.program_hash != self.module.program_hash:
             added = added_tables(self.module.definition, module.definition)
 
-            def write(_transaction: Transaction) -> None:
+            def write(_transaction: "Transaction") -> None:
                 replace_program(self.datastore, module, program, added)
 
             self._run(None, Client(self.owner, bytes(16), ""), None, after=write)

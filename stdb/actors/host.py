@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -30,6 +30,10 @@ from stdb.storage.module_log import ModuleLog
 __all__ = ["Host", "HostSettings", "PublishResult", "Storage", "now_us"]
 
 
+Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
+
+
 def now_us() -> int:
     """Return the time in microseconds since 1970."""
     return time.time_ns() // 1000
@@ -45,6 +49,9 @@ class Storage(Protocol):
 
     def open_log(self, identity: bytes, on_durable: Callable[[int], None]) -> Log:
         """Open or make the durable log of a database; the callback runs in the event loop's thread."""
+
+    async def run(self, function: Callable[[Unpack[Args]], Result], *args: *Args) -> Result:
+        """Call a function that waits for the disk, and let others run meanwhile."""
 
     def module_log(self, identity: bytes) -> ModuleLog:
         """Return the module log of a database."""
@@ -193,7 +200,7 @@ class Host:
             database = self._known(identity)
             self._check_publisher(caller, identity, "reset database", host_type)
             if program is None:
-                program = await trio.to_thread.run_sync(self.control.program, database.program_hash)
+                program = await self._storage.run(self.control.program, database.program_hash)
                 assert program is not None, "the control store keeps the initial program of every database"
             await self._reset(identity, program, host_type)
             return PublishResult(identity, None, "updated")
@@ -209,7 +216,7 @@ class Host:
                 return
             self.check_owner(caller, identity, "delete database")
             self._check_unlocked(identity, "deleted")
-            await trio.to_thread.run_sync(self.control.delete, identity)
+            await self._storage.run(self.control.delete, identity)
             await self._end(identity)
             self._storage.delete_database(identity)
             self._storage.module_log(identity).clear()
@@ -224,7 +231,7 @@ class Host:
     async def set_locked(self, caller: bytes, identity: bytes, locked: bool) -> None:
         """Lock a database against deletion and reset, or unlock it. Raises NotAuthorized, NoSuchDatabase."""
         self.check_owner(caller, identity, "delete database")
-        await trio.to_thread.run_sync(self.control.set_locked, identity, locked)
+        await self._storage.run(self.control.set_locked, identity, locked)
 
     # ------------------------------------------------------------------ rights
     def check_owner(self, caller: bytes, identity: bytes, action: str) -> None:
@@ -302,7 +309,7 @@ class Host:
         with trio.CancelScope(shield=True):  # a few disk syncs; half of it must not stay
             await self._store_first(identity, first)
             try:
-                await trio.to_thread.run_sync(self.control.create, database, program, name)
+                await self._storage.run(self.control.create, database, program, name)
             except BaseException:
                 self._storage.delete_database(identity)
                 raise
@@ -315,7 +322,7 @@ class Host:
         with trio.CancelScope(shield=True):
             await self._end(identity)
             await self._store_first(identity, first)
-            await trio.to_thread.run_sync(
+            await self._storage.run(
                 self.control.replace_program, identity, host_type, first.module.program_hash, program
             )
             supervisor = self._start(identity, owner).supervisor
@@ -332,6 +339,7 @@ class Host:
         try:
             log.append_nowait([first.record])
             await durable.wait()
+            assert log.durable == 1
         finally:
             log.close()
 

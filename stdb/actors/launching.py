@@ -17,13 +17,13 @@ import trio
 from stdb.actors.calls import RUN_ERRORS, Reducers
 from stdb.actors.database import DatabaseActor
 from stdb.actors.deadline import Deadline
-from stdb.actors.programs import stored_form, stored_program
+from stdb.actors.programs import store_program, stored_program
 from stdb.actors.refusals import PublishFailed
 from stdb.datastore import records
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.log import Log
 from stdb.datastore.transaction import Transaction
-from stdb.errors import ReducerTimeout
+from stdb.errors import ReducerTimeout, StorageError
 from stdb.modules.protocol import LogSink, Module, ReducerCall
 from stdb.schema.model import Lifecycle
 from stdb.storage.module_log import ModuleLog
@@ -72,7 +72,7 @@ class Launcher(NamedTuple):
         for table in sorted(table.name for table in module.definition.tables):
             _tell(log, f"Creating table `{table}`")
         datastore.create_tables(module.definition)
-        datastore.store_module(stored_form(module, program, identity, owner))
+        store_program(datastore, module, program, identity, owner)
         module.attach(datastore, identity, log)
         self._run_init(module, transaction, owner, now_us, log)
         delta = transaction.commit()
@@ -139,12 +139,16 @@ class Launcher(NamedTuple):
 
 
 async def _replay(datastore: Datastore, log: Log) -> None:
+    """Do as `stdb.datastore.recovery.recover`, in slices."""
+    log.snapshots().load_newest(datastore, log.durable)
     stop_at = perf_counter() + REPLAY_SECONDS
     for record in log.records(datastore.next_offset):
         datastore.replay(record)
         if perf_counter() >= stop_at:
             await trio.lowlevel.checkpoint()
             stop_at = perf_counter() + REPLAY_SECONDS
+    if datastore.next_offset != log.durable:
+        raise StorageError(f"the log ends at offset {datastore.next_offset}, it said that it holds {log.durable}")
     await trio.lowlevel.checkpoint()
 
 

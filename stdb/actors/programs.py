@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from stdb.actors.refusals import UpdateRejected
-from stdb.datastore.datastore import Datastore, StoredModule
+from stdb.datastore.datastore import Datastore
 from stdb.errors import StorageError
 from stdb.modules.protocol import Module
 from stdb.sats import satn
 from stdb.schema.model import ModuleDef, TableDef
 
-__all__ = ["added_tables", "replace_program", "stored_form", "stored_program"]
+__all__ = ["added_tables", "replace_program", "store_program", "stored_program"]
 
 PYTHON = 2
 """`st_module.program_kind` of a Python module (spec 08)."""
@@ -42,9 +42,10 @@ def replace_program(datastore: Datastore, module: Module, program: bytes, added:
     """Write an update that `added_tables` allowed, within the open transaction: the new tables and the new program."""
     if added:
         datastore.create_tables(replace(module.definition, tables=added))
-    before = datastore.stored_module()
-    assert before is not None, "a database that runs has a program"
-    datastore.store_module(stored_form(module, program, before.database_identity, before.owner_identity))
+    table = datastore.table("st_module")
+    (row,) = table.rows()
+    table.clear()
+    store_program(datastore, module, program, row[:32], row[32:64])
 
 
 def _differences(old: TableDef, new: TableDef | None) -> list[str]:
@@ -86,18 +87,26 @@ _TABLE_PARTS: tuple[tuple[str, Callable[[TableDef], Any]], ...] = (
 )
 
 
-def stored_form(module: Module, program: bytes, identity: bytes, owner: bytes) -> StoredModule:
-    """Return what `st_module` says of a database that runs `program`."""
-    return StoredModule(identity, owner, PYTHON, module.program_hash, program)
+def store_program(datastore: Datastore, module: Module, program: bytes, identity: bytes, owner: bytes) -> None:
+    """Write the row that says what a database runs, within the open transaction."""
+    table = datastore.table("st_module")
+    values = (_u256(identity), _u256(owner), PYTHON, _u256(module.program_hash), program, "")
+    table.insert(table.schema.codec.encode(values))
 
 
 def stored_program(datastore: Datastore, identity: bytes) -> bytes:
     """Return the program that the database runs. Raises StorageError."""
-    stored = datastore.stored_module()
-    if stored is None:
+    table = datastore.table("st_module")
+    rows = list(table.rows())
+    if len(rows) != 1:
         raise StorageError("the log holds no program: it does not begin with the publishing of a database")
-    if stored.database_identity != identity:
-        raise StorageError(f"the log is that of database {stored.database_identity[::-1].hex()}")
-    if stored.program_kind != PYTHON:
-        raise StorageError(f"the program is of kind {stored.program_kind}, this server runs kind {PYTHON} (Python)")
-    return stored.program_bytes
+    stored_for, _, kind, _, program, _ = table.schema.codec.decode_exact(rows[0])
+    if stored_for != _u256(identity):
+        raise StorageError(f"the log is that of database {stored_for:064x}, not of {identity[::-1].hex()}")
+    if kind != PYTHON:
+        raise StorageError(f"the program is of kind {kind}, this server runs kind {PYTHON} (Python)")
+    return bytes(program)
+
+
+def _u256(number: bytes) -> int:
+    return int.from_bytes(number, "little")

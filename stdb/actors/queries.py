@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from stdb.actors.answers import SqlResult
 from stdb.actors.attachment import Attachment
 from stdb.actors.requests import OneOffQuery, Subscribe, SubscribeBatch, SubscriptionKind, Unsubscribe
 from stdb.errors import QueryError
+from stdb.sql import Caller, run_sql
 from stdb.subscriptions.fragment import Fragment
 
 if TYPE_CHECKING:
@@ -83,13 +85,20 @@ class Queries:
         assert attachment.subscriber is not None
         result: Fragment | str
         try:
-            result = attachment.subscriber.one_off(request.query, rows_max=self.rows_max(attachment.client.identity))
+            result = attachment.subscriber.one_off(request.query, rows_max=self._rows_max(attachment.client.identity))
         except QueryError as error:
             result = str(error)
         needs = 0 if isinstance(result, str) else self._datastore.next_offset
         attachment.sink.one_off_result(request, result, needs, _micros_since(started))
 
-    def rows_max(self, caller: bytes) -> int:
+    def sql(self, caller: bytes, text: str) -> SqlResult:
+        """Run one statement of full SQL. Raises QueryError."""
+        started = perf_counter()
+        asked_by = Caller(caller, caller == self._owner)
+        row_type, rows, stats = run_sql(text, self._datastore, asked_by, rows_max=self._query_rows_max)
+        return SqlResult(row_type, rows, _micros_since(started), *stats)
+
+    def _rows_max(self, caller: bytes) -> int:
         """Return how many rows a query of this caller may visit (DESIGN decision 14)."""
         return self._query_rows_max if caller == self._owner else self._query_rows_max // 10
 

@@ -5,11 +5,17 @@ Not responsible for: real files (`stdb.storage`).
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar, TypeVarTuple, Unpack
+
+import trio
 
 from stdb.datastore.log import MemoryLog
 from stdb.errors import StorageError
 from stdb.storage.control import Control
 from stdb.storage.module_log import ModuleLog
+
+Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
 
 __all__ = ["DiskLog", "MemoryStorage"]
 
@@ -71,6 +77,11 @@ class MemoryStorage:
         if log is None:
             log = self.logs[identity] = DiskLog(delayed=self._delayed)
         return log.open(on_durable)
+
+    async def run(self, function: Callable[[Unpack[Args]], Result], *args: *Args) -> Result:
+        """Call a function at once: virtual time would not wait for a thread."""
+        await trio.lowlevel.checkpoint()
+        return function(*args)
 
     def module_log(self, identity: bytes) -> ModuleLog:
         """Return the module log of a database."""
