@@ -87,8 +87,17 @@ class NoSuchIndex(StdbError):
 class ModuleFault(StdbError):
     """The module broke (an exception it did not mean to raise); the caller learns no more than that.
 
-    The message is what the caller sees; the cause, logged by the database, is `__cause__`.
+    The message is what the caller sees. What the database logs for the module's owner: `report`, a traceback of the
+    module's own frames, and the `filename` and `line` it ends at; where the module's language has none, `__cause__`.
     """
+
+    def __init__(
+        self, message: str, *, report: str | None = None, filename: str | None = None, line: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.report = report
+        self.filename = filename
+        self.line = line
 
 
 class SchemaError(StdbError):

@@ -11,7 +11,18 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from stdb.schema.model import IndexAlgorithm
 
-__all__ = ["NO_DEFAULT", "Index", "IndexKind", "Marker", "Unique", "auto_inc", "column", "index", "primary_key", "unique"]
+__all__ = [
+    "NO_DEFAULT",
+    "Index",
+    "IndexKind",
+    "Marker",
+    "Unique",
+    "auto_inc",
+    "column",
+    "index",
+    "primary_key",
+    "unique",
+]
 
 T = TypeVar("T")
 IndexKind: TypeAlias = Literal["btree", "hash", "direct"]

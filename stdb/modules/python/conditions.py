@@ -115,7 +115,9 @@ class Column(_Expression):
         """Refuse to look inside a column."""
         if name.startswith("__"):
             raise AttributeError(name)
-        raise AttributeError(f"{self!r} is a column, not a value: conditions compare whole columns; read .{name} of a row")
+        raise AttributeError(
+            f"{self!r} is a column, not a value: conditions compare whole columns; read .{name} of a row"
+        )
 
 
 class Condition(_Expression):

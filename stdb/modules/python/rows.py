@@ -51,7 +51,7 @@ class ColumnShape:
 class RowShape:
     """What is known of a row class: its columns in order. `is_table` tells rows from plain products."""
 
-    __slots__ = ("columns", "is_table", "module", "name", "place", "row_class")
+    __slots__ = ("columns", "factory", "is_table", "module", "name", "place", "row_class")
 
     def __init__(self, name: str, module: str, columns: tuple[ColumnShape, ...], is_table: bool, place: Place) -> None:
         self.name = name
@@ -60,6 +60,8 @@ class RowShape:
         self.is_table = is_table
         self.place = place
         self.row_class: Any = None
+        self.factory: Callable[..., Any] = RowShape
+        """Makes a row of its values by position; set with `row_class` once that exists."""
 
     def position(self, name: str) -> int | None:
         """Return the position of a column."""
@@ -160,7 +162,23 @@ def build_row_class(cls: type[R], shape: RowShape) -> type[R]:
     created: Any = metaclass(cls.__name__, cls.__bases__, namespace)
     _adopt_methods(cls, created)
     shape.row_class = created
+    shape.factory = _factory(created, len(names))
     return created  # type: ignore[no-any-return]  # the class we just made
+
+
+def _factory(row_class: type, count: int) -> Callable[..., Any]:
+    """Return the function that makes a row of its values by position: what decoders call."""
+    names = [column for column in row_class.__match_args__]  # type: ignore[attr-defined]  # put there by build_row_class
+    source = [
+        f"def factory({', '.join(f'v{position}' for position in range(count))}):",
+        "    row = new(row_class)",
+        *(f"    row.{name} = v{position}" for position, name in enumerate(names)),
+        "    return row",
+    ]
+    namespace: dict[str, Any] = {"new": object.__new__, "row_class": row_class}
+    exec(compile("\n".join(source), "<row factory>", "exec"), namespace)
+    factory: Callable[..., Any] = namespace["factory"]
+    return factory
 
 
 def _metaclass(cls: type, shape: RowShape) -> type:

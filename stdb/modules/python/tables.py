@@ -112,7 +112,7 @@ def table(
     indexes: Sequence[Index] = (),
     uniques: Sequence[Unique] = (),
 ) -> Any:
-    """Make a class with annotations a row type and declare a table of it; given a row class, declare another table of it.
+    """Make a class with annotations a row type and declare a table of it; of a row class, declare another table.
 
     Everybody may read a `public` table; rows of an `event` table exist only in the transaction that inserts them.
     """
@@ -127,9 +127,7 @@ def table(
         return created
 
     def _declare(key: Any, shape: RowShape, table_name: str, owner: str) -> None:
-        register(
-            TableDeclaration(key, shape, table_name, public, event, tuple(indexes), tuple(uniques), owner, place)
-        )
+        register(TableDeclaration(key, shape, table_name, public, event, tuple(indexes), tuple(uniques), owner, place))
 
     if row_class is None:
         return declare

@@ -1,0 +1,339 @@
+"""Definition: from what the decorators collected to a validated ModuleDef, or to everything that is wrong with it.
+
+Responsible for: RawModuleDefV10 of a Python module, the checks that know a file and line, the texts of refusals.
+Not responsible for: annotations (`annotations`), the general rules of definitions (`stdb.schema.validation`).
+
+Source: spec 08, "On the wire"; spec 04 sections 4.3 to 4.6.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from stdb.errors import SchemaError
+from stdb.modules.python.annotations import AnnotationError, Annotations, ColumnType
+from stdb.modules.python.columns import NO_DEFAULT
+from stdb.modules.python.declarations import Declarations, Finding, FunctionDeclaration, Place, TableDeclaration
+from stdb.modules.python.rows import RowShape
+from stdb.sats import bsatn
+from stdb.sats.objects import ObjectShape
+from stdb.sats.types import Element, Product, Ref, Scalar, ScalarKind
+from stdb.schema import raw
+from stdb.schema.model import Access, CasePolicy, IndexAlgorithm, Lifecycle, ModuleDef, Visibility
+from stdb.schema.validation import validate
+
+__all__ = ["BuiltReducer", "BuiltTable", "Program", "build"]
+
+_INTEGERS = {Scalar(kind) for kind in ScalarKind if kind.value[0] in "IU"}
+_EVENTS = {
+    Lifecycle.INIT: "@init",
+    Lifecycle.ON_CONNECT: "@client_connected",
+    Lifecycle.ON_DISCONNECT: "@client_disconnected",
+}
+
+
+class BuiltTable(NamedTuple):
+    """A declared table and what its rows are."""
+
+    declaration: TableDeclaration
+    row: ColumnType
+    columns: tuple[ColumnType, ...]
+
+
+class BuiltReducer(NamedTuple):
+    """A declared reducer and what its arguments are."""
+
+    declaration: FunctionDeclaration
+    params: Product
+    shape: ObjectShape
+
+
+class Program(NamedTuple):
+    """A whole module: its definition, and the tables and reducers (in the definition's order) behind it."""
+
+    definition: ModuleDef
+    tables: tuple[BuiltTable, ...]
+    reducers: tuple[BuiltReducer, ...]
+
+
+def build(
+    declarations: Declarations, namespaces: Mapping[str, Mapping[str, Any]], earlier: Iterable[Finding] = ()
+) -> Program:
+    """Return the program that was declared.
+
+    Args:
+        declarations: What the decorators said.
+        namespaces: Every Python module of the program, by dotted name.
+        earlier: Mistakes found before; with any of them, names that are not there are not reported again.
+
+    Raises:
+        SchemaError: Something is wrong; holds every finding.
+    """
+    builder = _Builder(declarations, namespaces)
+    tables = builder.tables()
+    reducers = builder.reducers()
+    earlier = [*earlier, *declarations.findings]
+    findings = [finding for finding in builder.findings if not (earlier and finding.unresolved)]
+    _raise_any([*earlier, *findings])
+    definition = _raw(builder.annotations, tables, reducers)
+    try:
+        validated = validate(definition)
+    except SchemaError as error:
+        _raise_any(_with_place(text, tables, reducers) for text in error.errors)
+        raise
+    return Program(validated, tables, reducers)
+
+
+def _raise_any(findings: Iterable[Finding]) -> None:
+    texts = list(dict.fromkeys(str(finding) for finding in findings))
+    if texts:
+        raise SchemaError(texts)
+
+
+def _with_place(text: str, tables: tuple[BuiltTable, ...], reducers: tuple[BuiltReducer, ...]) -> Finding:
+    """Give a finding of the general rules the place of the first thing that it names."""
+    words = set(re.findall(r"\w+", text))
+    declarations = [*(table.declaration for table in tables), *(reducer.declaration for reducer in reducers)]
+    return Finding(next((each.place for each in declarations if each.name in words), None), text)
+
+
+class _Builder:
+    """One pass over the declarations that collects findings instead of stopping at the first."""
+
+    def __init__(self, declarations: Declarations, namespaces: Mapping[str, Mapping[str, Any]]) -> None:
+        self.annotations = Annotations(namespaces)
+        self.findings: list[Finding] = []
+        self._declarations = declarations
+        for each in declarations.unsupported:
+            self._report(each.place, f"{each.what} is not supported by this version of stdb: remove it to publish")
+
+    def _report(self, place: Place | None, text: str, *, unresolved: bool = False) -> None:
+        self.findings.append(Finding(place, text, unresolved))
+
+    # Tables
+
+    def tables(self) -> tuple[BuiltTable, ...]:
+        """Return every table whose rows could be read."""
+        self._check_duplicates("tables", self._declarations.tables)
+        built = []
+        for declaration in self._declarations.tables:
+            row = self._read_row(declaration.shape)
+            if row is None:
+                continue
+            assert isinstance(row.shape, ObjectShape)
+            product = self.annotations.types[row.type.index][1] if isinstance(row.type, Ref) else row.type
+            assert isinstance(product, Product)
+            elements = zip(product.elements, row.shape.shapes, strict=True)
+            columns = tuple(ColumnType(element.type, shape) for element, shape in elements)
+            built.append(BuiltTable(declaration, row, columns))
+            self._check_table(declaration, columns)
+        self._check_type_names()
+        return tuple(built)
+
+    def _read_row(self, shape: RowShape) -> ColumnType | None:
+        """Return the type of a row class; each column is tried alone first, so that all mistakes are found."""
+        for column in shape.columns:
+            try:
+                self.annotations.column(shape, column)
+            except AnnotationError as error:
+                self._report(shape.place_of(column.name), str(error), unresolved=error.unresolved)
+        try:
+            return self.annotations.row(shape)
+        except AnnotationError:
+            return None  # reported above
+
+    def _check_table(self, declaration: TableDeclaration, columns: tuple[ColumnType, ...]) -> None:
+        shape = declaration.shape
+        keys = [column.name for column in shape.columns if column.marker.primary_key]
+        if len(keys) > 1:
+            self._report(
+                shape.place_of(keys[1]),
+                f"{shape.name} has {len(keys)} primary keys ({', '.join(keys)}): keep one, make the others unique()",
+            )
+        for column, column_type in zip(shape.columns, columns, strict=True):
+            if column.marker.auto_inc and column_type.type not in _INTEGERS:
+                text = f"{shape.name}.{column.name}: auto_inc is for integer columns"
+                self._report(shape.place_of(column.name), text)
+            self._check_default(shape, column.name, column.marker.default, column_type)
+        for index in declaration.indexes:
+            self._check_columns(declaration, repr(index), index.columns)
+            if not index.name.isidentifier():
+                self._report(declaration.place, f"{index!r}: the name is no identifier")
+        for unique in declaration.uniques:
+            self._check_columns(declaration, repr(unique), unique.columns)
+
+    def _check_columns(self, declaration: TableDeclaration, what: str, names: tuple[str, ...]) -> None:
+        if not names:
+            self._report(declaration.place, f"{declaration.shape.name}: {what} names no columns")
+        for name in names:
+            if declaration.shape.position(name) is None:
+                known = ", ".join(column.name for column in declaration.shape.columns)
+                self._report(
+                    declaration.place, f"{declaration.shape.name}: {what} names the column {name!r}; there are {known}"
+                )
+
+    def _check_default(self, shape: RowShape, name: str, default: Any, column_type: ColumnType) -> None:
+        if default is NO_DEFAULT:
+            return
+        try:
+            _encode(self.annotations, column_type, default)
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
+            self._report(shape.place_of(name), f"{shape.name}.{name}: the default {default!r} does not fit: {error}")
+
+    def _check_type_names(self) -> None:
+        seen: set[str] = set()
+        for name, _ in self.annotations.types:
+            if name in seen:
+                place = next((d.place for d in self._declarations.tables if d.shape.name == name), None)
+                self._report(place, f"two types are called {name}: SDKs know types by their name; rename one class")
+            seen.add(name)
+
+    def _check_duplicates(self, kind: str, declarations: Iterable[TableDeclaration | FunctionDeclaration]) -> None:
+        seen: dict[str, Place] = {}
+        for each in declarations:
+            if each.name in seen:
+                first = seen[each.name]
+                self._report(each.place, f"two {kind} are called {each.name}; the other is at {first}: rename one")
+            seen.setdefault(each.name, each.place)
+
+    # Functions
+
+    def reducers(self) -> tuple[BuiltReducer, ...]:
+        """Return every reducer whose parameters could be read."""
+        self._check_duplicates("reducers", self._declarations.functions)
+        for event, name in _EVENTS.items():
+            of_event = [each for each in self._declarations.functions if each.lifecycle is event]
+            for each in of_event[1:]:
+                self._report(each.place, f"a second {name} function; the first is at {of_event[0].place}: merge them")
+        built = (self._reducer(each) for each in self._declarations.functions)
+        return tuple(each for each in built if each is not None)
+
+    def _reducer(self, declaration: FunctionDeclaration) -> BuiltReducer | None:
+        function, place = declaration.function, declaration.place
+        found = len(self.findings)
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            text = f"{function.__name__} is async or a generator: a reducer runs to its end without waiting"
+            self._report(place, text)
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())
+        if not parameters or parameters[0].kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            text = f"{function.__name__} takes no context: write def {function.__name__}(ctx: ReducerContext, …)"
+            self._report(place, text)
+        if signature.return_annotation not in (inspect.Signature.empty, None, "None"):
+            self._report(place, f"{function.__name__} returns nothing to its caller: annotate it -> None")
+        if declaration.lifecycle is not None and len(parameters) > 1:
+            self._report(
+                place, f"{function.__name__}: {_EVENTS[declaration.lifecycle]} functions take the context alone"
+            )
+        types = [self._parameter(declaration, parameter) for parameter in parameters[1:]]
+        if len(self.findings) > found:
+            return None
+        names = tuple(parameter.name for parameter in parameters[1:])
+        known = [each for each in types if each is not None]
+        elements = tuple(Element(name, each.type) for name, each in zip(names, known, strict=True))
+        shape = ObjectShape(_arguments, names, tuple(each.shape for each in known))
+        return BuiltReducer(declaration, Product(elements), shape)
+
+    def _parameter(self, declaration: FunctionDeclaration, parameter: inspect.Parameter) -> ColumnType | None:
+        path = f"{declaration.function.__name__}({parameter.name})"
+        if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            text = f"{path}: arguments of reducers have fixed places: no *, ** or keyword-only ones"
+            self._report(declaration.place, text)
+        elif parameter.annotation is inspect.Parameter.empty:
+            self._report(declaration.place, f"{path}: has no type: annotate it as a column, e.g. {parameter.name}: str")
+        else:
+            try:
+                return self.annotations.read(parameter.annotation, declaration.function.__globals__, path)
+            except AnnotationError as error:
+                self._report(declaration.place, str(error), unresolved=error.unresolved)
+        return None
+
+
+def _arguments(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
+def _encode(annotations: Annotations, column_type: ColumnType, value: Any) -> bytes:
+    codec = bsatn.object_codec(column_type.type, column_type.shape, annotations.typespace)
+    encoded: bytes = codec.encode(value)
+    return encoded
+
+
+# The raw definition
+
+
+def _raw(
+    annotations: Annotations, tables: tuple[BuiltTable, ...], reducers: tuple[BuiltReducer, ...]
+) -> raw.RawModuleDefV10:
+    declared = [reducer.declaration for reducer in reducers]
+    return raw.RawModuleDefV10(
+        typespace=annotations.typespace,
+        types=tuple(raw.RawTypeDef(raw.RawTypeName(name), i) for i, (name, _) in enumerate(annotations.types)),
+        tables=tuple(_raw_table(annotations, table) for table in tables),
+        reducers=tuple(
+            raw.RawReducerV10(
+                each.declaration.name,
+                each.params,
+                Visibility.PRIVATE if each.declaration.private else Visibility.CLIENT_CALLABLE,
+            )
+            for each in reducers
+        ),
+        lifecycle_reducers=tuple(
+            raw.RawLifecycleReducer(each.lifecycle, each.name) for each in declared if each.lifecycle is not None
+        ),
+        case_policy=CasePolicy.NONE,
+    )
+
+
+def _raw_table(annotations: Annotations, table: BuiltTable) -> raw.RawTableV10:
+    declaration, columns = table.declaration, table.declaration.shape.columns
+    assert isinstance(table.row.type, Ref)
+    uniques = list(_uniques(declaration))
+    defaults = (
+        raw.RawColumnDefault(i, _encode(annotations, table.columns[i], column.marker.default))
+        for i, column in enumerate(columns)
+        if column.marker.default is not NO_DEFAULT
+    )
+    return raw.RawTableV10(
+        source_name=declaration.name,
+        product_type_ref=table.row.type.index,
+        primary_key=tuple(i for i, column in enumerate(columns) if column.marker.primary_key),
+        indexes=tuple(_indexes(declaration, uniques)),
+        constraints=tuple(raw.RawConstraint(None, each) for each in uniques),
+        sequences=tuple(raw.RawSequence(None, i) for i, column in enumerate(columns) if column.marker.auto_inc),
+        access=Access.PUBLIC if declaration.public else Access.PRIVATE,
+        default_values=tuple(defaults),
+        is_event=declaration.event,
+    )
+
+
+def _uniques(declaration: TableDeclaration) -> Iterator[tuple[int, ...]]:
+    for i, column in enumerate(declaration.shape.columns):
+        if column.marker.unique:
+            yield (i,)
+    for unique in declaration.uniques:
+        yield tuple(_positions(declaration, unique.columns))
+
+
+def _indexes(declaration: TableDeclaration, uniques: list[tuple[int, ...]]) -> Iterator[raw.RawIndex]:
+    """Yield every index: those asked for, and one for each unique constraint whose columns none of these has."""
+    asked: list[tuple[str, IndexAlgorithm, tuple[int, ...]]] = [
+        (column.name, column.marker.index, (i,))
+        for i, column in enumerate(declaration.shape.columns)
+        if column.marker.index is not None
+    ]
+    asked += [(each.name, each.algorithm, tuple(_positions(declaration, each.columns))) for each in declaration.indexes]
+    have = {frozenset(columns) for _, _, columns in asked}
+    names = [column.name for column in declaration.shape.columns]
+    for columns in uniques:
+        if frozenset(columns) not in have:
+            asked.append(("_".join(names[i] for i in columns), IndexAlgorithm.BTREE, columns))
+    for accessor, algorithm, columns in asked:
+        source = "_".join((declaration.name, *(names[i] for i in columns), "idx", algorithm.suffix))
+        yield raw.RawIndex(source, accessor, algorithm, columns)
+
+
+def _positions(declaration: TableDeclaration, names: tuple[str, ...]) -> Iterator[int]:
+    position: Callable[[str], int | None] = declaration.shape.position
+    return (found for found in map(position, names) if found is not None)
