@@ -10,7 +10,7 @@ the reference does; `DecodeError.offset` is the byte.
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from stdb.errors import DecodeError
@@ -18,6 +18,7 @@ from stdb.sats import bsatn_plain
 from stdb.sats.bsatn_decoder import DEPTH_MAX, ZERO_SIZE_COUNT_MAX, DecoderSource, Mode
 from stdb.sats.bsatn_encoder import EncoderSource
 from stdb.sats.bsatn_layout import Layout, Layouts, fixed_size, min_size
+from stdb.sats.caches import by_identity
 from stdb.sats.objects import Shape
 from stdb.sats.profiles import MODERN, V0_11, V0_12, Profile
 from stdb.sats.types import AlgebraicType, Typespace
@@ -62,13 +63,17 @@ class Codec:
     """Bytes of the smallest value."""
 
 
-@lru_cache(maxsize=4096)
 def codec(type_: AlgebraicType, typespace: Typespace = Typespace.EMPTY, profile: Profile = MODERN) -> Codec:
     """Return the codec of plain values of `type_`, whose Refs point into `typespace`.
 
     Raises:
         SchemaError: A Ref leads nowhere, or the type is too deep to be one.
     """
+    return _plain_codec(type_, typespace, profile)
+
+
+@by_identity
+def _plain_codec(type_: AlgebraicType, typespace: Typespace, profile: Profile) -> Codec:
     return _generated(type_, None, typespace, profile)
 
 

@@ -73,18 +73,18 @@ class _Field(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """Text or bytes, `count` long, into `name`."""
+    """Text or bytes, `length` long, into `name`."""
 
-    count: str
+    length: str
     name: str
     is_text: bool
     mode: Mode
 
 
 class _Items(NamedTuple):
-    """`count` elements of an array or map, into `name`."""
+    """`length` elements of an array or map, into `name`."""
 
-    count: str
+    length: str
     name: str
     layout: List | Pairs
     mode: Mode
@@ -160,7 +160,7 @@ class DecoderSource:
         failures: tuple[type[Exception], ...] = (),
         explain: Callable[[bytes, int], None] = lambda buffer, offset: None,
     ) -> dict[str, Any]:
-        """Return the namespace with all functions; on `failures` those of `add` call `explain`, which may raise better."""
+        """Return the namespace with all functions; those of `add` call `explain`, which may raise, on `failures`."""
         while self.pending:
             name, layout, mode, is_recursive = self.pending.pop()
             atoms, value = self.atoms(layout, mode, 0)
@@ -283,7 +283,7 @@ class DecoderSource:
         return self.constant(tuple((tag, ()) for tag in range(layout.variants)))
 
     def _prefixed(self, layout: Fixed, mode: Mode, name: str) -> tuple[list[_Atom], str]:
-        """Read an Identity or Address of 0.11: a length, which must be right, and the bytes in the order of the text."""
+        """Read an Identity or Address of 0.11: a length, which must be right, and bytes in the order of the text."""
         size = layout.size - 4
         if mode is Mode.TRUST:
             return [_Field("4x", 4, None), _Field(layout.format, size, None)], "None"
@@ -416,7 +416,7 @@ class _Body:
             start = self.source.name("o")
             self._line(f"{start} = {self._position(self.constant)}")
         end = self.source.name("o")
-        self._line(f"{end} = {start} + {atom.count}")
+        self._line(f"{end} = {start} + {atom.length}")
         if atom.mode in (Mode.VALUE, Mode.KEY):
             slice_ = f"buf[{start}:{end}]"
             self._line(f"{atom.name} = " + (f"str({slice_}, 'utf-8')" if atom.is_text else slice_))
@@ -487,9 +487,9 @@ class _Body:
         least = min_size(part, self.source.layouts)
         atoms, value = self.source.atoms(part, items.mode, items.nesting)
         if least == 0:
-            self._line(f"if {items.count} > {ZERO_SIZE_COUNT_MAX}: fail()")
+            self._line(f"if {items.length} > {ZERO_SIZE_COUNT_MAX}: fail()")
             if items.mode in (Mode.VALUE, Mode.KEY):
-                self._line(f"{items.name} = [{value}] * {items.count}")
+                self._line(f"{items.name} = [{value}] * {items.length}")
         elif all(isinstance(atom, _Field) for atom in atoms):
             self._fixed_items(items, [atom for atom in atoms if isinstance(atom, _Field)], value)
         else:
@@ -509,7 +509,7 @@ class _Body:
         size = sum(atom.size for atom in fields)
         start, end = self.source.name("o"), self.source.name("o")
         self._line(f"{start} = {self._position(self.constant)}")
-        self._line(f"{end} = {start} + {items.count} * {size}")
+        self._line(f"{end} = {start} + {items.length} * {size}")
         names = [atom.name for atom in fields if atom.name is not None]
         self._move(end, True)
         if not names and items.mode in (Mode.CHECK, Mode.TRUST):
@@ -525,7 +525,7 @@ class _Body:
             return
         checks = [atom.check for atom in fields if atom.check is not None]
         if len(fields) == 1 and value == names[0] and fields[0].format in _NUMBERS:
-            whole = f"list(unpack_from(f'<{{{items.count}}}{fields[0].format}', buf, {start}))"
+            whole = f"list(unpack_from(f'<{{{items.length}}}{fields[0].format}', buf, {start}))"
         elif not checks and value == f"({', '.join(names)},)":
             whole = f"list({each})"
         elif checks:
@@ -537,13 +537,13 @@ class _Body:
     def _loop(self, items: _Items, atoms: list[_Atom], value: str, least: int) -> None:
         position, append = self.source.name("o"), self.source.name("a")
         self._line(f"{position} = {self._position(self.constant)}")
-        self._line(f"if {items.count} * {least} > len(buf) - {position}: fail()")
+        self._line(f"if {items.length} * {least} > len(buf) - {position}: fail()")
         keeps = items.mode in (Mode.VALUE, Mode.KEY)
         if keeps:
             self._line(f"{items.name} = []")
             self._line(f"{append} = {items.name}.append")
         self._move(position, False)
-        with self._indented(f"for _ in range({items.count}):"):
+        with self._indented(f"for _ in range({items.length}):"):
             self._read(atoms, None)
             if keeps:
                 self._line(f"{append}({value})")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from stdb.errors import SchemaError
-from stdb.sats.objects import ListShape, ObjectShape, OptionShape, Shape, UnionShape
+from stdb.sats.objects import Converted, EnumShape, ListShape, ObjectShape, OptionShape, Shape, UnionShape
 from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY, Profile
 from stdb.sats.types import (
     BYTES,
@@ -228,7 +228,9 @@ class Layouts:
     def _sum(self, type_: Sum, shape: Shape | None, depth: int) -> Layout:
         if len(type_.variants) > 256:
             raise SchemaError([f"a sum has {len(type_.variants)} variants; a tag tells at most 256 apart"])
-        if is_plain_enum(type_) and not isinstance(shape, UnionShape):
+        inner = option_inner(type_)
+        is_enum = isinstance(shape, EnumShape) or ((shape is None or isinstance(shape, Converted)) and inner is None)
+        if is_plain_enum(type_) and is_enum:
             return Fixed(FixedKind.ENUM, "B", 1, len(type_.variants), shape)
         tags = list(range(len(type_.variants)))
         if isinstance(shape, UnionShape):
@@ -242,7 +244,6 @@ class Layouts:
         ]
         if type_ == SCHEDULE_AT and self.profile.schedule_is_swapped:
             return Choice(parts[::-1], tags[::-1], shape=shape)
-        inner = option_inner(type_)
         is_wrapped = inner is not None and option_inner(resolve(inner, self.typespace)) is not None
         return Choice(parts, tags, inner is not None, is_wrapped, shape)
 

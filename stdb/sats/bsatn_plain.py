@@ -1,7 +1,7 @@
 """The plain twin of the generated codecs: slow, iterative, and able to say what is wrong.
 
-Responsible for: the error of bytes that do not decode, in the words of the reference; the error of a value that does not
-encode, with its path; encoding the few values that the fast path leaves alone (an F32 too large becomes infinity).
+Responsible for: the error of bytes that do not decode, in the words of the reference; the error of a value that does
+not encode, with its path; encoding the few values that the fast path leaves alone (an F32 too large is infinity).
 Not responsible for: values (`bsatn_decoder` and `bsatn_encoder` make them; tests hold both to this).
 
 Texts: spec 02 sections 11.1 and 11.2, spec 01 section 13; nothing here recurses, whatever the input.

@@ -11,11 +11,11 @@ Row bytes are trusted: they were validated when they came in.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from stdb.sats.bsatn_decoder import DecoderSource, Mode
 from stdb.sats.bsatn_layout import Layouts
+from stdb.sats.caches import by_identity
 from stdb.sats.keys_order import float_key
 from stdb.sats.profiles import MODERN
 from stdb.sats.types import (
@@ -63,7 +63,7 @@ def row_columns(
     return _reader(row_type, tuple(columns), Mode.VALUE, True, typespace)
 
 
-@lru_cache(maxsize=4096)
+@by_identity
 def _reader(
     row_type: Product, columns: tuple[int, ...], mode: Mode, is_tuple: bool, typespace: Typespace
 ) -> Callable[[bytes], Any]:
@@ -82,9 +82,13 @@ def _reader(
     return reader
 
 
-@lru_cache(maxsize=4096)
 def value_key(type_: AlgebraicType, typespace: Typespace = Typespace.EMPTY) -> Callable[[Any], Key]:
     """Return the function from a plain value of `type_` to its key."""
+    return _value_key(type_, typespace)
+
+
+@by_identity
+def _value_key(type_: AlgebraicType, typespace: Typespace) -> Callable[[Any], Key]:
     return _Keys(typespace).of(type_)
 
 

@@ -19,7 +19,7 @@ def float_key(value: float) -> int:
     """Return an integer that orders floats: -inf first, both zeros alike, every NaN last."""
     if value != value:
         return FLOAT_NAN_KEY
-    (bits,) = _unpack_bits(_pack_double(value))
+    bits: int = _unpack_bits(_pack_double(value))[0]
     return bits if bits >= 0 else -(bits & 0x7FFF_FFFF_FFFF_FFFF)
 
 

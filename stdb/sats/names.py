@@ -22,7 +22,7 @@ __all__ = [
 
 _SEPARATORS = "_- "
 _DIGITS = frozenset("0123456789")
-_DATABASE_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+_DATABASE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _IDENTITY_HEX = re.compile(r"(0x)?[0-9a-fA-F]{64}\Z")
 # What a letter is for the boundaries between words.
 _OTHER, _LOWER, _UPPER, _DIGIT = range(4)
@@ -52,20 +52,24 @@ def identifier_problem(name: str) -> str | None:
 
 def is_database_name(name: str) -> bool:
     """Tell whether a database may be called `name`; what reads as an identity is none."""
-    return database_name_error(name) is None
+    return database_name_error(name) is None and _IDENTITY_HEX.match(name) is None
 
 
 def database_name_error(name: str) -> str | None:
-    """Return why no database may be called `name`, in the words of spec 05 section 1.1; None when one may."""
-    if _IDENTITY_HEX.match(name):
-        return "database names cannot be identities"
+    """Return why `name` is no name of a database, in the words of the reference (spec 05 section 1.1), or None.
+
+    Text that reads as an identity is not looked at apart: the caller takes it for that identity first.
+    """
     if not name:
         return "database names cannot be empty"
-    if _DATABASE_NAME.match(name):
-        return None
-    if re.search(r"[^a-z0-9-]", name):
-        return "invalid characters in database name"
-    return "invalid hyphen in database name"
+    before = "-"
+    for character in name:
+        if character not in _DATABASE_LETTERS:
+            return "invalid characters in database name"
+        if character == before == "-":
+            return "invalid hyphen in database name"
+        before = character
+    return "invalid hyphen in database name" if before == "-" else None
 
 
 @lru_cache(maxsize=4096)

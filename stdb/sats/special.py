@@ -1,6 +1,6 @@
 """Identity, Address, Timestamp, TimeDuration, ScheduleAt: the special types as module authors see them.
 
-Responsible for: immutable, ordered, hashable objects, made cheaply from wire values; their texts; UUIDs of versions 4 and 7.
+Responsible for: immutable, ordered, hashable objects, made cheaply from wire values; their texts; UUIDs 4 and 7.
 Not responsible for: their place in rows (`bsatn`, `objects`); tokens (`stdb.net`).
 
 Source: spec 08 "Value types", spec 01 sections 4 and 8. An Identity is written as hex with the most significant byte

@@ -83,10 +83,7 @@ def reachable_refs(type_: AlgebraicType, typespace: Typespace) -> set[int]:
 
 def recursive_refs(typespace: Typespace, start: AlgebraicType | None = None) -> frozenset[int]:
     """Return the positions of types that reach themselves; of those that `start` reaches, where given."""
-    if start is None:
-        nodes = set(range(len(typespace.types)))
-    else:
-        nodes = reachable_refs(start, typespace)
+    nodes = set(range(len(typespace.types))) if start is None else reachable_refs(start, typespace)
     edges = {node: _direct_refs(typespace.types[node]) for node in nodes}
     return frozenset(_nodes_on_cycles(edges))
 
