@@ -47,9 +47,9 @@ def cases() -> dict[str, Any]:
 
 @cache
 def recorded_texts() -> dict[str, dict[str, str]]:
-    """The whole texts with which the real server answered the cases that have only a part of it."""
+    """The whole texts with which the real server answered subscriptions, by way, for cases that have a part of them."""
     document = json.loads((VECTORS / "recorded_sql" / "vectors_run.json").read_text())
-    return {each["id"]: each["texts"] for each in document["cases"]}
+    return {each["id"]: each["texts"] for each in document["cases"] if "texts" in each}
 
 
 def substitute(text: str) -> str:
@@ -66,11 +66,11 @@ def sql_of(case: dict[str, Any]) -> str:
         return "".join(text * times for text, times in case["sql_parts"])
     if "generate" in case:
         rule = case["generate"]
-        return rule["prefix"] + rule["repeat"] * (rule["times"] - 1)
+        return rule["prefix"] + rule["repeat"] * rule["times"]
     text = case["sql"] or ""
     if "pad_to" in case:
-        head, _, tail = re.split(r"(/\*.*\*/)", text)
-        text = head + " " * (case["pad_to"] - len(head) - len(tail)) + tail
+        head, tail = text.split("*/")
+        text = f"{head}{' ' * (case['pad_to'] - len(text))}*/{tail}"
     return substitute(text)
 
 
@@ -83,7 +83,8 @@ class _Types:
     def read(self, text: str) -> t.AlgebraicType:
         enum = re.fullmatch(r"Enum\((.*)\)", text)
         if enum:
-            return t.Sum(tuple(t.Element(name, t.UNIT) for name in enum.group(1).split("|")))
+            # the module names them `Red`, the default case policy makes that `red`
+            return t.Sum(tuple(t.Element(name.lower(), t.UNIT) for name in enum.group(1).split("|")))
         tokens = _TOKEN.findall(text)
         found = self._type(tokens)
         assert not tokens, text
@@ -180,7 +181,9 @@ def table_def(document: dict[str, Any], named: dict[str, str]) -> TableDef:
         tuple(ColumnDef(each, accessors.get(each, each), types.read(text)) for each, text in document["columns"]),
         None if primary_key is None else columns.index(primary_key),
         tuple(_index(name, columns, each) for each in document["indexes"]),
-        tuple(UniqueDef(f"{name}_{'_'.join(each)}_key", tuple(map(columns.index, each))) for each in document["unique"]),
+        tuple(
+            UniqueDef(f"{name}_{'_'.join(each)}_key", tuple(map(columns.index, each))) for each in document["unique"]
+        ),
         tuple(SequenceDef(f"{name}_{each}_seq", columns.index(each)) for each in document["auto_inc"]),
         None,
         Access[document["access"].upper()],

@@ -12,12 +12,18 @@ from stdb.errors import QueryError
 from stdb.sql.lexer import END, OTHER_STRING, QUOTED, STRING, SYMBOL, WORD, Token
 from stdb.sql.syntax import Ident, TableName
 
-__all__ = ["DEPTH_MAX", "PRINTED_AS_KEYWORDS", "Cursor", "syntax_error"]
+__all__ = ["DEPTH_MAX", "PRINTED_AS_KEYWORDS", "Cursor", "reprint", "syntax_error", "words"]
 
 DEPTH_MAX = 50
-"""Nested statements, queries and expressions that the reference's parser allows (47 parentheses around a comparison)."""
+"""Nested statements, queries and expressions that the reference allows (47 parentheses around a comparison)."""
 
-PRINTED_AS_KEYWORDS = frozenset(
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text as a set."""
+    return frozenset(text.split())
+
+
+PRINTED_AS_KEYWORDS = words(
     """ADD ALL ALTER ANALYZE AND AS ASC ASSERT ATTACH BEGIN BETWEEN BIGINT BOOL BOOLEAN BY CASCADE CASE CAST CHAR
     CHECK CLOSE COLUMN COMMENT COMMIT CONFLICT CONSTRAINT COPY CREATE CROSS CURSOR DATABASE DATE DEALLOCATE DECLARE
     DEFAULT DELETE DESC DESCRIBE DISCARD DISTINCT DO DOUBLE DROP ELSE END EXCEPT EXECUTE EXISTS EXPLAIN EXTENSION
@@ -26,7 +32,7 @@ PRINTED_AS_KEYWORDS = frozenset(
     ONLY OR ORDER OUTER OVER PARTITION PRAGMA PRECEDING PREPARE PRIMARY PROCEDURE RANGE REFERENCES RELEASE RENAME
     REPLACE RESTRICT RETURNING REVOKE RIGHT ROLE ROLLBACK ROW ROWS SAVEPOINT SCHEMA SELECT SEQUENCE SESSION SET SHARE
     SHOW SMALLINT START TABLE TEMPORARY TEXT THEN TIMESTAMP TO TRANSACTION TRUNCATE TYPE UNBOUNDED UNION UNIQUE UPDATE
-    USE USING VALUES VARCHAR VIEW WHEN WHERE WINDOW WITH WORK""".split()
+    USE USING VALUES VARCHAR VIEW WHEN WHERE WINDOW WITH WORK"""
 )
 """Words that a reprinted statement shows in capitals."""
 

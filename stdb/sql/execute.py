@@ -131,7 +131,7 @@ def is_subscribe_to_all(text: str) -> bool:
 
 
 def readable_user_tables(datastore: "Datastore", caller: Caller) -> "list[Table]":
-    """Return the tables that `SELECT * FROM *` stands for, by name: no event tables, private ones for the owner alone."""
+    """Return the tables of `SELECT * FROM *`, by name: no event tables, private ones for the owner alone."""
     tables = (table for table in datastore.tables.values() if not table.schema.is_system)
     readable = [
         table

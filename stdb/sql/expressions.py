@@ -9,7 +9,7 @@ Source: spec 06 sections 2 and 3; precedences and the depth guard are those of t
 from abc import abstractmethod
 
 from stdb.errors import QueryError
-from stdb.sql.cursor import Cursor, syntax_error
+from stdb.sql.cursor import Cursor, syntax_error, words
 from stdb.sql.lexer import END, HEX, NUMBER, OTHER_STRING, PLACEHOLDER, QUOTED, STRING, SYMBOL, WORD, Token
 from stdb.sql.syntax import (
     Column,
@@ -53,10 +53,10 @@ _PREFIXES = {"-": _TIMES, "+": _TIMES, "~": _PLUS, "@": _PLUS, "!!": _PLUS, "|/"
 _BARE_CALLS = frozenset(("CURRENT_CATALOG", "CURRENT_USER", "SESSION_USER", "USER"))
 _TIME_CALLS = frozenset(("CURRENT_TIMESTAMP", "CURRENT_TIME", "CURRENT_DATE", "LOCALTIME", "LOCALTIMESTAMP"))
 _SPECIAL_CALLS = frozenset(("EXTRACT", "CEIL", "FLOOR", "POSITION", "SUBSTRING", "OVERLAY", "TRIM", "LISTAGG"))
-_TYPE_WORDS = frozenset(
+_TYPE_WORDS = words(
     """BOOLEAN BOOL FLOAT REAL FLOAT4 FLOAT8 FLOAT64 DOUBLE TINYINT SMALLINT MEDIUMINT INT INTEGER BIGINT INT2 INT4
     INT8 INT64 VARCHAR NVARCHAR CHARACTER CHAR CLOB BINARY VARBINARY BLOB UUID DATE DATETIME TIMESTAMP TIMESTAMPTZ
-    TIME TIMETZ JSON JSONB REGCLASS STRING TEXT BYTEA BYTES NUMERIC DECIMAL DEC BIGNUMERIC BIGDECIMAL""".split()
+    TIME TIMETZ JSON JSONB REGCLASS STRING TEXT BYTEA BYTES NUMERIC DECIMAL DEC BIGNUMERIC BIGDECIMAL"""
 )
 
 

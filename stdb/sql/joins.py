@@ -68,7 +68,9 @@ def _terms_of(relation: int, terms: list[Typed]) -> list[Typed]:
 
 def _column(term: Typed) -> Position | None:
     match term:
-        case Comparison(Position() as position, ((_, Constant()),)) | Comparison(Constant(), ((_, Position() as position),)):
+        case Comparison(Position() as position, ((_, Constant()),)) | Comparison(
+            Constant(), ((_, Position() as position),)
+        ):
             return position
     return None
 

@@ -18,7 +18,7 @@ WORD, QUOTED, NUMBER, STRING, HEX, OTHER_STRING, PLACEHOLDER, SYMBOL, END = rang
 
 
 class Token(NamedTuple):
-    """One token. `text` is its meaning (quotes undone), `shown` how an error shows it; `line`, `column` count from 1."""
+    """One token. `text` is its meaning (quotes undone), `shown` how errors show it; `line`, `column` count from 1."""
 
     kind: int
     text: str
@@ -51,8 +51,8 @@ _COMMENT_PART = re.compile(r"/\*|\*/")
 _SYMBOLS = re.compile(
     r"<=>|->>|#>>|!~~\*|<->|!~\*|!~~|~~\*|\|\|/|\?\|"
     r"|<=|<>|<<|>=|>>|!=|==|=>|\|\||\|/|&&|::|:=|->|#>|@>|<@|#-|@@|@\?|\?&|!!|!~|~\*|~~|\^@"
-    r"|."
-    , re.DOTALL,
+    r"|.",
+    re.DOTALL,
 )
 
 
@@ -74,7 +74,7 @@ class _Tokenizer:
         self.tokens: list[Token] = []
 
     def run(self) -> list[Token]:
-        text, size = self.text, len(self.text)
+        size = len(self.text)
         while True:
             before = self.at
             self._skip_blanks()
@@ -126,9 +126,7 @@ class _Tokenizer:
             self._take_quoted(first, blank)
         elif first.isdigit() or (first == "." and text[at + 1 : at + 2].isdigit()):
             self._take_number(blank)
-        elif first == ":" and self._take_placeholder(blank):
-            return
-        elif first == "$" and self._take_dollar(blank):
+        elif (first == ":" and self._take_placeholder(blank)) or (first == "$" and self._take_dollar(blank)):
             return
         elif first == "?" and not text.startswith(("?|", "?&"), at):
             self._add(PLACEHOLDER, "?", at + 1, blank)

@@ -39,7 +39,9 @@ _EXPONENT_MAX = 400
 
 _NUMBER = re.compile(r"([+-]?)([0-9]*)(?:(\.)([0-9]*))?(?:[eE]([+-]?[0-9]+))?", re.ASCII)
 _HEX = re.compile(r"(?:0x)?((?:[0-9A-Fa-f]{2})*)", re.ASCII)
-_UUID = re.compile(r"(?:urn:uuid:|\{)?([0-9A-Fa-f]{8})-([0-9A-Fa-f]{4})-([0-9A-Fa-f]{4})-([0-9A-Fa-f]{4})-([0-9A-Fa-f]{12})\}?")
+_UUID = re.compile(
+    r"(?:urn:uuid:|\{)?([0-9A-Fa-f]{8})-([0-9A-Fa-f]{4})-([0-9A-Fa-f]{4})-([0-9A-Fa-f]{4})-([0-9A-Fa-f]{12})\}?"
+)
 _RFC_3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))",
@@ -65,9 +67,7 @@ def parse_literal(text: str, expected: AlgebraicType) -> Any:
     parser = _PARSERS.get(expected)
     value = None if parser is None else parser(text)
     if value is None:
-        raise QueryError(
-            f"The literal expression `{text}` cannot be parsed as type `{satn.format_type(expected)}`"
-        )
+        raise QueryError(f"The literal expression `{text}` cannot be parsed as type `{satn.format_type(expected)}`")
     return value
 
 
@@ -123,7 +123,7 @@ def parse_integer(text: str, low: int, high: int) -> int | None:
 
 def _integral(number: _Decimal) -> int | None:
     if number.exponent >= 0:
-        return int(number.digits) * 10**number.exponent
+        return int(number.digits + "0" * number.exponent)
     kept, dropped = number.digits[: number.exponent], number.digits[number.exponent :]
     return None if dropped.strip("0") or not kept else int(kept)
 

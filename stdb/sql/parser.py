@@ -6,17 +6,19 @@ Not responsible for: what a surface allows (`shape`).
 Source: spec 06 sections 1, 2 and 4. Texts of syntax errors follow the reference where they were seen.
 """
 
+from collections.abc import Callable
+
 from stdb.errors import QueryError
-from stdb.sql.cursor import syntax_error
+from stdb.sql.cursor import syntax_error, words
 from stdb.sql.lexer import END, OTHER_STRING, STRING, WORD, tokenize
 from stdb.sql.queries import QueryParser
 from stdb.sql.syntax import (
     Assignment,
     Delete,
     Expression,
+    Ident,
     Insert,
     OtherStatement,
-    Query,
     SetVariable,
     ShowVariable,
     Statement,
@@ -28,13 +30,12 @@ __all__ = ["TEXT_BYTES_MAX", "parse"]
 TEXT_BYTES_MAX = 50_000
 """Longest SQL text, in bytes of UTF-8."""
 
-_OTHER_STATEMENTS = frozenset(
+_OTHER_STATEMENTS = words(
     """EXPLAIN DESCRIBE TRUNCATE MSCK CREATE CACHE DROP DISCARD DECLARE FETCH UNCACHE ALTER COPY CLOSE USE GRANT REVOKE
     START BEGIN SAVEPOINT COMMIT ROLLBACK ASSERT DEALLOCATE EXECUTE PREPARE MERGE COMMENT PRAGMA KILL ATTACH END
-    RELEASE ANALYZE""".split()
+    RELEASE ANALYZE"""
 )
-_EXPECTED_AFTER = {"ANALYZE": ("TABLE", "TABLE"), "DECLARE": ("", "CURSOR")}
-_SHOWN_AS = {"BEGIN": "BEGIN TRANSACTION", "START TRANSACTION": "START TRANSACTION", "END": "COMMIT"}
+_SHOWN_AS = {"BEGIN": "BEGIN TRANSACTION", "END": "COMMIT"}
 
 
 def parse(text: str) -> Statement:
@@ -111,11 +112,11 @@ class _StatementParser(QueryParser):
             raise syntax_error("one of REPLACE or ROLLBACK or ABORT or FAIL or IGNORE", self.peek())
         return True
 
-    def _columns(self) -> list[object]:
+    def _columns(self) -> list[Ident]:
         self.expect_symbol("(")
         columns = self.commas(self.identifier)
         self.expect_symbol(")")
-        return list(columns)
+        return columns
 
     def _after_insert(self) -> str:
         conflict = f"  ON {self.rest_of_statement()}" if self.take_keyword("ON") else ""
@@ -201,15 +202,10 @@ class _StatementParser(QueryParser):
         return OtherStatement(_SHOWN_AS.get(shown, shown))
 
 
-_PARSERS = {
+_PARSERS: dict[str, Callable[[_StatementParser], Statement]] = {
     "INSERT": _StatementParser.insert,
     "UPDATE": _StatementParser.update,
     "DELETE": _StatementParser.delete,
     "SET": _StatementParser.set,
     "SHOW": _StatementParser.show,
 }
-
-
-def is_select(statement: Statement) -> bool:
-    """Tell whether a statement is a query."""
-    return isinstance(statement, Query)

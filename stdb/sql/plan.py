@@ -39,7 +39,7 @@ class Pruning(NamedTuple):
 class _Lookup(NamedTuple):
     """Rows by equality on all columns of an index. `covers`: every row found matches the whole condition."""
 
-    index: "AnyIndex"
+    via: "AnyIndex"
     keys: tuple[Any, ...]
     covers: bool
 
@@ -47,7 +47,7 @@ class _Lookup(NamedTuple):
 class _Range(NamedTuple):
     """Rows by a range of an index: fixed keys of its first columns, bounds of the next."""
 
-    index: "AnyIndex"
+    via: "AnyIndex"
     prefix: tuple[Any, ...]
     lower: tuple[Any, bool] | None
     upper: tuple[Any, bool] | None
@@ -130,7 +130,7 @@ class TablePlan:
             return rows if limit is None else min(rows, limit)
         if self._lookup is None or len(self._lookup.keys) > 1:
             return 2 * rows
-        distinct = self._lookup.index.distinct_keys()
+        distinct = self._lookup.via.distinct_keys()
         found = rows // distinct if distinct else 0
         return found if self._lookup.covers else 2 * found
 

@@ -6,7 +6,7 @@ Not responsible for: which clauses a surface allows (`shape`).
 Source: spec 06 sections 2 (which words may be an alias) and 3.
 """
 
-from stdb.sql.cursor import syntax_error
+from stdb.sql.cursor import syntax_error, words
 from stdb.sql.expressions import ExpressionParser
 from stdb.sql.lexer import QUOTED, STRING, WORD
 from stdb.sql.syntax import (
@@ -26,14 +26,14 @@ from stdb.sql.syntax import (
 
 __all__ = ["QueryParser"]
 
-_NO_COLUMN_ALIAS = frozenset(
+_NO_COLUMN_ALIAS = words(
     """WITH EXPLAIN ANALYZE SELECT WHERE GROUP SORT HAVING ORDER TOP LATERAL VIEW LIMIT OFFSET FETCH UNION EXCEPT
-    INTERSECT CLUSTER DISTRIBUTE FROM INTO END""".split()
+    INTERSECT CLUSTER DISTRIBUTE FROM INTO END"""
 )
-_NO_TABLE_ALIAS = frozenset(
+_NO_TABLE_ALIAS = words(
     """WITH EXPLAIN ANALYZE SELECT WHERE GROUP SORT HAVING ORDER PIVOT TOP LATERAL VIEW LIMIT OFFSET FETCH UNION
     EXCEPT INTERSECT ON JOIN INNER CROSS FULL LEFT RIGHT NATURAL USING CLUSTER DISTRIBUTE OUTER SET QUALIFY WINDOW
-    END PARTITION""".split()
+    END PARTITION"""
 )
 _LISTS_AFTER_WHERE = (("GROUP", "BY"), ("CLUSTER", "BY"), ("DISTRIBUTE", "BY"), ("SORT", "BY"))
 
@@ -178,10 +178,10 @@ class QueryParser(ExpressionParser):
 
     def _tail(self) -> str:
         parts = []
-        for words in _LISTS_AFTER_WHERE:
-            if self.take_keyword(*words):
+        for clause in _LISTS_AFTER_WHERE:
+            if self.take_keyword(*clause):
                 items = "ALL" if self.take_keyword("ALL") else ", ".join(map(str, self.commas(self.expression)))
-                parts.append(f"{' '.join(words)} {items}")
+                parts.append(f"{' '.join(clause)} {items}")
         if self.take_keyword("HAVING"):
             parts.append(f"HAVING {self.expression()}")
         if self.take_keyword("WINDOW"):

@@ -52,17 +52,17 @@ __all__ = [
     "Logic",
     "Operand",
     "Projection",
+    "SelectShape",
     "Sender",
     "SetShape",
     "Shape",
     "ShapedJoin",
     "ShapedTable",
-    "SelectShape",
     "ShowShape",
     "Star",
     "UpdateShape",
-    "subscription_shape",
     "sql_shape",
+    "subscription_shape",
 ]
 
 NESTING_MAX = 1_600

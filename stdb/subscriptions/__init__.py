@@ -1,1 +1,15 @@
-"""subscriptions"""
+"""Subscriptions: compiled queries shared by all clients, and what each client sees of every transaction."""
+
+from stdb.subscriptions.actor import SubscriptionActor
+from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate, TransactionEvent
+from stdb.subscriptions.registry import Evaluation, Registry
+
+__all__ = [
+    "ClientUpdate",
+    "Evaluation",
+    "Fragment",
+    "Registry",
+    "SetUpdate",
+    "SubscriptionActor",
+    "TransactionEvent",
+]

@@ -72,9 +72,7 @@ class SubscriptionActor:
             self.registry.hold(query, self, query_set_id)
         return rows
 
-    def subscribe_batch(
-        self, sets: "Iterable[tuple[int, Iterable[str]]]"
-    ) -> list[tuple[int, list[Fragment] | str]]:
+    def subscribe_batch(self, sets: "Iterable[tuple[int, Iterable[str]]]") -> list[tuple[int, list[Fragment] | str]]:
         """Open several query sets; return per set its id and its rows, or the text of its error."""
         results: list[tuple[int, list[Fragment] | str]] = []
         for query_set_id, texts in sets:
@@ -261,7 +259,9 @@ class SubscriptionActor:
         captured = [query.plan.rows() for query in queries]
         size = sum(sum(map(len, rows)) for rows in captured)
         if size > self.registry.initial_bytes_max:
-            counts = ", ".join(f"`{query.text}`: {len(rows)} rows" for query, rows in zip(queries, captured, strict=True))
+            counts = ", ".join(
+                f"`{query.text}`: {len(rows)} rows" for query, rows in zip(queries, captured, strict=True)
+            )
             raise QueryError(
                 f"The initial rows are {size} bytes, more than {self.registry.initial_bytes_max}; "
                 f"subscribe to less at once or narrow the queries with WHERE ({counts})"
