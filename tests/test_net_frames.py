@@ -96,7 +96,7 @@ def test_what_breaks_the_protocol_has_its_close_code_and_loses_nothing_before_it
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535])
 def test_close_codes_that_may_not_be_sent_are_refused(code: int) -> None:
-    with pytest.raises(FrameError, match="^Protocol violation$") as caught:
+    with pytest.raises(FrameError, match=r"^Protocol violation$") as caught:
         FrameReader().receive(client_frame(0x88, code.to_bytes(2, "big")))
     assert caught.value.code == 1002
 

@@ -283,9 +283,11 @@ def test_a_client_that_goes_while_the_writer_waits_is_noticed() -> None:
 def test_a_deferred_frame_keeps_its_place_and_is_encoded_in_another_thread() -> None:
     async def script(wire: Wire, outbox: Outbox) -> None:
         threads = []
+        encoded = trio.Event()
 
         def encode() -> bytes:
             threads.append(threading.current_thread())
+            trio.from_thread.run_sync(encoded.set)
             return b"large"
 
         outbox.append((0, b"a"))
@@ -294,13 +296,11 @@ def test_a_deferred_frame_keeps_its_place_and_is_encoded_in_another_thread() -> 
         outbox.flush(1)
         assert wire.sent == b"a"
         assert outbox.waits()
-        while not threads:
-            await trio.sleep(0.001)
+        await encoded.wait()
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert wire.sent == b"a"
         outbox.flush(2)
-        while len(wire.sent) < 7:
-            await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked(0.01)
         assert wire.sent == b"alargez"
         assert threads != [threading.current_thread()]
         assert not outbox.waits()
@@ -310,11 +310,17 @@ def test_a_deferred_frame_keeps_its_place_and_is_encoded_in_another_thread() -> 
 
 def test_a_deferred_frame_leaves_by_itself_when_it_was_durable_already() -> None:
     async def script(wire: Wire, outbox: Outbox) -> None:
-        outbox.append_deferred(2, lambda: b"large")
+        encoded = trio.Event()
+
+        def encode() -> bytes:
+            trio.from_thread.run_sync(encoded.set)
+            return b"large"
+
+        outbox.append_deferred(2, encode)
         outbox.append((2, b"z"))
         outbox.flush(2)
-        while outbox.waits():
-            await trio.sleep(0.001)
+        await encoded.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
         assert wire.sent == b"largez"
 
     run(script)

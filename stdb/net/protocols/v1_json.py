@@ -237,6 +237,8 @@ def _query_update(fragment: Fragment) -> str:
 
 def _row_texts(fragment: Fragment, rows: Sequence[bytes]) -> str:
     """Return a JSON array of strings, each the JSON of one row."""
-    row_type = fragment.columns.row_type
+    if not rows:
+        return "[]"
     decode = fragment.columns.codec.decode_exact
-    return f"[{','.join(_quote(json.encode(row_type, decode(row), 'row')) for row in rows)}]"
+    write = json.encoder(fragment.columns.row_type, "row")
+    return f"[{','.join([_quote(write(decode(row))) for row in rows])}]"

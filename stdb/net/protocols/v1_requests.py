@@ -30,6 +30,7 @@ _LEGACY, _SINGLE, _MULTI = SubscriptionKind.LEGACY, SubscriptionKind.SINGLE, Sub
 _u32_at = Struct("<I").unpack_from
 _call_tail = Struct("<IB").unpack_from
 _new_call = tuple.__new__
+_message_of = json.decoder(JSON_CLIENT_MESSAGE)
 
 
 def decode_request(message: bytes | str) -> Request:
@@ -137,7 +138,7 @@ def _call_procedure(name: str, args: bytes | str, request_id: int, flags: int) -
 
 
 def _decode_json(text: str) -> Request:
-    tag, fields = json.decode(JSON_CLIENT_MESSAGE, json.parse(text))
+    tag, fields = _message_of(json.parse(text))
     request: Request = _FROM_JSON[tag](*fields)
     return request
 
