@@ -3,7 +3,7 @@
 Responsible for: `get`, `insert`, `update` with everything bound beforehand; `ctx.db.user.name.find(…)`.
 Not responsible for: the plain operations (`table`), which a test holds these to.
 
-The generated source knows columns by the identifiers that the row class has checked; nothing else of the author's enters.
+The generated source knows columns by identifiers that the row class has checked; nothing else of the author's enters.
 
 Source: spec 08, "Access inside a reducer".
 """

@@ -1,7 +1,7 @@
 """Annotations: from what an author writes behind a colon to a column's or argument's type.
 
-Responsible for: resolving annotations that are text, one typespace per module, errors that name the path and what to do.
-Not responsible for: which classes and functions there are (`definition`), values (`row_codec`).
+Responsible for: resolving annotations that are text, one typespace per module, errors with path and advice.
+Not responsible for: which classes and functions there are (`definition`), values (`stdb.sats.objects`).
 
 Source: spec 08, the table under "Tables".
 """

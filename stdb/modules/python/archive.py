@@ -4,7 +4,7 @@ Responsible for: packing, unpacking within limits, refusing paths that could lea
 Not responsible for: reading directories (the command line), which files belong to a program (`ignore`).
 
 Layout (spec 08, "Publishing and loading"): regular files only, `/`-separated paths without `..`, sorted by path, time
-1980-01-01 00:00, mode 0644, deflate level 9. A single file is `<name>.py`; a package is `<name>/__init__.py` and the rest.
+1980-01-01 00:00, mode 0644, deflate level 9. A single file is `<name>.py`, a package `<name>/__init__.py` and the rest.
 
 The hash is Keccak-256 over the files in the order of their paths, each as
     path length u32 | path, UTF-8 | length u64 | bytes          (integers little-endian)

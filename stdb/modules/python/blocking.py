@@ -3,7 +3,7 @@
 Responsible for: noticing `time.sleep`, `input`, sockets and subprocesses under a module's frame.
 Not responsible for: preventing them; modules are trusted code (DESIGN decision 10).
 
-Sockets, `input` and processes tell of themselves by audit events, whichever library opens them; the one hook is installed
+Sockets, `input` and processes tell of themselves by audit events, whichever library opens them; the one hook comes
 with the first module. `time.sleep` has no event before Python 3.13, so a module's `time` is a stand-in.
 
 Source: spec 08, "Publishing and loading".

@@ -89,7 +89,7 @@ def primary_key(*, auto_inc: Literal[False] = False, init: Literal[True] = True)
 @overload
 def primary_key(*, default: T, auto_inc: Literal[False] = False, init: Literal[True] = True) -> T: ...
 def primary_key(*, auto_inc: bool = False, default: Any = NO_DEFAULT, init: bool = True) -> Any:
-    """Mark the column that identifies a row; with `auto_inc` the database counts it up (`init` is for type checkers)."""
+    """Mark the column that identifies a row; with `auto_inc` the database counts it up (`init`: for type checkers)."""
     return Marker(primary_key=True, unique=True, auto_inc=auto_inc, default=default)
 
 

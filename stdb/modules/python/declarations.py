@@ -1,6 +1,6 @@
 """Declarations: what the decorators of a module under load have said so far.
 
-Responsible for: one frozen value per declaration, the collector that a load installs, places (file and line) and findings.
+Responsible for: one frozen value per declaration, the collector that a load installs, places (file, line), findings.
 Not responsible for: what a declaration means (`definition`), the decorators (`tables`, `functions`).
 
 Outside a load (a module imported by a test or a type checker's plugin) the decorators work and nothing is collected;

@@ -94,7 +94,8 @@ def _raise_any(findings: Iterable[Finding]) -> None:
 def _with_place(text: str, tables: tuple[BuiltTable, ...], reducers: tuple[BuiltReducer, ...]) -> Finding:
     """Give a finding of the general rules the place of the first thing that it names."""
     words = set(re.findall(r"\w+", text))
-    declarations = [*(table.declaration for table in tables), *(reducer.declaration for reducer in reducers)]
+    declarations: list[TableDeclaration | FunctionDeclaration] = [table.declaration for table in tables]
+    declarations += [reducer.declaration for reducer in reducers]
     return Finding(next((each.place for each in declarations if each.name in words), None), text)
 
 
@@ -318,18 +319,17 @@ def _uniques(declaration: TableDeclaration) -> Iterator[tuple[int, ...]]:
 
 def _indexes(declaration: TableDeclaration, uniques: list[tuple[int, ...]]) -> Iterator[raw.RawIndex]:
     """Yield every index: those asked for, and one for each unique constraint whose columns none of these has."""
-    asked: list[tuple[str, IndexAlgorithm, tuple[int, ...]]] = [
-        (column.name, column.marker.index, (i,))
-        for i, column in enumerate(declaration.shape.columns)
-        if column.marker.index is not None
-    ]
-    asked += [(each.name, each.algorithm, tuple(_positions(declaration, each.columns))) for each in declaration.indexes]
-    have = {frozenset(columns) for _, _, columns in asked}
     names = [column.name for column in declaration.shape.columns]
+    found: dict[tuple[int, ...], tuple[str, IndexAlgorithm]] = {}
+    for i, column in enumerate(declaration.shape.columns):
+        if column.marker.index is not None or column.marker.unique:
+            found[i,] = (column.name, column.marker.index or IndexAlgorithm.BTREE)
+    asked = [(each, tuple(_positions(declaration, each.columns))) for each in declaration.indexes]
+    found |= {columns: (index.name, index.algorithm) for index, columns in asked}
     for columns in uniques:
-        if frozenset(columns) not in have:
-            asked.append(("_".join(names[i] for i in columns), IndexAlgorithm.BTREE, columns))
-    for accessor, algorithm, columns in asked:
+        if not any(set(columns) == set(known) for known in found):
+            found[columns] = ("_".join(names[i] for i in columns), IndexAlgorithm.BTREE)
+    for columns, (accessor, algorithm) in found.items():
         source = "_".join((declaration.name, *(names[i] for i in columns), "idx", algorithm.suffix))
         yield raw.RawIndex(source, accessor, algorithm, columns)
 

@@ -20,7 +20,7 @@ ENVIRONMENT_MARKER = "pyvenv.cfg"
 
 
 def is_never_packed(name: str) -> bool:
-    """Tell whether a file or directory of this name is left out whatever `.gitignore` says; walkers need not enter it."""
+    """Tell whether a file or directory of this name is always left out; who walks a directory need not enter it."""
     return name.startswith(".") or name == "__pycache__"
 
 

@@ -112,8 +112,7 @@ class Version:
         if module not in self._sources:
             if not any(known.startswith(module + ".") for known in self._sources):
                 return None
-            spec = ModuleSpec(module, _EmptyLoader(), is_package=True)  # a directory without __init__.py
-            return spec
+            return ModuleSpec(module, _EmptyLoader(), is_package=True)  # a directory without __init__.py
         path, _ = self._sources[module]
         is_package = path.endswith("__init__.py")
         return ModuleSpec(module, _MemoryLoader(self), origin=self.directory + path, is_package=is_package)

@@ -1,6 +1,6 @@
 """Loader: from a program's files to a PythonModule, or to everything that is wrong with them.
 
-Responsible for: finding the program's own module and name, requirements, import, collecting mistakes with file and line.
+Responsible for: finding the program's own module and name, requirements, import, collecting mistakes with places.
 Not responsible for: reading directories (the command line), archives (`archive`), definitions (`definition`).
 
 Source: spec 08, "Publishing and loading".
@@ -174,7 +174,7 @@ def _unmet(document: dict[str, Any]) -> Iterator[str]:
                 yield f"the requirement {requirement!r} is not installed where the server runs: install it there"
                 continue
             if not all(_is_met(installed, each) for each in match[2].strip().strip("()").split(",") if each.strip()):
-                yield f"the requirement {requirement!r} is not met: version {installed} is installed where the server runs"
+                yield f"the requirement {requirement!r} is not met: the server has version {installed}"
 
 
 def _is_met(installed: str, specifier: str) -> bool:

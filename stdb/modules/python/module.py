@@ -99,7 +99,7 @@ class PythonModule:
         output, bound = self._output, self._bound
 
         def run(call: ReducerCall, args: bytes) -> None:
-            values = decode(args)
+            values = decode(args)[0]
             output.function = name
             try:
                 function(ReducerContext(bound.database, call, bound.identity), *values)
@@ -111,21 +111,19 @@ class PythonModule:
         return run
 
 
-def _argument_decoder(reducer: BuiltReducer, typespace: Typespace) -> Callable[[bytes], tuple[Any, ...]]:
-    """Return the function from a call's BSATN to its arguments; leftovers are ignored (spec 01 section 5.4)."""
-    if not reducer.params.elements:
-        return lambda args: ()
+def _argument_decoder(reducer: BuiltReducer, typespace: Typespace) -> Callable[[bytes], tuple[tuple[Any, ...], int]]:
+    """Return the function from a call's BSATN to (arguments, end); leftovers are ignored (spec 01 section 5.4)."""
     if not any(reducer.shape.shapes):
-        plain = bsatn.codec(reducer.params, typespace).decode
-        return lambda args: plain(args)[0]
+        return bsatn.codec(reducer.params, typespace).decode
     decode = bsatn.object_codec(reducer.params, reducer.shape, typespace).decode
 
-    def arguments(args: bytes) -> tuple[Any, ...]:
+    def arguments(args: bytes) -> tuple[tuple[Any, ...], int]:
         try:
-            values: tuple[Any, ...] = decode(args)[0]
+            return decode(args)
+        except DecodeError:
+            raise
         except (OverflowError, ValueError) as error:  # a moment outside what datetime can say
             raise DecodeError(f"an argument has no such value in Python: {error}") from error
-        return values
 
     return arguments
 

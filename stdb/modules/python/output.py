@@ -93,7 +93,7 @@ class Output:
         return logging.getLogger(name if inside else f"{self._prefix}.{name}")
 
     def _configure(self, *, level: int | str | None = None, **_: Any) -> None:
-        """Set the level below which records are dropped; everything else of `basicConfig` is the database's business."""
+        """Set the level below which records are dropped; the rest of `basicConfig` is the database's business."""
         if level is not None:
             logging.getLogger(self._prefix).setLevel(level)
 

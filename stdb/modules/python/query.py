@@ -3,9 +3,9 @@
 Responsible for: keys of the author's values, choosing an index, testing rows, saying what was chosen.
 Not responsible for: building conditions (`conditions`), row objects (`table`).
 
-A condition is a conjunction of parts. Equalities, memberships, ranges and prefixes of text can be served by an index, each
-part by one at most; the parts that are left are tested on the rows found. A disjunction is served by indexes if each
-side is. Comparisons other than == and != never hold for None, as in SQL.
+A condition is a conjunction of parts. Equalities, memberships, ranges and prefixes of text can be served by an index;
+the parts that are left are tested on the rows found. A disjunction is served by indexes if each side is. Comparisons
+other than == and != never hold for None, as in SQL.
 
 Source: spec 08, "Access inside a reducer".
 """
@@ -200,8 +200,8 @@ def ordering(access: Access, order_by: object) -> list[tuple[Callable[[bytes], K
     columns = list(order_by) if isinstance(order_by, list | tuple) else [order_by]
     found = []
     for each in columns:
-        is_descending = isinstance(each, Descending)
-        found.append((access.column(each.column if is_descending else each).key_of_row, is_descending))
+        column = each.column if isinstance(each, Descending) else each
+        found.append((access.column(column).key_of_row, isinstance(each, Descending)))
     return found
 
 
@@ -209,13 +209,11 @@ def ordering(access: Access, order_by: object) -> list[tuple[Callable[[bytes], K
 
 
 def _conjunction(condition: Condition) -> Iterator[Condition]:
-    waiting = [condition]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, And):
-            waiting += (each.right, each.left)
-        else:
-            yield each
+    if isinstance(condition, And):
+        yield from _conjunction(condition.left)
+        yield from _conjunction(condition.right)
+    else:
+        yield condition
 
 
 def _part(access: Access, condition: Condition) -> _Part:

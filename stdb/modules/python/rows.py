@@ -12,6 +12,7 @@ Source: spec 08, "Tables" and "Access inside a reducer".
 """
 
 import copy
+import inspect
 import keyword
 import re
 import sys
@@ -124,7 +125,7 @@ def _annotations(owner: type) -> dict[str, Any]:
         import annotationlib
 
         return annotationlib.get_annotations(owner, format=annotationlib.Format.FORWARDREF)
-    return dict(owner.__dict__.get("__annotations__", {}))
+    return inspect.get_annotations(owner)
 
 
 def _is_class_var(annotation: Any) -> bool:
@@ -271,10 +272,7 @@ def _source(shape: RowShape) -> tuple[str, dict[str, Any]]:
         f"    return f'{{{ours}.__class__.__name__}}({shown})'",
         f"def replace({ours}, /, **{ours}changes):",
         f"    {ours}row = {ours}new({ours}.__class__)",
-        *(
-            f"    {ours}row.{c.name} = {ours}changes.pop('{c.name}') if '{c.name}' in {ours}changes else {ours}.{c.name}"
-            for c in shape.columns
-        ),
+        *(f"    {ours}row.{name} = {ours}changes.pop('{name}', {ours}.{name})" for name in _names(shape)),
         f"    if {ours}changes:",
         f"        raise TypeError({ours}.__class__.__name__ + ' has no column ' + ', '.join(map(repr, {ours}changes)))",
         f"    return {ours}row",
@@ -284,6 +282,10 @@ def _source(shape: RowShape) -> tuple[str, dict[str, Any]]:
 
 def _tuple(variable: str, shape: RowShape) -> str:
     return "(" + "".join(f"{variable}.{column.name}, " for column in shape.columns) + ")"
+
+
+def _names(shape: RowShape) -> Iterator[str]:
+    return (column.name for column in shape.columns)
 
 
 class _Unset:
