@@ -69,6 +69,10 @@ class Reducers:
             return NO_SUCH_REDUCER
         return entry
 
+    def tell_no_procedure(self, name: str) -> None:
+        """Log that no procedure has this name either: over HTTP it is tried after the reducers."""
+        self._tell(f'External attempt to call nonexistent procedure "{name}" failed. H{_GENERATE[1:]}', name)
+
     def encode_args(self, entry: ReducerEntry, text: str) -> bytes:
         """Return the BSATN of arguments written as a JSON array or object.
 

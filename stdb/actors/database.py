@@ -398,6 +398,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
     def _refusal(self, name: str, outcome: ReducerOutcome) -> Exception:
         entry = self._reducers.by_name.get(name)
         if outcome is NO_SUCH_REDUCER or entry is None:
+            self._reducers.tell_no_procedure(name)
             return NoSuchFunction("No such procedure")
         if entry.definition.lifecycle is not None:
             return LifecycleCall(outcome.text)

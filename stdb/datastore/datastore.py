@@ -155,19 +155,15 @@ class Datastore:
         if record.offset != self.next_offset:
             raise StorageError(f"offset {self.next_offset} expected, the next record has {record.offset}")
         changes = decode_changes(record)
-        catalog_count = 0
-        for change in changes:
-            if change.table_id not in _CATALOG_IDS:
-                break
-            catalog_count += 1
+        catalog = [change for change in changes if change.table_id in _CATALOG_IDS]  # not all ids before other tables'
         try:
             dropped: set[int] = set()
-            if catalog_count:
-                for change in changes[:catalog_count]:
+            if catalog:
+                for change in catalog:
                     self._apply(change)
-                dropped = self._follow_catalog(changes[:catalog_count])
-            for change in changes[catalog_count:]:
-                if change.table_id not in dropped:
+                dropped = self._follow_catalog(catalog)
+            for change in changes:
+                if change.table_id not in dropped and change.table_id not in _CATALOG_IDS:
                     self._apply(change)
         except StorageError as error:
             raise StorageError(f"offset {record.offset}: {error}") from error
