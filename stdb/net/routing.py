@@ -38,7 +38,7 @@ class Upgraded:
     """What a handler returns that has taken the connection over: nothing is left to answer."""
 
 
-Handler: TypeAlias = "Callable[[Call], Awaitable[Response | Upgraded]]"
+Handler: TypeAlias = Callable[["Call"], Awaitable[Response | Upgraded]]
 
 
 class Lookup:

@@ -41,26 +41,20 @@ class FrameStream(Protocol):
 class SocketStream:
     """A FrameStream over a connected TCP socket, which it owns from now on."""
 
-    def __init__(self, sock: socket.socket, received: bytes = b"") -> None:
-        """Take over `sock`; `received` are bytes that were read from it already and come first."""
+    def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
-        self._received = received
         self._closed = False
 
     @classmethod
-    def take(cls, sock: trio.socket.SocketType, received: bytes = b"") -> "SocketStream":
+    def take(cls, sock: trio.socket.SocketType) -> "SocketStream":
         """Return a stream over the socket that was `sock`, which nobody may use any more."""
-        return cls(socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()), received)
+        return cls(socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()))
 
     async def receive_some(self) -> bytes:
         """Return the next bytes; empty when the stream is over."""
-        if self._received:
-            await trio.lowlevel.checkpoint()
-            received, self._received = self._received, b""
-            return received
         while not self._closed:
             try:
                 await trio.lowlevel.wait_readable(self._socket)

@@ -52,14 +52,16 @@ def identifier_problem(name: str) -> str | None:
 
 def is_database_name(name: str) -> bool:
     """Tell whether a database may be called `name`; what reads as an identity is none."""
-    return database_name_error(name) is None and _IDENTITY_HEX.match(name) is None
+    return database_name_error(name) is None
 
 
 def database_name_error(name: str) -> str | None:
     """Return why `name` is no name of a database, in the words of the reference (spec 05 section 1.1), or None.
 
-    Text that reads as an identity is not looked at apart: the caller takes it for that identity first.
+    In a path, text that reads as an identity is one; the caller looks for that first.
     """
+    if _IDENTITY_HEX.match(name):
+        return "database names cannot be identities"
     if not name:
         return "database names cannot be empty"
     before = "-"

@@ -1,0 +1,234 @@
+"""A front door inside a test: requests over streams in memory, modules that stand where the recorded ones stood."""
+
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h11
+import trio
+
+from stdb.actors.host import Host, HostSettings
+from stdb.datastore.datastore import Datastore
+from stdb.errors import ModuleFault, ReducerError
+from stdb.modules.protocol import LogSink, Module, ReducerCall
+from stdb.net.front_door import FrontDoor
+from stdb.net.stream import FrameStream, memory_stream_pair
+from stdb.net.tokens import Credentials, ServerKey, Tokens
+from stdb.sats import bsatn
+from stdb.schema import documents
+from stdb.schema.model import ModuleDef
+from stdb.schema.validation import validate
+from stdb.storage.settings import Settings
+from stdb.testing.hosts import open_host
+from stdb.testing.storage import MemoryStorage
+
+KEY = ServerKey.generate()
+VECTORS = Path(__file__).parent / "vectors"
+
+
+class Answer(NamedTuple):
+    """One answer; header names in lower case, equal ones joined."""
+
+    status: int
+    reason: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """A client on one connection."""
+
+    def __init__(self, stream: FrameStream) -> None:
+        self.stream = stream
+        self._h11 = h11.Connection(h11.CLIENT)
+
+    async def send_all(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.stream.send_nowait(rest) :]
+            if rest:
+                await self.stream.wait_writable()
+
+    async def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+        """Send a request as it is given and return the answer."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: test"]
+        names = {name.lower() for name in headers}
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if not names & {"content-length", "transfer-encoding"} and (body or method in ("POST", "PUT", "PATCH")):
+            lines.append(f"Content-Length: {len(body)}")
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        proposal = [("host", "x"), ("connection", "upgrade"), ("upgrade", "websocket")][
+            : 3 if "upgrade" in names else 1
+        ]
+        self._h11.send(h11.Request(method=method, target="/", headers=proposal))
+        self._h11.send(h11.EndOfMessage())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_quietly, head + body)
+            answer = await self.receive()
+            nursery.cancel_scope.cancel()
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+            self._h11.start_next_cycle()
+        return answer
+
+    async def receive(self) -> Answer:
+        """Return the next answer of this connection."""
+        head: h11.Response | h11.InformationalResponse | None = None
+        body = b""
+        while True:
+            event = self._h11.next_event()
+            if event is h11.NEED_DATA:
+                data = await self.stream.receive_some()
+                self._h11.receive_data(data)
+            elif isinstance(event, h11.Response) or (
+                isinstance(event, h11.InformationalResponse) and event.status_code == 101
+            ):
+                head = event
+                if event.status_code == 101:
+                    return _answer(head, b"")
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+                assert head is not None, "the connection ended without an answer"
+                return _answer(head, body)
+
+    async def _send_quietly(self, data: bytes) -> None:
+        try:
+            await self.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the server may answer before it has read everything
+
+
+def _answer(head: h11.Response | h11.InformationalResponse, body: bytes) -> Answer:
+    headers: dict[str, str] = {}
+    for name, value in head.headers:
+        key, text = name.decode(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return Answer(head.status_code, head.reason.decode(), headers, body)
+
+
+class Door:
+    """A front door under test."""
+
+    def __init__(self, door: FrontDoor, nursery: trio.Nursery) -> None:
+        self.door = door
+        self._nursery = nursery
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.door.tokens
+
+    def connect(self) -> Client:
+        """Return a client on a new connection."""
+        near, far = memory_stream_pair()
+        self._nursery.start_soon(self.door.serve_connection, far)
+        return Client(near)
+
+    async def send(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | str = b""
+    ) -> Answer:
+        """Send one request on a connection of its own."""
+        client = self.connect()
+        try:
+            return await client.request(method, path, headers or {}, body if isinstance(body, bytes) else body.encode())
+        finally:
+            client.stream.close_nowait()
+
+    async def publish(self, who: Credentials, name: str, program: bytes, query: str = "") -> Answer:
+        """Publish a stand-in program."""
+        return await self.send("PUT", f"/v1/database/{name}?host_type=Python{query}", bearer(who), program)
+
+
+def bearer(who: Credentials | str) -> dict[str, str]:
+    """Return the header that shows a token."""
+    return {"Authorization": f"Bearer {who if isinstance(who, str) else who.token}"}
+
+
+@asynccontextmanager
+async def open_door(
+    programs: Mapping[bytes, Callable[[], Module]] | None = None,
+    *,
+    settings: Settings | None = None,
+    host_settings: HostSettings | None = None,
+    operator: bytes | None = None,
+    tokens: Tokens | None = None,
+) -> AsyncIterator[Door]:
+    """Hold a front door over databases in memory."""
+    storage = MemoryStorage()
+    try:
+        async with open_host(programs or {}, storage, host_settings) as host, trio.open_nursery() as nursery:
+            door = FrontDoor(host, tokens or Tokens(KEY), settings, operator=operator)
+            yield Door(door, nursery)
+            nursery.cancel_scope.cancel()
+    finally:
+        storage.close()
+
+
+@lru_cache
+def recorded_definition(name: str) -> ModuleDef:
+    """Return the definition of a recorded module."""
+    text = (VECTORS / f"schema/documents/{name}_v10.json").read_text()
+    return validate(documents.from_json(json.loads(text)))
+
+
+class StandIn:
+    """A module with a recorded definition; a reducer takes its arguments and does what `behaviours` says."""
+
+    def __init__(
+        self,
+        definition: ModuleDef,
+        program: bytes,
+        behaviours: Mapping[str, Callable[..., None]] | None = None,
+    ) -> None:
+        self.definition = definition
+        self.program_hash = sha256(program).digest()
+        self._behaviours = behaviours or {}
+        self._datastore: Datastore | None = None
+
+    def attach(self, datastore: Datastore, database_identity: bytes, log: LogSink) -> None:
+        self._datastore, self._log = datastore, log
+
+    def reducer(self, reducer_id: int) -> Callable[[ReducerCall, bytes], None]:
+        declared = self.definition.reducers[reducer_id]
+        codec = bsatn.codec(declared.params, self.definition.typespace)
+        behaviour = self._behaviours.get(declared.name)
+        datastore, log = self._datastore, self._log
+
+        def run(call: ReducerCall, args: bytes) -> None:
+            values = codec.decode_exact(args)
+            if behaviour is None:
+                return
+            try:
+                behaviour(call, datastore, log, *values)
+            except ReducerError:
+                raise
+            except Exception as error:
+                raise ModuleFault("The instance encountered a fatal error.") from error
+
+        return run
+
+
+def loopback() -> tuple[trio.SocketListener, int]:
+    """Return a listener on a free port of this machine, and the port."""
+    sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock._sock.bind(("127.0.0.1", 0))  # type: ignore[attr-defined]  # binding to an address needs no waiting
+    sock.listen()
+    return trio.SocketListener(sock), sock.getsockname()[1]
+
+
+__all__ = [
+    "Answer", "Client", "Door", "Host", "StandIn", "bearer", "loopback", "open_door", "recorded_definition",
+]  # fmt: skip

@@ -1,0 +1,451 @@
+"""Every recorded exchange that needs no WASM module is answered as recorded, "we" marks followed.
+
+Stand-ins with the recorded definitions take the place of the recorded modules (`tests/http_harness.py`), so their
+bodies do nothing but what an answer depends on. What is left out is counted here by section, with its reason.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from stdb.errors import ReducerError
+from stdb.modules.protocol import Module
+from stdb.net.http import BODY_BYTES_MAX
+from stdb.net.routes_publish import PYTHON_MAGIC
+from stdb.sats.types import U64, Product
+from stdb.schema import documents
+from stdb.schema.model import Lifecycle, ModuleDef, ReducerDef, Visibility
+from stdb.schema.validation import validate
+from stdb.storage.settings import Own, Settings
+from tests.http_harness import Answer, Door, StandIn, open_door, recorded_definition
+
+EXCHANGES = json.loads((Path(__file__).parent / "vectors/recorded_http/exchanges.json").read_text())["exchanges"]
+SECTIONS = list(dict.fromkeys(entry["section"] for entry in EXCHANGES))
+CORS_HEADERS = {
+    "vary": "origin, access-control-request-method, access-control-request-headers",
+    "access-control-allow-origin": "*",
+}
+COMPARED_HEADERS = {
+    "content-type", "allow", "vary", "cache-control", "upgrade", "sec-websocket-protocol", "sec-websocket-accept",
+    "sec-websocket-extensions", "spacetime-identity", "spacetime-identity-token", "spacetime-energy-used",
+    "spacetime-execution-duration-micros", "access-control-allow-origin", "access-control-allow-methods",
+    "access-control-allow-headers", "access-control-expose-headers", "access-control-allow-credentials",
+}  # fmt: skip
+DETAIL_PREFIXES = tuple(
+    re.compile(prefix)
+    for prefix in (
+        r"invalid arguments for (?:reducer|procedure) [^:]*: ",
+        r"Invalid token: (?:JSON|Base64) error: ",
+        r"failed to parse WebAssembly module: ",
+        r"Failed to deserialize query string: ",
+        r"Failed to parse the request body as JSON: ",
+        r"Failed to deserialize the JSON body into the target type: ",
+        r"Request body didn't contain valid UTF-8",
+    )
+)
+PLACEHOLDERS = {
+    "fresh identity": "[0-9a-f]{64}", "fresh jwt": r"[\w-]+\.[\w-]+\.[\w-]+", "jwt": r"[\w-]+\.[\w-]+\.[\w-]+",
+    "micros": r"\d+", "int": r"-?\d+", "ts": r"\d+", "u128": r"\d+", "hex": "<hex>",
+}  # fmt: skip
+PLACEHOLDER = re.compile("<(" + "|".join(map(re.escape, PLACEHOLDERS)) + ")>")
+
+
+WE: dict[str, tuple[int, str]] = {
+    "get /internal/heap": (404, ""),
+    "get /internal/heap/settings": (404, ""),
+    "get /internal/task-dump": (404, ""),
+    "cors internal": (404, ""),
+    "ping two tokens": (400, "Failed to deserialize query string: duplicate field `token`"),
+    "garbage names": (404, "`garbage` not found"),
+    "garbage info": (404, "`garbage` not found"),
+    "publish unknown identity": (404, "No such database."),
+    "post notowner new": (401, '{"NotYourDatabase":{"database":"<db:kitchen>"}}'),
+    "post notowner taken": (401, '{"NotYourDatabase":{"database":"<db:kitchen>"}}'),
+    "post anon": (401, '{"NotYourDatabase":{"database":"<db:kitchen>"}}'),
+    "names now": (200, '{"names":["kitchen","kitchen-two"]}'),
+    "names of second": (200, '{"names":["kitchen","kitchen-two"]}'),
+    "put own existing": (200, '"Success"'),
+    "put own + new": (200, '"Success"'),
+    "names after dup": (200, '{"names":["dupname"]}'),
+    "reset nobody": (200, '{"Success":{"domain":"world","database_identity":"<db:world>","op":"updated"}}'),
+    "reset large": (413, "Failed to buffer the request body: length limit exceeded"),
+    "republish deleted other": (
+        403,
+        "<identity:client> is not authorized to perform action on database <fresh identity>: update database",
+    ),
+    "republish deleted": (200, '{"Success":{"domain":"orgdb","database_identity":"<fresh identity>","op":"created"}}'),
+    "cleanup orgdb": (200, ""),
+    "logs 0": (200, ""),
+    "unknown id": (404, "No such database."),
+}
+"""What "we" marks ask for: status and body."""
+
+LEFT_OUT = (
+    (r"^1.3 29 mcp|/mcp$", "no MCP yet"),
+    (r"^1.3 30 user routes|/route/", "HTTP routes of modules come with views and procedures"),
+    (r"^1.3 21 procedures|proc_tick", "procedures come with views and procedures"),
+    (r"/energy/", "energy comes with the 0.11 generation"),
+    (r"^1.3 25 pre_publish|\| pre v3", "plans come with publishing"),
+    (r"update v3|publish timeout ok", "plans come with publishing"),
+    (r"rlsprivate|rlsbadsql", "row-level security comes with the full SQL"),
+    (r"publish empty wasm", "needs a WASM loader"),
+    (r"world insert|after clear garbage", "the recorded modules' rows and DML come with WASM and the full SQL"),
+    (r"world after reset", "its rows were never inserted"),
+    (r"\| logs( 5| max|) \||hook-connpanic logs", "the lines are the recorded module's own"),
+    (r"\| metrics", "metrics are our own: test_http_server"),
+)
+"""What is not compared, by section, id and path; the first that matches gives the reason."""
+
+
+def left_out(entry: dict[str, Any]) -> str | None:
+    """Return why an exchange is not compared; None when it is."""
+    if "skip" in entry:
+        return "cannot be replayed alone"
+    if "response" not in entry:
+        return "makes state, has no recorded answer"
+    text = f"{entry['section']} | {entry['id']} | {entry['request'].get('path', '')}"
+    for pattern, reason in LEFT_OUT:
+        if re.search(pattern, text):
+            return reason
+    if "we" in entry and entry["id"] not in WE:
+        return f"we: {entry['we']}"
+    return None
+
+
+# ---------------------------------------------------------------------- stand-ins
+def refuse(text: str) -> Callable[..., None]:
+    def run(*_: object) -> None:
+        raise ReducerError(text)
+
+    return run
+
+
+def refuse_with_argument(_call: object, _datastore: object, _log: object, message: str) -> None:
+    raise ReducerError(message)
+
+
+def break_down(*_: object) -> None:
+    raise ValueError("boom")
+
+
+KITCHEN: dict[str, Callable[..., None]] = {
+    "r_err": refuse_with_argument,
+    "r_panic": break_down,
+    "r_panic_unique": break_down,
+    "r_try_unique": refuse("insertion error on table `person`:duplicate unique column"),
+}
+
+
+def hooks(name: str) -> ModuleDef:
+    """Return the definition that the recorded schema of a small module shows."""
+    entry = next(entry for entry in EXCHANGES if entry["id"] == f"{name} schema")
+    return validate(documents.from_json(json.loads(entry["response"]["body"])))
+
+
+def kitchen() -> ModuleDef:
+    """Return the definition of the recorded module of that name without what is not served yet."""
+    return replace(recorded_definition("kitchen"), views=(), row_level_security=())
+
+
+def with_init(definition: ModuleDef) -> ModuleDef:
+    init = ReducerDef("init", "init", Product(()), Lifecycle.INIT, Visibility.PRIVATE)
+    return replace(definition, reducers=(*definition.reducers, init))
+
+
+def with_other_column_type(definition: ModuleDef) -> ModuleDef:
+    """Return kitchen as its fourth version has it."""
+    tables = tuple(
+        replace(table, columns=tuple(replace(c, type=U64) if c.name == "v" else c for c in table.columns))
+        if table.name == "migr"
+        else table
+        for table in definition.tables
+    )
+    return replace(definition, tables=tables)
+
+
+@lru_cache
+def stand_ins() -> dict[bytes, Callable[[], Module]]:
+    """Return programs by their bytes: what each recorded file is here."""
+    plain = hooks("hook-plain")
+    definitions: dict[str, tuple[ModuleDef, dict[str, Callable[..., None]]]] = {
+        "kitchen.wasm": (kitchen(), KITCHEN),
+        "kitchen_v2.wasm": (kitchen(), KITCHEN),
+        "kitchen_v4.wasm": (with_other_column_type(kitchen()), KITCHEN),
+        "world.wasm": (recorded_definition("world"), {}),
+        "shop.wasm": (recorded_definition("shop"), {}),
+        "guild.wasm": (replace(recorded_definition("guild"), row_level_security=()), {}),
+        "bad.wasm": (plain, {}),
+        "bad_empty.wasm": (recorded_definition("hook-empty"), {}),
+        "bad_rejectconn.wasm": (hooks("hook-rejectconn"), {"on_connect": refuse("go away")}),
+        "bad_connpanic.wasm": (hooks("hook-connpanic"), {"on_connect": break_down}),
+        "bad_initerr.wasm": (with_init(plain), {"init": refuse("init says no")}),
+        "bad_initpanic.wasm": (with_init(plain), {"init": break_down}),
+    }
+    return {
+        program_of(file): partial(StandIn, definition, program_of(file), behaviours)
+        for file, (definition, behaviours) in definitions.items()
+    }
+
+
+def program_of(file: str) -> bytes:
+    return PYTHON_MAGIC + file.encode()
+
+
+# ---------------------------------------------------------------------- replay
+class Replay:
+    """Sends the exchanges in order and keeps what differs."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._values = {"host": "test"}
+        for who in ("owner", "client"):
+            minted = door.tokens.mint()
+            self._values |= {f"identity:{who}": minted.hex, f"jwt:{who}": minted.token}
+            self._values[f"IDENTITY:{who}"] = minted.hex.upper()
+
+    async def exchange(self, entry: dict[str, Any]) -> list[str]:
+        """Send one exchange and return what differs from the recorded answer."""
+        request = entry["request"]
+        path = expand(request["path_parts"]) if "path_parts" in request else self._fill(request["path"])
+        headers = {
+            name: expand(value["parts"]) if isinstance(value, dict) else self._fill(value)
+            for name, value in request.get("headers", {}).items()
+        }
+        actual = await self._door.send(request["method"], path, headers, self._body(request))
+        for name, where in entry.get("capture", {}).items():
+            found = self._captured(actual, where)
+            if found:
+                self._values[name] = found
+        if left_out(entry) is not None:
+            return []
+        return list(self._differences(entry, path, actual))
+
+    def _body(self, request: dict[str, Any]) -> bytes:
+        if "body" in request:
+            return self._fill(request["body"]).encode()
+        if "body_hex" in request:
+            return bytes.fromhex(request["body_hex"])
+        if "body_parts" in request:
+            return expand(request["body_parts"]).encode()
+        return program_of(request["body_file"]) if "body_file" in request else b""
+
+    def _captured(self, actual: Answer, where: str) -> str | None:
+        if where.startswith("header "):
+            return actual.headers.get(where[7:])
+        match = re.search(rf'"{where}":"([^"]*)"', actual.body.decode("utf-8", "replace"))
+        return match[1] if match else None
+
+    def _fill(self, text: str) -> str:
+        return re.sub(r"<([\w: ]+)>", lambda match: self._values.get(match[1], match[0]), text)
+
+    def _differences(self, entry: dict[str, Any], path: str, actual: Answer) -> Iterator[str]:
+        expected = dict(entry["response"])
+        headers = dict(expected.get("headers", [])) | (CORS_HEADERS if expected.get("cors") else {})
+        if "we" in entry:
+            status, body = WE[entry["id"]]
+            expected |= {"status": status, "body": body}
+            headers = ours(entry["id"], headers, body)
+        if actual.status != expected["status"]:
+            yield f"status {actual.status}, expected {expected['status']}: {actual.body[:300]!r}"
+            return
+        if expected["status"] == 530 and actual.reason != expected["reason"]:
+            yield f"reason {actual.reason!r}, expected {expected['reason']!r}"
+        for name in sorted(COMPARED_HEADERS):
+            want, got = headers.get(name), actual.headers.get(name)
+            if (want is None) != (got is None) or (want and got and not self._same_header(name, want, got)):
+                yield f"header {name}: {got!r}, expected {want!r}"
+        mode = entry.get("compare", "body")
+        if mode == "schema":
+            document = documents.to_json(kitchen(), 10 if "version=10" in path else 9)
+            yield from self._body_difference(json.dumps(document), actual.text)
+        elif mode != "head" and expected["status"] != 101 and "body" in expected:
+            yield from self._body_difference(expected["body"], actual.text)
+
+    def _same_header(self, name: str, want: str, got: str) -> bool:
+        if name == "allow":
+            return set(want.split(",")) == set(got.split(","))
+        return same_text(self._fill(want), got)
+
+    def _body_difference(self, expected: str, text: str) -> Iterator[str]:
+        want, got = self._mask(self._fill(expected)), self._mask(text)
+        if (canonical := canonical_json(want)) is not None:
+            want, got = canonical, canonical_json(got) or got
+        if not same_text(want, got):
+            at = next((i for i, (a, b) in enumerate(zip(want, got, strict=False)) if a != b), min(len(want), len(got)))
+            start = max(0, at - 60)
+            yield f"body at {at}: {got[start : at + 100]!r}, expected {want[start : at + 100]!r}"
+
+    def _mask(self, text: str) -> str:
+        known = set(self._values.values()) | {"c200" + "11" * 30}
+        text = re.sub(r"c200[0-9a-f]{60}", lambda match: match[0] if match[0] in known else "<hex>", text)
+        text = re.sub(r"<db:[a-z]+>|<fresh identity>", "<hex>", text)
+        text = text.replace('"host_type":{"Wasm":[]}', '"host_type":{"Python":[]}')
+        text = re.sub(r'(total_duration_micros":\s*|"ts":|"line_number":)\d+', r"\g<1>0", text)
+        text = re.sub(r'("initial_program":")0x[0-9a-f]+', r"\g<1><hash>", text)
+        text = re.sub(r"(-----BEGIN PUBLIC KEY-----\n).*(\n-----END)", r"\1\2", text, flags=re.S)
+        if '"connection_id"' in text:
+            text = re.sub(r'"<u128>"|\b\d{30,39}\b', "0", text)
+        return text
+
+
+def ours(name: str, headers: dict[str, str], body: str) -> dict[str, str]:
+    """Return the headers of an answer that differs from the recorded one: its body has another type, or no type."""
+    headers = {key: value for key, value in headers.items() if key != "content-type"}
+    if "internal" in name or "/internal" in name:
+        return {}
+    if name == "logs 0":
+        return headers | {"content-type": "application/x-ndjson"}
+    if body:
+        kind = "application/json" if body[0] in '{["' else "text/plain; charset=utf-8"
+        headers["content-type"] = kind
+    return headers
+
+
+def expand(parts: list[list[Any]]) -> str:
+    return "".join(text * times for text, times in parts)
+
+
+def same_text(expected: str, actual: str) -> bool:
+    """Tell whether a text is the expected one; what is a parser's own detail counts by its beginning."""
+    for prefix in DETAIL_PREFIXES:
+        if match := prefix.match(expected):
+            return actual.startswith(match[0])
+    pattern, last = "", 0
+    for match in PLACEHOLDER.finditer(expected):
+        pattern += re.escape(expected[last : match.start()]) + PLACEHOLDERS[match[1]]
+        last = match.end()
+    return re.fullmatch(pattern + re.escape(expected[last:]), actual, flags=re.S) is not None
+
+
+def canonical_json(text: str) -> str | None:
+    """Return a JSON text with members, and lists without an order, sorted; None for any other text."""
+    try:
+        document = json.loads(text, parse_int=NUMBER.format, parse_float=NUMBER.format)
+    except ValueError:
+        return None
+
+    def walk(value: Any, key: str) -> Any:
+        if isinstance(value, dict):
+            return {name: walk(item, name) for name, item in value.items()}
+        if isinstance(value, list):
+            items = [walk(item, "") for item in value]
+            return sorted(items, key=lambda item: json.dumps(item, sort_keys=True)) if key in UNORDERED else items
+        return value
+
+    return json.dumps(walk(document, ""), sort_keys=True, ensure_ascii=False)
+
+
+NUMBER = "\x01{}"
+UNORDERED = {
+    "rows", "identities", "names", "tables", "Tables", "Types", "Reducers", "Procedures", "Views", "HttpHandlers",
+    "HttpRoutes", "Schedules",
+    "LifeCycleReducers", "RowLevelSecurity", "entries", "indexes", "constraints", "sequences",
+}  # fmt: skip
+
+
+async def replay() -> dict[str, list[str]]:
+    """Send everything in order; return what differs, by section and id."""
+    settings = Settings(stdb=Own(publish_bytes_max=BODY_BYTES_MAX))
+    found: dict[str, list[str]] = {}
+    async with open_door(stand_ins(), settings=settings) as door:
+        replaying = Replay(door)
+        for number, entry in enumerate(EXCHANGES):
+            if entry.get("we") != "not sent" and "skip" not in entry:
+                with trio.fail_after(10):
+                    found[f"{number}"] = await replaying.exchange(entry)
+    return found
+
+
+@lru_cache
+def differences() -> dict[str, list[str]]:
+    return trio.run(replay)
+
+
+COUNTED = {
+    "1.1 conventions": {
+        "no MCP yet": 1,
+        "energy comes with the 0.11 generation": 1,
+        "HTTP routes of modules come with views and procedures": 1,
+    },
+    "1.3 1-11 plain routes": {
+        "metrics are our own: test_http_server": 2,
+        "cannot be replayed alone": 1,
+        "energy comes with the 0.11 generation": 12,
+    },
+    "1.3 12-13 publish": {
+        "needs a WASM loader": 1,
+        "we: no JavaScript modules yet (the recorded build had them stubbed out)": 1,
+        "row-level security comes with the full SQL": 2,
+    },
+    "1.3 25 pre_publish": {
+        "plans come with publishing": 12,
+    },
+    "1.3 13 updates": {
+        "plans come with publishing": 7,
+        "the recorded modules' rows and DML come with WASM and the full SQL": 1,
+    },
+    "1.3 14-19 info, names, delete, lock": {
+        "we: not sent": 4,
+    },
+    "1.3 26 reset": {
+        "the recorded modules' rows and DML come with WASM and the full SQL": 1,
+        "its rows were never inserted": 1,
+    },
+    "1.3 15 delete": {
+        "we: with orgdb": 1,
+    },
+    "1.3 21 call": {
+        "procedures come with views and procedures": 2,
+    },
+    "1.3 21 procedures": {
+        "procedures come with views and procedures": 33,
+    },
+    "1.3 21 connection hooks": {
+        "the lines are the recorded module's own": 1,
+    },
+    "1.3 23 logs": {
+        "makes state, has no recorded answer": 7,
+        "the lines are the recorded module's own": 3,
+        "cannot be replayed alone": 4,
+    },
+    "1.3 30 user routes": {
+        "HTTP routes of modules come with views and procedures": 26,
+    },
+    "1.3 29 mcp": {
+        "no MCP yet": 40,
+    },
+    "1.1 limits and protocol": {
+        "no MCP yet": 1,
+        "metrics are our own: test_http_server": 1,
+    },
+}
+"""How many exchanges of each section are not compared, and why."""
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_exchanges_of_a_section_are_answered_as_recorded(section: str) -> None:
+    found = [
+        f"{entry['id']}: {difference}"
+        for number, entry in enumerate(EXCHANGES)
+        if entry["section"] == section
+        for difference in differences().get(str(number), [])
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_what_is_left_out_is_counted() -> None:
+    found: dict[str, Counter[str]] = {}
+    for entry in EXCHANGES:
+        if (reason := left_out(entry)) is not None:
+            found.setdefault(entry["section"], Counter())[reason] += 1
+    assert found == COUNTED
+    assert sum(sum(reasons.values()) for reasons in COUNTED.values()) == 167
+    assert len(EXCHANGES) == 871
