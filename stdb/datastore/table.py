@@ -131,6 +131,9 @@ class Table:
     def __len__(self) -> int:
         return len(self.stored)
 
+    def __bool__(self) -> bool:
+        return True  # an empty table is still a table
+
     def __repr__(self) -> str:
         return f"<Table {self.schema.id} {self.schema.name}: {len(self.stored)} rows>"
 
