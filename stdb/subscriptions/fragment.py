@@ -75,7 +75,6 @@ class TransactionEvent:
 
     def __init__(
         self,
-        *,
         caller: bytes,
         caller_connection_id: bytes | None,
         timestamp_us: int,
