@@ -61,7 +61,9 @@ class Cursor:
 
     def is_keyword(self, *words: str) -> bool:
         """Tell whether these words come next."""
-        return all(self.peek(ahead).keyword == word for ahead, word in enumerate(words))
+        if self.peek().keyword != words[0]:
+            return False
+        return all(self.peek(ahead).keyword == words[ahead] for ahead in range(1, len(words)))
 
     def is_any_keyword(self, *words: str) -> bool:
         """Tell whether one of these words comes next."""

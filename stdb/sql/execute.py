@@ -8,6 +8,7 @@ Source: spec 06 sections 1, 3 (rules 16 to 22), 4 and 7; DESIGN decision 14.
 """
 
 import re
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -109,7 +110,7 @@ def compile_one_off(text: str, datastore: "Datastore", caller: Caller) -> TableP
 
 
 def _compile(text: str, datastore: "Datastore", caller: Caller, *, is_subscription: bool) -> TablePlan:
-    bound = bind_select(subscription_shape(parse(text)), datastore, caller)
+    bound = bind_select(_query_shape(text), datastore, caller)
     if not isinstance(bound.projection, BoundStar):
         raise QueryError(
             "Column projections are not supported in subscriptions; Subscriptions must return a table type"
@@ -119,6 +120,12 @@ def _compile(text: str, datastore: "Datastore", caller: Caller, *, is_subscripti
             check_joins(bound)
         raise QueryError(_NO_JOINS)
     return _table_plan(bound)
+
+
+@lru_cache(maxsize=1024)
+def _query_shape(text: str) -> SelectShape:
+    """Return the shape of a query; kept, because many clients send the same text."""
+    return subscription_shape(parse(text))
 
 
 def _table_plan(bound: BoundSelect) -> TablePlan:

@@ -27,11 +27,8 @@ class Token(NamedTuple):
     column: int
     after_blank: bool = True
     """Whether white space or a comment stands before it."""
-
-    @property
-    def keyword(self) -> str:
-        """Return an unquoted word in capitals, else the empty string."""
-        return self.text.upper() if self.kind == WORD else ""
+    keyword: str = ""
+    """An unquoted word in capitals, else empty."""
 
     def where(self) -> str:
         """Return the token as a syntax error names it."""
@@ -116,7 +113,8 @@ class _Tokenizer:
     def _add(self, kind: int, text: str, end: int, after_blank: bool, shown: str | None = None) -> None:
         column = self.at - self.line_start + 1
         shown = self.text[self.at : end] if shown is None else shown
-        self.tokens.append(Token(kind, text, shown, self.line, column, after_blank))
+        keyword = text.upper() if kind == WORD else ""
+        self.tokens.append(Token(kind, text, shown, self.line, column, after_blank, keyword))
         self._advance(end)
 
     def _take(self, blank: bool) -> None:

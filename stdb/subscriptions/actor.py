@@ -257,7 +257,7 @@ class SubscriptionActor:
             QueryError: All together are more bytes than one answer may have.
         """
         captured = [query.plan.rows() for query in queries]
-        size = sum(sum(map(len, rows)) for rows in captured)
+        size = sum(_size_of(query, rows) for query, rows in zip(queries, captured, strict=True))
         if size > self.registry.initial_bytes_max:
             counts = ", ".join(
                 f"`{query.text}`: {len(rows)} rows" for query, rows in zip(queries, captured, strict=True)
@@ -298,6 +298,12 @@ class SubscriptionActor:
 
 def _dropped(queries: "Iterable[HeldQuery]") -> list[Fragment]:
     return [query.fragment([], query.plan.rows()) for query in queries if len(query.plan.table)]
+
+
+def _size_of(query: HeldQuery, rows: list[bytes]) -> int:
+    """Return how many bytes some rows of a query are."""
+    fixed: int | None = query.plan.table.schema.codec.fixed_size
+    return sum(map(len, rows)) if fixed is None else fixed * len(rows)
 
 
 def _refuse_above(estimate: int, limit: int, suffix: str) -> None:

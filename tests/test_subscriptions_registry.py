@@ -1,0 +1,168 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from stdb.sats import types as t
+from stdb.schema.model import Access, ColumnDef, ModuleDef, TableDef
+from stdb.subscriptions import SubscriptionActor
+from stdb.subscriptions.registry import HeldQuery
+from tests.subscriptions_world import ALICE, BOB, World, rows_of, seen_by
+
+BAG = "SELECT * FROM bag"
+ANYBODY = bytes(32)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def _count_looks(world: World, monkeypatch: pytest.MonkeyPatch) -> list[HeldQuery]:
+    """Return a list that grows by every query whose condition or fragment is computed."""
+    looked: list[HeldQuery] = []
+    fragment: Callable[..., Any] = HeldQuery.fragment
+
+    def counting(query: HeldQuery, inserts: list[bytes], deletes: list[bytes]) -> Any:
+        looked.append(query)
+        return fragment(query, inserts, deletes)
+
+    monkeypatch.setattr(HeldQuery, "fragment", counting)
+    return looked
+
+
+def test_clients_with_the_same_query_share_one_plan_and_one_update(world: World) -> None:
+    clients = [world.client(bytes([number] * 32)) for number in range(10, 20)]
+    for client in clients:
+        client.subscribe_set(1, [BAG])
+    assert len(world.registry) == 1
+    evaluation = world.tell(world.insert("bag", (1, 1)))
+    assert [actor for actor, _ in evaluation.others] == clients
+    assert len({id(update) for _, update in evaluation.others}) == 1
+
+
+def test_clients_with_another_set_id_share_the_fragment(world: World) -> None:
+    first, second = world.client(), world.client(BOB)
+    first.subscribe_set(1, [BAG])
+    second.subscribe_set(2, [BAG])
+    evaluation = world.tell(world.insert("bag", (1, 1)))
+    (one,), (two,) = ([*seen_by(evaluation, client).sets] for client in (first, second))  # type: ignore[union-attr]
+    assert (one.query_set_id, two.query_set_id) == (1, 2)
+    assert one.fragments[0] is two.fragments[0]
+
+
+def test_the_caller_is_told_apart(world: World) -> None:
+    caller, other, stranger = world.client(), world.client(BOB), world.client(ANYBODY)
+    for client in (caller, other):
+        client.subscribe_set(1, [BAG])
+    evaluation = world.tell(world.insert("bag", (1, 1)), caller)
+    assert evaluation.caller is not None
+    assert evaluation.others == [(other, evaluation.caller)]
+    evaluation = world.tell(world.insert("bag", (1, 2)), stranger)
+    assert evaluation.caller is None
+    assert len(evaluation.others) == 2
+
+
+def test_the_caller_is_told_apart_when_several_queries_change(world: World) -> None:
+    caller, other = world.client(), world.client(BOB)
+    for client in (caller, other):
+        client.subscribe_set(1, [BAG, "SELECT * FROM bag WHERE a = 1"])
+    evaluation = world.tell(world.insert("bag", (1, 1)), caller)
+    assert evaluation.caller is not None
+    assert len(evaluation.caller.sets[0].fragments) == 2
+    assert evaluation.others == [(other, evaluation.caller)]
+
+
+def test_fragments_stand_by_table_name_and_sets_by_id(world: World) -> None:
+    client = world.client()
+    client.subscribe_set(9, ["SELECT * FROM item", BAG])
+    client.subscribe_set(2, [BAG])
+
+    def change(world: World) -> None:
+        world.table("item").insert(world.encode("item", 1, ALICE, 1, 1.0))
+        world.table("bag").insert(world.encode("bag", 1, 1))
+
+    update = seen_by(world.tell(world.transact(change)), client)
+    assert update is not None
+    assert [(each.query_set_id, [name for name, _, _ in rows_of(world, each.fragments)]) for each in update.sets] == [
+        (2, ["bag"]),
+        (9, ["bag", "item"]),
+    ]
+
+
+def test_nobody_is_told_of_what_concerns_nobody(world: World) -> None:
+    client = world.client()
+    client.subscribe_set(1, ["SELECT * FROM bag WHERE a = 1", "SELECT * FROM bag WHERE b > 5"])
+    assert world.tell(world.insert("bag", (2, 2))).others == []
+
+
+def test_a_changed_row_finds_only_the_plans_it_can_touch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(100):
+        world.client().subscribe_set(1, [f"SELECT * FROM bag WHERE a = {number} AND b = {number + 1}"])
+        world.client().subscribe_set(1, [f"SELECT * FROM bag WHERE a = {number} OR a = {number + 100}"])
+    delta = world.insert("bag", (3, 4))
+    looked = _count_looks(world, monkeypatch)
+    evaluation = world.tell(delta)
+    assert len(evaluation.others) == len(looked) == 2
+
+
+def test_a_row_that_moves_between_two_values_concerns_both(world: World) -> None:
+    world.insert("item", (1, ALICE, 1, 1.0))
+    alice, bob, third = world.client(ALICE), world.client(BOB), world.client(ANYBODY)
+    for client in (alice, bob, third):
+        client.subscribe_set(1, ["SELECT * FROM item WHERE owner = :sender"])
+    table = world.table("item")
+    delta = world.transact(lambda _: table.update(table.indexes[0], world.encode("item", 1, BOB, 1, 1.0)) and None)
+    evaluation = world.tell(delta)
+    assert {id(actor) for actor, _ in evaluation.others} == {id(alice), id(bob)}
+    left, came = seen_by(evaluation, alice), seen_by(evaluation, bob)
+    assert left is not None
+    assert came is not None
+    assert rows_of(world, left.sets[0].fragments) == [("item", [], [(1, ALICE, 1, 1.0)])]
+    assert rows_of(world, came.sets[0].fragments) == [("item", [(1, BOB, 1, 1.0)], [])]
+
+
+def test_floats_prune_by_their_key(world: World) -> None:
+    client = world.client()
+    client.subscribe_set(1, ["SELECT * FROM item WHERE size = 0"])
+    assert seen_by(world.tell(world.insert("item", (1, ALICE, 1, -0.0))), client) is not None
+    assert seen_by(world.tell(world.insert("item", (2, ALICE, 1, float("nan")))), client) is None
+
+
+def test_letting_go_empties_the_registry(world: World) -> None:
+    clients = [world.client() for _ in range(3)]
+    for client in clients:
+        client.subscribe_set(1, [BAG, "SELECT * FROM bag WHERE a = 1", "SELECT * FROM bag WHERE a = 1 OR a = 2"])
+    for client in clients:
+        client.unsubscribe_set(1)
+    assert len(world.registry) == 0
+    assert list(world.registry.queries()) == []
+    assert world.tell(world.insert("bag", (1, 1))).others == []
+
+
+def _replace_table(world: World, name: str) -> None:
+    """Put a table of another layout in the place of one of that name."""
+    datastore = world.datastore
+    transaction = datastore.begin(0)
+    datastore.catalog.drop_table(datastore.table(name))
+    column = ColumnDef("c", "c", t.U8)
+    datastore.create_tables(ModuleDef(t.Typespace.EMPTY, (TableDef(name, name, 0, (column,), access=Access.PUBLIC),)))
+    transaction.commit()
+
+
+def test_after_a_change_of_schema_plans_are_bound_anew_or_their_holders_named(world: World) -> None:
+    whole, column = world.client(), world.client(BOB)
+    whole.subscribe_set(1, [BAG])
+    column.subscribe_set(1, ["SELECT * FROM bag WHERE a = 1"])
+    _replace_table(world, "bag")
+    assert world.registry.recompile() == {column}
+    evaluation = world.tell(world.insert("bag", (1,)))
+    assert [actor for actor, _ in evaluation.others] == [whole]
+    column.close()
+    whole.close()
+    assert len(world.registry) == 0
+
+
+def test_an_actor_carries_its_owner_untouched(world: World) -> None:
+    record = object()
+    assert SubscriptionActor(world.registry, ALICE, owner=record).owner is record
