@@ -70,6 +70,7 @@ async def serve_client(stream: FrameStream, handshake: Handshake, database: Data
     The 101 was sent; `stream` is closed at the end, and `client_disconnected` has run. May be cancelled at any time.
     """
     outbox = Outbox(stream)
+    outbox.send_control_nowait(ping_frame())  # before the first message: some clients trip over one while they close
     dialect = open_dialect(handshake.subprotocol, outbox, handshake.options, lambda: database.definition)
     try:
         try:
@@ -100,7 +101,7 @@ class _Connection:
         """The client broke the protocol: what it sends from now on is ignored."""
         self._heard_at = trio.current_time()
         """When something last came in; infinite while nobody reads."""
-        self._awaits_pong = False
+        self._awaits_pong = True
 
     async def serve(self) -> None:
         """Read until the end; the reader runs here, the writer and the clock beside it."""
@@ -166,7 +167,7 @@ class _Connection:
     async def _keep_time(self, scope: trio.CancelScope) -> None:
         """Ping, cut a client that is silent for too long, and end the connection soon after a Close."""
         outbox = self._outbox
-        ping_at = trio.current_time()
+        ping_at = trio.current_time() + PING_SECONDS
         while not outbox.is_closing:
             now = trio.current_time()
             if now >= self._heard_at + IDLE_SECONDS_MAX:
