@@ -31,7 +31,7 @@ __all__ = ["LOOP_SECONDS_MAX", "Deadline", "LoopWatch", "NoDeadline", "SignalDea
 LOOP_SECONDS_MAX = 30.0
 """How long the event loop may stand still before the server logs where and stops."""
 
-_RETRY_SECONDS = 0.01
+_RETRY_SECONDS = 0.001
 _GENERATED = "<generated>"
 _OURS = ("stdb.", _GENERATED)
 """Code that may be half-way through a change; functions made from generated source belong to no Python module."""

@@ -114,6 +114,12 @@ class TestClient:
                     return message
             await self.sink.wait_count(len(self.sink.received) + 1)
 
+    async def wait_for(self, kind: type, count: int) -> Sequence[object]:
+        """Return the messages of one kind once there are so many."""
+        while len(self.messages(kind)) < count:
+            await self.sink.wait_count(len(self.sink.received) + 1)
+        return self.messages(kind)
+
     async def leave(self) -> None:
         """Disconnect and return once the module knows."""
         self.attachment.detach_nowait()
