@@ -602,3 +602,30 @@ def test_type_names_are_unique_with_their_scope() -> None:
 def test_the_case_policy_is_remembered() -> None:
     assert validate(module()).case_policy is CasePolicy.NONE
     assert validate(_snake()).case_policy is CasePolicy.SNAKE_CASE
+
+
+# ---- definitions that ask for much ----
+
+
+def test_tables_that_share_a_huge_row_are_refused_at_once() -> None:
+    row = Product(tuple(Element(f"c{i}", U8) for i in range(3000)))
+    found = outcome(module(row, tables=tuple(plain_table(f"t{i}") for i in range(100))))
+    assert found == ["the tables have 300000 columns altogether, at most 262144 are possible"]
+
+
+def test_too_many_types_are_refused() -> None:
+    raw = module(types=(), tables=(), typespace=Typespace((U8,) * 65_537))
+    assert outcome(raw) == ["the module has 65537 types, at most 65536 are possible"]
+
+
+def test_derived_names_do_not_grow_without_bound() -> None:
+    row = Product((Element("c" * 100_000, U8),))
+    index = RawIndex("i", None, IndexAlgorithm.BTREE, (0,) * 60_000)
+    found = outcome(module(row, tables=(plain_table(indexes=(index,)),)))
+    assert found == ["the names of indexes and constraints have more than 16777216 characters altogether"]
+
+
+def test_a_very_long_name_is_cut_in_the_finding() -> None:
+    found = outcome(module(tables=(plain_table("a b" + "c" * 100_000),)))
+    assert isinstance(found, list)
+    assert max(map(len, found)) < 5000

@@ -181,8 +181,9 @@ def _nodes_on_cycles(edges: dict[int, list[int]]) -> set[int]:
                 if work:
                     low[work[-1][0]] = min(low[work[-1][0]], low[node])
                 if low[node] == index[node]:
-                    component = path[path.index(node) :]
-                    del path[-len(component) :]
+                    component = [path.pop()]
+                    while component[-1] != node:
+                        component.append(path.pop())
                     on_path.difference_update(component)
                     if len(component) > 1 or node in edges[node]:
                         circular.update(component)

@@ -9,6 +9,7 @@ definition costs more than its size: rows are measured before they are spelled o
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain, islice
 
 from stdb.errors import SchemaError
 from stdb.sats.types import AlgebraicType, Array, Element, Map, Product, Ref, Sum, Typespace
@@ -23,6 +24,8 @@ VARIANTS_MAX = 255
 """Variants of a sum (spec 01 section 2)."""
 ROW_NODES_MAX = 1 << 20
 """Nodes of all row types of a module together, Refs filled in."""
+_TEXTS_MAX = 10
+"""Findings about the names and about the elements of one definition; each shows the whole definition."""
 _CODEGEN = "internal codegen error"
 
 
@@ -112,9 +115,8 @@ class TypeChecker:
         if index not in self._row_refs:
             counts = Counter(element.name for element in elements)
             texts += [f"type has {count} elements named `{name}`" for name, count in counts.items() if count > 1]
-        for element in elements:
-            texts += self._element_texts(type_, element)
-        return texts
+        found = chain.from_iterable(self._element_texts(type_, element) for element in elements)
+        return [*texts[:_TEXTS_MAX], *islice(found, _TEXTS_MAX)]
 
     def _element_texts(self, type_: AlgebraicType, element: Element) -> Iterator[str]:
         problem = identifier_text(element.name or "")

@@ -17,8 +17,8 @@ __all__ = ["FINDINGS_MAX", "TEXT_MAX", "Findings", "Group", "debug_type", "ident
 
 FINDINGS_MAX = 500
 """More are counted, not told."""
-TEXT_MAX = 2000
-"""Characters of a type in a text."""
+TEXT_MAX = 4000
+"""Characters of one text."""
 
 
 class Group(IntEnum):
@@ -39,7 +39,8 @@ class Findings:
         self._more = 0
 
     def add(self, group: Group, text: str) -> None:
-        """Note an error; the same one twice is told once."""
+        """Note an error; the same one twice is told once, a very long one is cut."""
+        text = _cut(text)
         if len(self._found) < FINDINGS_MAX:
             self._found.add((group, text))
         elif (group, text) not in self._found:

@@ -52,8 +52,8 @@ __all__ = [
     "encode",
 ]
 
-DEFINITION_BYTES_MAX = 4 * 1024 * 1024
-"""Longer definitions are refused unread: a wide module (5,000 columns) needs some 100 KB."""
+DEFINITION_BYTES_MAX = 2 * 1024 * 1024
+"""Longer definitions are refused unread: a module with 5,000 columns needs some 60 KB."""
 
 
 @dataclass(frozen=True, slots=True)

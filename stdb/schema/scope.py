@@ -4,14 +4,19 @@ Responsible for: the namespaces of one module; one common form of V9 and V10.
 Not responsible for: the rules (`tables`, `functions`, `attachments`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from stdb.errors import SchemaError
 from stdb.schema.client_types import TypeChecker
 from stdb.schema.findings import Findings, Group
 from stdb.schema.naming import Namer
 from stdb.schema.raw import RawModuleDefV10
 
-__all__ = ["Scope"]
+__all__ = ["DERIVED_MAX", "Scope"]
+
+DERIVED_MAX = 16 * 1024 * 1024
+"""Characters of all names that are derived from columns; two bytes of a definition can ask for a long one."""
 
 
 @dataclass(slots=True)
@@ -23,6 +28,8 @@ class Scope:
     namer: Namer
     types: TypeChecker
     findings: Findings
+    derived_left: int = DERIVED_MAX
+    """Characters of derived names that the module may still need."""
     entities: set[str] = field(default_factory=set)
     """Names of tables, indexes, constraints, sequences, schedules and views."""
     functions: set[str] = field(default_factory=set)
@@ -36,6 +43,13 @@ class Scope:
             self.findings.add(Group.NAME, f"name `{text}` is used for multiple entities")
         self.entities |= wanted
         return not taken
+
+    def spend(self, names: Sequence[str]) -> None:
+        """Count the characters of a derived name before it is made; SchemaError when all are too many."""
+        self.derived_left -= sum(map(len, names))
+        if self.derived_left < 0:
+            text = f"the names of indexes and constraints have more than {DERIVED_MAX} characters altogether"
+            raise SchemaError([*self.findings.texts(), text])
 
     def take_function(self, name: str) -> bool:
         """Take a name for a function; note it and return False when it is taken."""

@@ -128,7 +128,9 @@ class TableValidator:
 
     def _names_of(self, columns: tuple[int, ...]) -> list[str]:
         known = len(self._columns)
-        return [self._columns[column] if column < known else f"col_{column}" for column in columns]
+        names = [self._columns[column] if column < known else f"col_{column}" for column in columns]
+        self._scope.spend(names)
+        return names
 
     def _index(self, raw: RawIndex) -> IndexDef | None:
         derived = index_name(self.name, self._names_of(raw.columns), raw.algorithm)

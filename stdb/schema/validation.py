@@ -10,7 +10,7 @@ Source: spec 04 sections 4.5 and 4.6, spec 09 section 3.2.
 from dataclasses import replace
 
 from stdb.errors import SchemaError
-from stdb.sats.types import Typespace
+from stdb.sats.types import Product, Typespace
 from stdb.schema import attachments
 from stdb.schema.client_types import TypeChecker
 from stdb.schema.findings import Findings, Group
@@ -38,10 +38,14 @@ from stdb.schema.raw import (
 from stdb.schema.scope import Scope
 from stdb.schema.tables import TableValidator
 
-__all__ = ["NAMESPACE_BYTES_MAX", "format_errors", "validate"]
+__all__ = ["COLUMNS_TOTAL_MAX", "NAMESPACE_BYTES_MAX", "TYPES_MAX", "format_errors", "validate"]
 
 NAMESPACE_BYTES_MAX = 63
 """The longest name of a submodule."""
+TYPES_MAX = 1 << 16
+"""Entries of a module's typespace."""
+COLUMNS_TOTAL_MAX = 1 << 18
+"""Columns of all tables of a module."""
 
 
 def validate(raw: RawModuleDef) -> ModuleDef:
@@ -63,6 +67,7 @@ def format_errors(error: SchemaError) -> str:
 def _validate_module(raw: RawModuleDefV10, *, names_are_final: bool) -> ModuleDef:
     findings = Findings()
     policy = CasePolicy.SNAKE_CASE if raw.case_policy is None else raw.case_policy
+    _check_size(raw)
     namer = Namer(policy, raw.explicit_names)
     typespace = namer.typespace(raw.typespace)
     types = TypeChecker(raw.typespace, typespace, findings)
@@ -70,6 +75,20 @@ def _validate_module(raw: RawModuleDefV10, *, names_are_final: bool) -> ModuleDe
     definition = _define(scope, typespace, policy)
     findings.raise_any()
     return definition
+
+
+def _check_size(raw: RawModuleDefV10) -> None:
+    """Refuse what would cost far more than its bytes: many tables may share one row type."""
+    types = raw.typespace.types
+    if len(types) > TYPES_MAX:
+        raise SchemaError([f"the module has {len(types)} types, at most {TYPES_MAX} are possible"])
+    columns = 0
+    for table in raw.tables:
+        row = types[table.product_type_ref] if table.product_type_ref < len(types) else None
+        columns += len(row.elements) if isinstance(row, Product) else 0
+    if columns > COLUMNS_TOTAL_MAX:
+        text = f"the tables have {columns} columns altogether, at most {COLUMNS_TOTAL_MAX} are possible"
+        raise SchemaError([text])
 
 
 def _define(scope: Scope, typespace: Typespace, policy: CasePolicy) -> ModuleDef:
