@@ -86,6 +86,8 @@ class Annotations:
         self._in_progress: list[RowShape] = []
         self.types: list[tuple[str, types.AlgebraicType]] = []
         """Name and type of every entry of the typespace."""
+        self.rows: dict[int, RowShape] = {}
+        """The row and product classes among them, by their place in the typespace."""
 
     @property
     def typespace(self) -> types.Typespace:
@@ -115,6 +117,7 @@ class Annotations:
         elements = (types.Element(name, column.type) for name, column in zip(names, columns, strict=True))
         product = types.Product(tuple(elements))
         shape = objects.ObjectShape(row.factory, names, tuple(column.shape for column in columns))
+        self.rows[len(self.types)] = row
         self._known[row] = ColumnType(self._name(row.name, product), shape)
         return self._known[row]
 
@@ -135,7 +138,7 @@ class Annotations:
         Raises:
             AnnotationError: It is no column type.
         """
-        if isinstance(annotation, str | ForwardRef):
+        while isinstance(annotation, str | ForwardRef):  # text within text, where annotations are postponed
             annotation = _resolve(annotation, namespace, path)
         if isinstance(annotation, SumType):
             return self._union(annotation.name, annotation.classes, path)

@@ -9,11 +9,12 @@ Source: spec 08, "On the wire"; spec 04 sections 4.3 to 4.6.
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from stdb.errors import SchemaError
 from stdb.modules.python.annotations import AnnotationError, Annotations, ColumnType
-from stdb.modules.python.columns import NO_DEFAULT
+from stdb.modules.python.columns import NO_DEFAULT, Marker
 from stdb.modules.python.declarations import Declarations, Finding, FunctionDeclaration, Place, TableDeclaration
 from stdb.modules.python.rows import RowShape
 from stdb.sats import bsatn
@@ -93,10 +94,13 @@ def _raise_any(findings: Iterable[Finding]) -> None:
 
 def _with_place(text: str, tables: tuple[BuiltTable, ...], reducers: tuple[BuiltReducer, ...]) -> Finding:
     """Give a finding of the general rules the place of the first thing that it names."""
-    words = set(re.findall(r"\w+", text))
+    words = re.findall(r"\w+", text)
     declarations: list[TableDeclaration | FunctionDeclaration] = [table.declaration for table in tables]
     declarations += [reducer.declaration for reducer in reducers]
-    return Finding(next((each.place for each in declarations if each.name in words), None), text)
+    for each in sorted(declarations, key=lambda each: -len(each.name)):
+        if any(word == each.name or word.startswith(each.name + "_") for word in words):
+            return Finding(each.place, text)
+    return Finding(None, text)
 
 
 class _Builder:
@@ -129,7 +133,6 @@ class _Builder:
             columns = tuple(ColumnType(element.type, shape) for element, shape in elements)
             built.append(BuiltTable(declaration, row, columns))
             self._check_table(declaration, columns)
-        self._check_type_names()
         return tuple(built)
 
     def _read_row(self, shape: RowShape) -> ColumnType | None:
@@ -184,11 +187,22 @@ class _Builder:
 
     def _check_type_names(self) -> None:
         seen: set[str] = set()
-        for name, _ in self.annotations.types:
+        for i, (name, _) in enumerate(self.annotations.types):
             if name in seen:
-                place = next((d.place for d in self._declarations.tables if d.shape.name == name), None)
-                self._report(place, f"two types are called {name}: SDKs know types by their name; rename one class")
+                row = self.annotations.rows.get(i)
+                text = f"two types are called {name}: SDKs know types by their name; rename one class"
+                self._report(None if row is None else row.place, text)
             seen.add(name)
+
+    def _check_products(self) -> None:
+        """Report markers on the columns of products."""
+        for row in self.annotations.rows.values():
+            for column in row.columns if not row.is_table else ():
+                if replace(column.marker, default=NO_DEFAULT) != Marker():
+                    text = (
+                        f"{row.name}.{column.name}: markers are for the columns of tables; a product has defaults only"
+                    )
+                    self._report(row.place_of(column.name), text)
 
     def _check_duplicates(self, kind: str, declarations: Iterable[TableDeclaration | FunctionDeclaration]) -> None:
         seen: dict[str, Place] = {}
@@ -207,7 +221,9 @@ class _Builder:
             of_event = [each for each in self._declarations.functions if each.lifecycle is event]
             for each in of_event[1:]:
                 self._report(each.place, f"a second {name} function; the first is at {of_event[0].place}: merge them")
-        built = (self._reducer(each) for each in self._declarations.functions)
+        built = [self._reducer(each) for each in self._declarations.functions]
+        self._check_type_names()
+        self._check_products()
         return tuple(each for each in built if each is not None)
 
     def _reducer(self, declaration: FunctionDeclaration) -> BuiltReducer | None:

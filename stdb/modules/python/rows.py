@@ -29,7 +29,6 @@ __all__ = ["ColumnShape", "RowShape", "build_row_class", "replace", "shape_of"]
 R = TypeVar("R")
 RESERVED_NAMES = {"replace", "mro"}
 _CLASS_VAR = re.compile(r"^\s*(?:\w+\s*\.\s*)?ClassVar\b")
-_IMMUTABLE = (bool, int, float, str, bytes, type(None))
 
 
 class ColumnShape:
@@ -251,7 +250,7 @@ def _source(shape: RowShape) -> tuple[str, dict[str, Any]]:
             parameters.append(column.name)
         else:
             values[f"{ours}default{position}"] = default
-            if isinstance(default, _IMMUTABLE):
+            if copy.deepcopy(default) is default:  # it cannot change
                 parameters.append(f"{column.name}={ours}default{position}")
             else:
                 parameters.append(f"{column.name}={ours}unset")
