@@ -89,7 +89,7 @@ def describe(api: Api, options: argparse.Namespace) -> None:
 def _entity(sections: list[dict[str, Any]], kind: str, name: str) -> Any:
     if kind not in _ENTITIES:
         raise CliError(f"Invalid entity_type '{kind}'. Expected one of: reducer, table.")
-    entries = next((section[_ENTITIES[kind]] for section in sections if _ENTITIES[kind] in section), [])
+    entries: list[Any] = next((section[_ENTITIES[kind]] for section in sections if _ENTITIES[kind] in section), [])
     for entry in entries:
         if entry["source_name"] == name:
             return entry

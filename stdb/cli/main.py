@@ -58,7 +58,8 @@ def _with_api(name: str, command: str) -> Callable[[argparse.Namespace], None]:
 def _serve(options: argparse.Namespace) -> int:
     from stdb.cli.serve import serve
 
-    return serve(options)
+    code: int = serve(options)
+    return code
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -53,7 +53,7 @@ def cell(type_: AlgebraicType, value: Any, *, nested: bool = False) -> str:
             return _scalar(kind, value)
         case Array(element):
             if type_ == BYTES:
-                return "0x" + value.hex()
+                return f"0x{value.hex()}"
             return "[" + ", ".join(cell(element, item, nested=True) for item in value) + "]"
         case Product():
             return _special(type_, value, nested) or _product(type_, value)
@@ -104,7 +104,7 @@ def _special(type_: Product, value: Any, nested: bool) -> str | None:
 
 def _special_text(type_: Product, value: Any) -> str | None:
     if type_ in (IDENTITY, CONNECTION_ID):
-        return "0x" + value[::-1].hex()
+        return f"0x{value[::-1].hex()}"
     if type_ == TIMESTAMP:
         return _timestamp(value)
     if type_ == TIME_DURATION:

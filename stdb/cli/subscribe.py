@@ -73,7 +73,7 @@ async def _run(url: str, token: str | None, tables: Tables, options: argparse.Na
 
 
 async def _connected(url: str, token: str | None, tables: Tables, options: argparse.Namespace) -> AsyncIterator[Change]:
-    headers = [("Authorization", f"Bearer {token}")] if token else []
+    headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
     try:
         async with open_websocket_url(
             url, subprotocols=[PROTOCOL], extra_headers=headers, max_message_size=MESSAGE_BYTES_MAX
@@ -94,6 +94,7 @@ async def _changes(socket: WebSocketConnection, tables: Tables, options: argpars
     await socket.send_message(bsatn.codec(CLIENT_MESSAGE).encode(request))
     while True:
         payload = await socket.get_message()
+        assert isinstance(payload, bytes)
         tag, message = server.decode_exact(payload[1:])
         if tag == SUBSCRIPTION_ERROR:
             raise CliError(f"encountered error in initial subscribe: {message[2]}")
