@@ -8,6 +8,7 @@ Texts: spec 02 sections 11.1 and 11.2, spec 01 section 13; nothing here recurses
 """
 
 import struct
+from reprlib import repr as shown
 from typing import Any, NamedTuple
 
 from stdb.errors import DecodeError, EncodeError
@@ -198,25 +199,25 @@ def _unconverted(layout: Layout, value: Any, path: _Path) -> Any:
         for tag, member in enumerate(shape.members):
             if member is value or member == value:
                 return tag, ()
-        raise EncodeError(f"{path}: {value!r} is none of {', '.join(map(str, shape.members))}")
+        raise EncodeError(f"{path}: {shown(value)} is none of {', '.join(map(str, shape.members))}")
     if not isinstance(shape, Converted):
         return value
     try:
         return shape.encode(value)
     except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
-        raise EncodeError(f"{path}: {value!r} does not fit here: {error}") from error
+        raise EncodeError(f"{path}: {shown(value)} does not fit here: {error}") from error
 
 
 def _fixed_bytes(layout: Fixed, value: Any, path: _Path) -> bytes:
     match layout.kind:
         case FixedKind.BOOL:
             if value not in (False, True):
-                raise EncodeError(f"{path}: expected a bool, got {value!r}")
+                raise EncodeError(f"{path}: expected a bool, got {shown(value)}")
             return b"\x01" if value else b"\x00"
         case FixedKind.ENUM:
             tag, _ = _tagged(value, layout.variants, path)
             if value[1] != ():
-                raise EncodeError(f"{path}: variant {tag} carries nothing, got {value[1]!r}")
+                raise EncodeError(f"{path}: variant {tag} carries nothing, got {shown(value[1])}")
             return bytes([tag])
         case FixedKind.FLOAT:
             return _float_bytes(layout, value, path)
@@ -231,7 +232,7 @@ def _fixed_bytes(layout: Fixed, value: Any, path: _Path) -> bytes:
 
 def _integer_bytes(value: Any, size: int, is_signed: bool, name: str, path: _Path) -> bytes:
     if not hasattr(value, "__index__"):
-        raise EncodeError(f"{path}: expected an integer ({name}), got {value!r}")
+        raise EncodeError(f"{path}: expected an integer ({name}), got {shown(value)}")
     try:
         return int(value).to_bytes(size, "little", signed=is_signed)
     except OverflowError:
@@ -246,7 +247,7 @@ def _float_bytes(layout: Fixed, value: Any, path: _Path) -> bytes:
     except (TypeError, ValueError, OverflowError):
         number = None
     if number is None:
-        raise EncodeError(f"{path}: expected a number for f{layout.size * 8}, got {value!r}")
+        raise EncodeError(f"{path}: expected a number for f{layout.size * 8}, got {shown(value)}")
     try:
         return struct.pack("<" + layout.format, number)
     except OverflowError:
@@ -257,14 +258,14 @@ def _raw_bytes(layout: Fixed, value: Any, path: _Path) -> bytes:
     is_prefixed = layout.kind == FixedKind.PREFIXED
     size = layout.size - 4 if is_prefixed else layout.size
     if not isinstance(value, bytes | bytearray) or len(value) != size:
-        raise EncodeError(f"{path}: expected {size} bytes, got {value!r}")
+        raise EncodeError(f"{path}: expected {size} bytes, got {shown(value)}")
     return struct.pack("<I", size) + bytes(value[::-1]) if is_prefixed else bytes(value)
 
 
 def _run_bytes(layout: Text | Bytes, value: Any, path: _Path) -> bytes:
     if isinstance(layout, Text):
         if not isinstance(value, str):
-            raise EncodeError(f"{path}: expected a str, got {value!r}")
+            raise EncodeError(f"{path}: expected a str, got {shown(value)}")
         try:
             data = value.encode()
         except UnicodeEncodeError as error:
@@ -273,7 +274,7 @@ def _run_bytes(layout: Text | Bytes, value: Any, path: _Path) -> bytes:
     elif isinstance(value, bytes | bytearray | memoryview):
         data = bytes(value)
     else:
-        raise EncodeError(f"{path}: expected bytes, got {value!r}")
+        raise EncodeError(f"{path}: expected bytes, got {shown(value)}")
     if len(data) > _COUNT_MAX:
         raise EncodeError(f"{path}: {len(data)} bytes; at most {_COUNT_MAX} can be written")
     return struct.pack("<I", len(data)) + data
@@ -289,7 +290,7 @@ def _elements(layout: Tuple, value: Any, path: _Path, depth: int) -> list[tuple[
         steps = [f".{name}" for name in shape.attributes]
     else:
         if not isinstance(value, tuple | list) or len(value) != len(layout.parts):
-            raise EncodeError(f"{path}: expected a tuple of {len(layout.parts)} values, got {value!r}")
+            raise EncodeError(f"{path}: expected a tuple of {len(layout.parts)} values, got {shown(value)}")
         values = list(value)
         steps = [f"[{i}]" for i in range(len(values))]
     return [
@@ -304,14 +305,14 @@ def _variant(layout: Choice, value: Any, path: _Path) -> tuple[int, Any]:
             if type(value) is class_:
                 return tag, value
         names = " | ".join(class_.__name__ for class_ in layout.shape.classes)
-        raise EncodeError(f"{path}: expected {names}, got {value!r}")
+        raise EncodeError(f"{path}: expected {names}, got {shown(value)}")
     if layout.is_option:
         if value is None:
             return 1, ()
         if not layout.is_wrapped or isinstance(layout.shape, OptionShape):
             return 0, value
         if not isinstance(value, tuple) or len(value) != 1:
-            raise EncodeError(f"{path}: expected None or a 1-tuple (an option of an option), got {value!r}")
+            raise EncodeError(f"{path}: expected None or a 1-tuple (an option of an option), got {shown(value)}")
         return 0, value[0]
     tag, payload = _tagged(value, len(layout.parts), path)
     return layout.tags.index(tag), payload
@@ -319,16 +320,16 @@ def _variant(layout: Choice, value: Any, path: _Path) -> tuple[int, Any]:
 
 def _tagged(value: Any, variants: int, path: _Path) -> tuple[int, Any]:
     if not isinstance(value, tuple | list) or len(value) != 2:
-        raise EncodeError(f"{path}: expected (tag, payload), got {value!r}")
+        raise EncodeError(f"{path}: expected (tag, payload), got {shown(value)}")
     tag, payload = value
     if not isinstance(tag, int) or not 0 <= tag < variants:
-        raise EncodeError(f"{path}: {tag!r} is no tag of a sum with {variants} variants")
+        raise EncodeError(f"{path}: {shown(tag)} is no tag of a sum with {variants} variants")
     return tag, payload
 
 
 def _items(value: Any, path: _Path) -> list[Any]:
     if isinstance(value, str | bytes | bytearray) or not hasattr(value, "__len__"):
-        raise EncodeError(f"{path}: expected a list, got {value!r}")
+        raise EncodeError(f"{path}: expected a list, got {shown(value)}")
     if len(value) > _COUNT_MAX:
         raise EncodeError(f"{path}: {len(value)} elements; at most {_COUNT_MAX} can be written")
     return list(value)
