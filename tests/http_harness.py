@@ -78,7 +78,6 @@ class Client:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_quietly, head + body)
             answer = await self.receive()
-            nursery.cancel_scope.cancel()
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
         return answer

@@ -119,6 +119,7 @@ class FrontDoor:
                 if isinstance(response, Upgraded):
                     return
                 await connection.send(response, is_head=request.method == "HEAD")
+                self._count(connection)
             except h11.RemoteProtocolError as error:
                 await connection.send_refusal(error.error_status_hint)
                 return
@@ -127,6 +128,11 @@ class FrontDoor:
                 return
             if not await connection.finish():
                 return
+
+    def _count(self, connection: HttpConnection) -> None:
+        if connection.about is not None and self.host.control.database(connection.about) is not None:
+            self.bytes_answered.add(connection.about, connection.bytes_sent)
+        connection.about, connection.bytes_sent = None, 0
 
     async def _next_request(self, connection: HttpConnection) -> Request | None:
         """Wait for a request; None also when the server closes meanwhile."""

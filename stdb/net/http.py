@@ -86,10 +86,10 @@ class HttpConnection:
     def __init__(self, stream: FrameStream) -> None:
         self._stream = stream
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
-        self.is_idle = True
-        """No request is being read or answered: closing now loses nothing."""
         self.bytes_sent = 0
-        """Bytes of the bodies answered so far."""
+        """Bytes of answered bodies; whoever counts them sets it back."""
+        self.about: bytes | None = None
+        """Identity of the database that the request is about, once that is known."""
 
     async def next_request(self) -> Request | None:
         """Return the next request, or None when the client is done.
@@ -98,7 +98,6 @@ class HttpConnection:
             h11.RemoteProtocolError: What arrived is no HTTP; `error_status_hint` is the status to answer.
             trio.TooSlowError: The head did not arrive in time.
         """
-        self.is_idle = True
         event = self._h11.next_event()
         if event is h11.NEED_DATA and not self._h11.trailing_data[0]:
             with trio.move_on_after(IDLE_SECONDS_MAX) as waiting:
@@ -106,7 +105,6 @@ class HttpConnection:
             if waiting.cancelled_caught:
                 return None
             event = self._h11.next_event()
-        self.is_idle = False
         with trio.fail_after(HEAD_SECONDS_MAX):
             while event is h11.NEED_DATA:
                 self._h11.receive_data(await self._receive_some())

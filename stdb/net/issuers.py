@@ -118,10 +118,13 @@ async def _fetch_json(client: httpx.AsyncClient, url: str, issuer: Issuer) -> di
             if response.status_code != 200:
                 raise _FetchError(f"{url}: status {response.status_code}")
             data = bytearray()
-            async for chunk in response.aiter_bytes():
-                data += chunk
-                if len(data) > FETCH_BYTES_MAX:
-                    raise _FetchError(f"{url}: more than {FETCH_BYTES_MAX} bytes")
+            with trio.CancelScope() as reading:  # cancelled rather than left: httpx's generators end in order
+                async for chunk in response.aiter_bytes():
+                    data += chunk
+                    if len(data) > FETCH_BYTES_MAX:
+                        reading.cancel()
+            if len(data) > FETCH_BYTES_MAX:
+                raise _FetchError(f"{url}: more than {FETCH_BYTES_MAX} bytes")
         document = json.loads(bytes(data))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
         raise _FetchError(f"{url}: {error}") from error

@@ -31,12 +31,9 @@ class Counter:
         """Count `amount` for a database."""
         self._values[identity] = self._values.get(identity, 0) + amount
 
-    def forget(self, identity: bytes) -> None:
-        """Stop showing a database that is gone."""
-        self._values.pop(identity, None)
-
-    def lines(self) -> Iterable[str]:
-        """Return the lines of the exposition."""
+    def lines(self, living: Iterable[bytes]) -> Iterable[str]:
+        """Return the lines of the exposition; a database that is gone is forgotten."""
+        self._values = {identity: self._values[identity] for identity in living if identity in self._values}
         yield from _head(self.name, "counter", self.about)
         for identity, value in self._values.items():
             yield f'{self.name}{{{self.label}="{identity[::-1].hex()}"}} {value}'
@@ -44,7 +41,8 @@ class Counter:
 
 def exposition(host: "Host", counters: Iterable[Counter]) -> str:
     """Return all numbers as Prometheus reads them."""
-    lines = [line for counter in counters for line in counter.lines()]
+    living = [handle.identity for handle in host.databases()]
+    lines = [line for counter in counters for line in counter.lines(living)]
     for name, label, about, read in _GAUGES:
         lines.extend(_head(name, "gauge", about))
         for handle in host.databases():

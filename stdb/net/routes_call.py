@@ -30,7 +30,7 @@ async def call_reducer(call: Call) -> Response:
         raise HttpError(400, "Header of type `content-type` was missing")
     call.check_content_type(allow_parameters=False)
     confirmed = call.query.flag("confirmed", True)
-    arguments = await call.text()
+    arguments = await call.text(says_where=False)
     handle = call.door.host.database(database.identity)
     result = await handle.call(call.client(), reducer, arguments, confirmed=confirmed)
     headers = (

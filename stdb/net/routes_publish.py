@@ -19,6 +19,7 @@ __all__ = ["RESOURCES"]
 
 PYTHON_MAGIC = b"PK\x03\x04"
 WASM_MAGIC = b"\0asm"
+WASM_HEADER_BYTES = 8
 
 _HOST_TYPES = ("Wasm", "Js", "Python")
 
@@ -167,9 +168,9 @@ def _host_type(program: bytes, asked: str | None) -> str:
             "failed to parse WebAssembly module: magic header not detected: bad magic number (at offset 0x0); "
             "a Python module is uploaded as a zip"
         )
-    raise PublishFailed(
-        "unable to determine ABI of module (may be on an spacetime version < 0.8): this server runs Python modules"
-    )
+    if len(program) <= WASM_HEADER_BYTES:
+        raise PublishFailed("unable to determine ABI of module (may be on an spacetime version < 0.8)")
+    raise PublishFailed("this server runs no WebAssembly modules yet, only Python ones")
 
 
 def _success(result: PublishResult, name: str | None) -> Response:

@@ -122,18 +122,19 @@ class Call:
         """Return the body. Raises BodyTooLarge."""
         return await self.connection.read_body(limit)
 
-    async def text(self, what: str = "Request body didn't contain valid UTF-8") -> str:
+    async def text(self, *, says_where: bool = True) -> str:
         """Return the body as text.
 
         Raises:
-            BodyTooLarge, RequestError: It is too large, or no UTF-8; the text says where.
+            BodyTooLarge, RequestError: It is too large, or no UTF-8; the text says where, but on one route (recorded).
         """
         data = await self.body()
         try:
             return data.decode()
         except UnicodeDecodeError as error:
             size = error.end - error.start
-            raise RequestError(f"{what}: invalid utf-8 sequence of {size} bytes from index {error.start}") from error
+            where = f": invalid utf-8 sequence of {size} bytes from index {error.start}" if says_where else ""
+            raise RequestError(f"Request body didn't contain valid UTF-8{where}") from error
 
     def parameter(self, name: str) -> str:
         """Return a path parameter, decoded.
@@ -187,6 +188,7 @@ class Call:
         found = self.resolve()
         if self.door.host.control.database(found.identity) is None:
             raise NoSuchDatabase("No such database.")
+        self.connection.about = found.identity
         return found
 
     def check_content_type(self, *, allow_parameters: bool) -> None:
