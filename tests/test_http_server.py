@@ -18,7 +18,7 @@ from stdb.net.tokens import Tokens
 from stdb.sats.types import STRING, U32
 from stdb.storage.settings import Own, Settings
 from stdb.testing.modules import Context, FunctionModule, reducer, table
-from tests.http_harness import KEY, VECTORS, Answer, Client, Door, bearer, open_door
+from tests.http_harness import KEY, VECTORS, Answer, Client, Door, bearer, loopback, open_door
 
 PROGRAM = PYTHON_MAGIC + b"notes"
 
@@ -97,6 +97,17 @@ def test_the_client_is_told_to_continue_before_it_sends_a_body() -> None:
         assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 100 ")
         await client.send_all(b"select * from note")
         assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+
+    run(test)
+
+
+def test_a_client_that_waits_to_send_a_body_nobody_wants_is_not_waited_for() -> None:
+    async def test(door: Door) -> None:
+        client = door.connect()
+        await client.send_all(b"POST /v1/nope HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        with trio.fail_after(1):
+            assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 404 ")
+            assert await client.stream.receive_some() == b""
 
     run(test)
 
@@ -435,6 +446,23 @@ def test_a_reset_without_a_body_starts_the_initial_program_again() -> None:
     run(test)
 
 
+def test_owners_and_the_operator_restart_databases() -> None:
+    tokens = Tokens(KEY)
+    operator = tokens.mint()
+
+    async def test(door: Door) -> None:
+        owner = tokens.mint()
+        door.door.host.control.grant(owner.identity, "publish-python")
+        assert (await door.send("PUT", "/v1/database/notes", bearer(owner), PROGRAM)).status == 200
+        path = "/stdb/v1/database/notes/restart"
+        assert (await door.send("POST", path)).status == 403
+        assert (await door.send("POST", path, bearer(owner))).status == 200
+        assert (await door.send("POST", path, bearer(operator))).status == 200
+        assert (await door.send("POST", path.replace("notes", "nosuch"), bearer(operator))).status == 404
+
+    run(test, host_settings=HostSettings(operator=operator.identity), tokens=tokens)
+
+
 def test_a_websocket_gets_its_first_message_behind_the_101() -> None:
     async def test(door: Door) -> None:
         token = await published(door)
@@ -477,5 +505,29 @@ def test_the_client_leaving_in_the_middle_of_a_body_ends_only_that_connection() 
         await trio.testing.wait_all_tasks_blocked()
         client.stream.close_nowait()
         assert (await door.send("GET", "/v1/ping")).status == 200
+
+    run(test)
+
+
+def test_a_real_port_serves_until_it_is_told_to_stop() -> None:
+    async def test(door: Door) -> None:
+        listener, port = loopback()
+        request = b"GET /v1/ping HTTP/1.1\r\nHost: a\r\n\r\n"
+        async with trio.open_nursery() as nursery:
+            await nursery.start(door.door.serve, [listener])
+            clients = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(20)]
+            await clients[0].send_all(b"\0" * 100 + b"\r\n\r\n")
+            assert (await clients[0].receive_some()).startswith(b"HTTP/1.1 400 ")
+            await clients[1].aclose()
+            for client in clients[2:]:
+                await client.send_all(request)
+                assert (await client.receive_some()).startswith(b"HTTP/1.1 200 ")
+            door.door.stop_accepting()
+            for client in clients[2:]:
+                assert await client.receive_some() == b""
+                await client.aclose()
+            await clients[0].aclose()
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream("127.0.0.1", port)
 
     run(test)

@@ -117,6 +117,7 @@ class FrontDoor:
                     return
                 response = await self._answer(connection, request)
                 if isinstance(response, Upgraded):
+                    await response.serve()
                     return
                 await connection.send(response, is_head=request.method == "HEAD")
                 self._count(connection)

@@ -86,6 +86,8 @@ class HttpConnection:
     def __init__(self, stream: FrameStream) -> None:
         self._stream = stream
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+        self._has_held_back = False
+        """The client waited for our word before it sent its body, and never got it."""
         self.bytes_sent = 0
         """Bytes of answered bodies; whoever counts them sets it back."""
         self.about: bytes | None = None
@@ -138,6 +140,7 @@ class HttpConnection:
         headers = [*response.headers, ("date", formatdate(usegmt=True))]
         if isinstance(response.body, bytes) and response.status not in (204, 304):
             headers.append(("content-length", str(len(response.body))))
+        self._has_held_back = self._h11.they_are_waiting_for_100_continue
         reason = _REASONS.get(response.status, b"")
         head = h11.Response(status_code=response.status, headers=headers, reason=reason)
         if isinstance(response.body, bytes):
@@ -147,7 +150,7 @@ class HttpConnection:
 
     async def finish(self) -> bool:
         """Take the rest of the request off the wire; tell whether another request may follow."""
-        if self._h11.their_state is h11.SEND_BODY:
+        if self._h11.their_state is h11.SEND_BODY and not self._has_held_back:
             with trio.move_on_after(DISCARD_SECONDS_MAX):
                 await self._discard_body()
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:

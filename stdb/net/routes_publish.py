@@ -1,6 +1,6 @@
-"""Routes that change what a database runs: publish, reset, delete, lock.
+"""Routes that change what a database runs: publish, reset, delete, lock, restart.
 
-Responsible for: routes 12, 13, 15, 25, 26 and 28 of spec 05 section 1.2: their parameters and documents.
+Responsible for: routes 12, 13, 15, 25, 26 and 28 of spec 05 section 1.2, and `restart`: parameters and documents.
 Not responsible for: doing it (`stdb.actors.host`), who owns what (`stdb.storage.control`).
 """
 
@@ -83,6 +83,12 @@ async def lock(call: Call) -> Response:
 async def unlock(call: Call) -> Response:
     """Allow a database to be deleted and reset again."""
     await call.door.host.set_locked(call.caller.identity, call.database().identity, False)
+    return EMPTY
+
+
+async def restart(call: Call) -> Response:
+    """Launch a database again that stays down after failures (DESIGN decision 13); its owner or the operator may."""
+    await call.door.host.restart(call.caller.identity, call.database().identity)
     return EMPTY
 
 
@@ -179,6 +185,7 @@ def _success(result: PublishResult, name: str | None) -> Response:
 
 
 RESOURCES = (
+    Resource("/stdb/v1/database/{name_or_identity}/restart", {"POST": restart}, Access.ANONYMOUS, Lookup.BEFORE_METHOD),
     Resource("/v1/database", {"POST": publish_nameless}, Access.ANONYMOUS),
     Resource("/v1/database/{name_or_identity}/reset", {"PUT": reset}, Access.ANONYMOUS, Lookup.BEFORE_METHOD),
     Resource("/v1/database/{name_or_identity}/lock", {"POST": lock}, Access.ANONYMOUS, Lookup.BEFORE_METHOD),

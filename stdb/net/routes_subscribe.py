@@ -5,6 +5,7 @@ Not responsible for: parsing parameters (`handshake`), the connection afterwards
 """
 
 import secrets
+from functools import partial
 
 from stdb.actors.refusals import NoSuchDatabase
 from stdb.actors.sink import Client
@@ -27,7 +28,7 @@ __all__ = ["RESOURCES"]
 
 
 async def subscribe(call: Call) -> Upgraded:
-    """Upgrade the connection and serve it until it ends."""
+    """Upgrade the connection."""
     call.name_or_identity()
     options = parse_options(call.query.pairs)
     if call.request.method != "GET":
@@ -55,8 +56,7 @@ async def subscribe(call: Call) -> Upgraded:
             *CORS,
         )
     )
-    await serve_client(stream, Handshake(subprotocol, client, caller.token, options), handle)
-    return Upgraded()
+    return Upgraded(partial(serve_client, stream, Handshake(subprotocol, client, caller.token, options), handle))
 
 
 def _check_upgrade(request: Request) -> bytes:

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from stdb.actors.refusals import NoSuchDatabase
@@ -34,8 +34,10 @@ __all__ = ["Call", "Database", "Handler", "Lookup", "Resource", "Router", "Upgra
 _IDENTITY = re.compile(r"(?:0x)?([0-9a-fA-F]{64})", re.ASCII)
 
 
-class Upgraded:
-    """What a handler returns that has taken the connection over: nothing is left to answer."""
+class Upgraded(NamedTuple):
+    """What a handler returns that has taken the connection over: nothing is left to answer, `serve` does the rest."""
+
+    serve: Callable[[], Awaitable[None]]
 
 
 Handler: TypeAlias = Callable[["Call"], Awaitable[Response | Upgraded]]
