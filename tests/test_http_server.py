@@ -484,6 +484,9 @@ def test_a_websocket_gets_its_first_message_behind_the_101() -> None:
         client.stream.close_nowait()
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert door.door.host.databases()[0].client_count == 0
+        numbers = (await door.send("GET", "/v1/metrics")).text
+        for name in ("spacetime_worker_ws_clients_spawned", "spacetime_worker_ws_clients_closed_connection"):
+            assert re.search(rf'^{name}{{database_identity="c200[0-9a-f]{{60}}"}} 1$', numbers, re.M)
 
     run(test)
 

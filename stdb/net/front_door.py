@@ -64,7 +64,13 @@ class FrontDoor:
         self.bytes_answered = Counter(
             "spacetime_http_response_size_bytes_total", "db", "Bytes of the bodies of HTTP answers"
         )
-        self.counters: Sequence[Counter] = (self.bytes_answered,)
+        self.clients_opened = Counter(
+            "spacetime_worker_ws_clients_spawned", "database_identity", "WebSocket clients ever served", "gauge"
+        )
+        self.clients_closed = Counter(
+            "spacetime_worker_ws_clients_closed_connection", "database_identity", "WebSocket clients that left", "gauge"
+        )
+        self.counters: Sequence[Counter] = (self.bytes_answered, self.clients_opened, self.clients_closed)
         self._router = Router(_RESOURCES)
         self._idle: set[trio.CancelScope] = set()
         self._accepting = trio.CancelScope()

@@ -19,12 +19,13 @@ __all__ = ["Counter", "exposition"]
 
 
 class Counter:
-    """A number per database that only grows."""
+    """A number per database that only grows; `kind` is the word the reference calls it."""
 
-    def __init__(self, name: str, label: str, about: str) -> None:
+    def __init__(self, name: str, label: str, about: str, kind: str = "counter") -> None:
         self.name = name
         self.label = label
         self.about = about
+        self.kind = kind
         self._values: dict[bytes, int] = {}
 
     def add(self, identity: bytes, amount: int = 1) -> None:
@@ -34,7 +35,7 @@ class Counter:
     def lines(self, living: Iterable[bytes]) -> Iterable[str]:
         """Return the lines of the exposition; a database that is gone is forgotten."""
         self._values = {identity: self._values[identity] for identity in living if identity in self._values}
-        yield from _head(self.name, "counter", self.about)
+        yield from _head(self.name, self.kind, self.about)
         for identity, value in self._values.items():
             yield f'{self.name}{{{self.label}="{identity[::-1].hex()}"}} {value}'
 

@@ -6,7 +6,9 @@ Not responsible for: parsing parameters (`handshake`), the connection afterwards
 
 import secrets
 from functools import partial
+from typing import TYPE_CHECKING
 
+from stdb.actors.handle import DatabaseHandle
 from stdb.actors.refusals import NoSuchDatabase
 from stdb.actors.sink import Client
 from stdb.net.auth import Access
@@ -23,6 +25,10 @@ from stdb.net.handshake import (
 )
 from stdb.net.http import Request
 from stdb.net.routing import Call, Resource, Upgraded
+from stdb.net.stream import FrameStream
+
+if TYPE_CHECKING:
+    from stdb.net.front_door import FrontDoor
 
 __all__ = ["RESOURCES"]
 
@@ -56,7 +62,16 @@ async def subscribe(call: Call) -> Upgraded:
             *CORS,
         )
     )
-    return Upgraded(partial(serve_client, stream, Handshake(subprotocol, client, caller.token, options), handle))
+    handshake = Handshake(subprotocol, client, caller.token, options)
+    return Upgraded(partial(_serve, call.door, stream, handshake, handle))
+
+
+async def _serve(door: "FrontDoor", stream: FrameStream, handshake: Handshake, handle: DatabaseHandle) -> None:
+    door.clients_opened.add(handle.identity)
+    try:
+        await serve_client(stream, handshake, handle)
+    finally:
+        door.clients_closed.add(handle.identity)
 
 
 def _check_upgrade(request: Request) -> bytes:
