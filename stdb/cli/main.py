@@ -110,7 +110,6 @@ def _add_serve(commands: _Commands) -> None:
     parser = _command(commands, "serve", "Run a server.", _serve, server=False)
     parser.add_argument("-l", "--listen-addr", default="127.0.0.1:3000", metavar="HOST:PORT")
     parser.add_argument("--data-dir", metavar="DIR", help="default: $XDG_DATA_HOME/stdb")
-    parser.add_argument("--in-memory", action="store_true", help="keep nothing on disk")
     parser.add_argument(
         "--publish", action="append", default=[], metavar="PATH[=NAME]", help="publish a Python module at start"
     )

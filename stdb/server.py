@@ -1,0 +1,188 @@
+"""A server put together: data directory, tokens, host, front door, and an orderly end.
+
+Responsible for: what is opened in which order, publishing at start, signals, limits of the process (DESIGN decision 13).
+Not responsible for: the command line and what it prints (`stdb.cli`), anything a part does by itself.
+"""
+
+import contextlib
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from stdb.actors.deadline import LoopWatch, open_deadline
+from stdb.actors.host import Host, HostSettings
+from stdb.errors import SchemaError
+from stdb.modules.protocol import Module
+from stdb.modules.python.archive import MAGIC
+from stdb.modules.python.loader import load_archive
+from stdb.net.front_door import FrontDoor
+from stdb.net.issuers import Issuers
+from stdb.net.tokens import Credentials, Tokens, load_or_make_key, load_or_make_operator
+from stdb.storage.data_directory import DataDirectory
+from stdb.storage.server_storage import ServerStorage
+from stdb.storage.settings import Settings
+
+__all__ = ["Publication", "Running", "ServeOptions", "load_program", "serve"]
+
+SHUTDOWN_SECONDS_MAX = 10.0
+CLOSING_SECONDS_MAX = 2.0
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""How soon the log's writer gets the interpreter from the event loop (DESIGN decision 5)."""
+COLLECTION_THRESHOLDS = (50_000, 20, 100)
+
+
+class Publication(NamedTuple):
+    """A program that the operator publishes at start."""
+
+    name: str
+    program: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What a server is told when it starts."""
+
+    host: str
+    port: int
+    """0 takes a free one."""
+    data_directory: Path
+    publications: tuple[Publication, ...] = ()
+    sql: str | None = None
+    """`owner` or `public`; None: as the settings say."""
+
+
+class Running(NamedTuple):
+    """A server that listens."""
+
+    address: str
+    """`HOST:PORT`."""
+    port: int
+    data_directory: Path
+    published: tuple[tuple[str, str], ...]
+    """Name and identity (64 hex digits) of what was published at start."""
+
+
+def load_program(program: bytes) -> Module:
+    """Return the module of an uploaded program.
+
+    Raises:
+        SchemaError: It is no program that this server can run.
+    """
+    if program.startswith(b"\0asm"):
+        raise SchemaError(["this server runs Python modules; WebAssembly modules are not supported yet"])
+    if not program.startswith(MAGIC):
+        raise SchemaError(
+            ["the program is neither a packed Python module nor WebAssembly: pack it with `stdb publish`"]
+        )
+    return load_archive(program)
+
+
+async def serve(options: ServeOptions, started: Callable[[Running], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `started` is called once it listens.
+
+    Raises:
+        StorageError: The data directory cannot be used.
+        OSError: The address cannot be listened on.
+        StdbError: A publication was refused.
+    """
+    _prepare_process()
+    with DataDirectory(options.data_directory) as directory, trio.open_signal_receiver(*_SIGNALS) as signals:
+        tokens = Tokens(load_or_make_key(directory), Issuers(directory.settings.stdb.issuers))
+        operator = load_or_make_operator(directory, tokens)
+        storage = ServerStorage(directory, _now_us)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(LoopWatch().run)
+                await _serve_until_signal(options, directory, tokens, operator, storage, signals, nursery, started)
+                nursery.cancel_scope.cancel()
+        finally:
+            storage.close()
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+async def _serve_until_signal(
+    options: ServeOptions,
+    directory: DataDirectory,
+    tokens: Tokens,
+    operator: Credentials,
+    storage: ServerStorage,
+    signals: AsyncIterator[int],
+    nursery: trio.Nursery,
+    started: Callable[[Running], None],
+) -> None:
+    settings = directory.settings
+    host_settings = _host_settings(options, settings, operator)
+    closed = trio.Event()
+    with open_deadline(settings.stdb.reducer_seconds_max) as deadline:
+        async with Host.open(storage, load_program, host_settings, deadline=deadline) as host:
+            door = FrontDoor(host, tokens, settings, operator=operator.identity)
+            listeners = await trio.open_tcp_listeners(options.port, host=options.host)
+            await nursery.start(_serve_door, door, listeners, closed)
+            port: int = listeners[0].socket.getsockname()[1]
+            published = [await _publish(host, operator, publication) for publication in options.publications]
+            started(Running(f"{options.host}:{port}", port, directory.path, tuple(published)))
+            await anext(signals)
+            nursery.start_soon(_end_at_once, signals)
+            door.stop_accepting()
+        with trio.move_on_after(CLOSING_SECONDS_MAX):  # closing handshakes of clients that answer
+            await closed.wait()
+
+
+async def _serve_door(
+    door: FrontDoor,
+    listeners: list[trio.SocketListener],
+    closed: trio.Event,
+    *,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    try:
+        await door.serve(listeners, task_status=task_status)
+    finally:
+        closed.set()
+
+
+def _host_settings(options: ServeOptions, settings: Settings, operator: Credentials) -> HostSettings:
+    return HostSettings(
+        operator=operator.identity,
+        sql=options.sql or settings.stdb.sql,
+        initial_bytes_max=settings.stdb.initial_bytes_max,
+        query_rows_max=settings.stdb.query_rows_max,
+    )
+
+
+async def _publish(host: Host, operator: Credentials, publication: Publication) -> tuple[str, str]:
+    result = await host.publish(operator.identity, publication.program, name=publication.name)
+    return publication.name, result.identity[::-1].hex()
+
+
+async def _end_at_once(signals: AsyncIterator[int]) -> None:
+    """End the process after a time, or at a second signal; as safe as SIGKILL."""
+    with trio.move_on_after(SHUTDOWN_SECONDS_MAX):
+        await anext(signals)
+    sys.stderr.write("stopped before everything was closed; what was confirmed is safe\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _prepare_process() -> None:
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    gc.set_threshold(*COLLECTION_THRESHOLDS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
