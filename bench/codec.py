@@ -4,10 +4,9 @@ import random
 import time
 from collections.abc import Callable
 
-from stdb.sats.bsatn import codec
-
 from bench.ceiling import row_codec
 from bench.harness import Report, alternate
+from stdb.sats.bsatn import codec
 from stdb.sats.types import F32, IDENTITY, STRING, TIMESTAMP, U32, U64, Element, Product, option
 
 ROW = Product(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench import load
-from bench.harness import Process, Report, alternate, prepare_generator, serve, server_process
+from bench.harness import Process, Report, alternate, prepare_generator, server_process, stdb_process
 
 SUBSCRIBERS = 1_000
 IN_FLIGHT = 8
@@ -23,8 +23,7 @@ OWNED = struct.Struct("<IQ")
 
 def run(seconds: float, rounds: int) -> list[Report]:
     prepare_generator()
-    ours = serve("--in-memory", "--publish", f"bench/modules/fanout.py={DATABASE}")
-    with server_process(ours) as server:
+    with stdb_process("--publish", f"bench/modules/fanout.py={DATABASE}") as server:
         reports = [_measure(server, case, seconds, rounds) for case in (OWN_ROWS, SAME_QUERY)]
     for report in reports:
         print(report.details())

@@ -10,6 +10,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -138,9 +139,13 @@ def _port(process: "subprocess.Popen[str]") -> int:
     raise RuntimeError("the server did not listen in time")
 
 
-def serve(*arguments: str) -> Sequence[str]:
-    """Return the command of our own server on a free port."""
-    return ["-m", "stdb", "serve", "--listen-addr", "127.0.0.1:0", *arguments]
+@contextmanager
+def stdb_process(*arguments: str) -> Iterator[Process]:
+    """Run our own server on a data directory that is removed afterwards."""
+    with tempfile.TemporaryDirectory() as data:
+        listen = ["--listen-addr", "127.0.0.1:0", "--data-dir", data]
+        with server_process(["-m", "stdb", "serve", *listen, *arguments]) as process:
+            yield process
 
 
 def alternate(rounds: int, sides: dict[str, Callable[[], tuple[float, float, float]]]) -> dict[str, Series]:

@@ -8,11 +8,10 @@ import itertools
 import random
 import socket
 import struct
-import tempfile
 from collections.abc import Callable
 
 from bench import load
-from bench.harness import Process, Report, alternate, prepare_generator, serve, server_process
+from bench.harness import Process, Report, alternate, prepare_generator, server_process, stdb_process
 
 ACCOUNTS = 100_000
 INITIAL_BALANCE = 1_000_000_000
@@ -26,12 +25,11 @@ DATABASE = "keynote"
 
 def run(seconds: float, rounds: int) -> list[Report]:
     prepare_generator()
-    with tempfile.TemporaryDirectory() as data:
-        ours = serve("--data-dir", data, "--publish", f"bench/modules/keynote.py={DATABASE}")
-        with server_process(ours) as server, server_process(["-m", "bench.ceiling.transfer"]) as ceiling:
-            seed(server)
-            reports = [_measure(server, ceiling, alpha, seconds, rounds) for alpha in (1.5, 0.0)]
-            verify(server)
+    ours = stdb_process("--publish", f"bench/modules/keynote.py={DATABASE}")
+    with ours as server, server_process(["-m", "bench.ceiling.transfer"]) as ceiling:
+        seed(server)
+        reports = [_measure(server, ceiling, alpha, seconds, rounds) for alpha in (1.5, 0.0)]
+        verify(server)
     for report in reports:
         print(report.details())
     return reports

@@ -8,11 +8,10 @@ import heapq
 import selectors
 import socket
 import struct
-import tempfile
 import time
 
 from bench import load
-from bench.harness import Process, Report, Series, prepare_generator, serve, server_process
+from bench.harness import Process, Report, Series, prepare_generator, stdb_process
 
 CLIENTS = 64
 SUBSCRIBERS = 100
@@ -24,11 +23,9 @@ VALUE = struct.Struct("<Q")
 def run(seconds: float, rounds: int) -> list[Report]:
     prepare_generator()
     reports = []
-    with tempfile.TemporaryDirectory() as data:
-        ours = serve("--data-dir", data, "--publish", f"bench/modules/fanout.py={DATABASE}")
-        with server_process(ours) as server:
-            for confirmed in ("true", "false"):
-                reports.append(_measure(server, confirmed, seconds, rounds))
+    with stdb_process("--publish", f"bench/modules/fanout.py={DATABASE}") as server:
+        for confirmed in ("true", "false"):
+            reports.append(_measure(server, confirmed, seconds, rounds))
     for report in reports:
         print(report.details())
     return reports

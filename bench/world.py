@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 
 from bench import load
-from bench.harness import Process, Report, Series, prepare_generator, serve, server_process
+from bench.harness import Process, Report, Series, prepare_generator, stdb_process
 from bench.latency import percentile
 
 PLAYERS = 200
@@ -85,8 +85,7 @@ class Player:
 
 def run(seconds: float, rounds: int) -> list[Report]:
     prepare_generator()
-    ours = serve("--in-memory", "--publish", f"bench/modules/world.py={DATABASE}")
-    with server_process(ours) as server:
+    with stdb_process("--publish", f"bench/modules/world.py={DATABASE}") as server:
         report = _measure(server, seconds * rounds)
     print(report.details())
     return [report]

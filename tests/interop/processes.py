@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,12 +28,18 @@ class Lines:
     def __init__(self, stream: Any) -> None:
         self._queue: queue.Queue[str | None] = queue.Queue()
         self.seen: list[str] = []
-        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+        self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._thread.start()
 
     def _read(self, stream: Any) -> None:
-        for line in stream:
-            self._queue.put(line.rstrip("\n"))
+        with stream:
+            for line in stream:
+                self._queue.put(line.rstrip("\n"))
         self._queue.put(None)
+
+    def join(self) -> None:
+        """Wait for the end of a process that was told to end."""
+        self._thread.join(timeout=10)
 
     def next(self, seconds: float) -> str:
         """Return the next line; AssertionError when none comes in time or the process ended."""
@@ -66,11 +73,14 @@ class Server:
         """End the process with SIGKILL."""
         self.process.kill()
         self.process.wait()
+        self.lines.join()
 
     def stop(self) -> int:
         """End the process with SIGTERM; return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=20)
+        code = self.process.wait(timeout=20)
+        self.lines.join()
+        return code
 
 
 def start_server(*arguments: str, environment: dict[str, str] | None = None, listen: str = "127.0.0.1:0") -> Server:
@@ -89,14 +99,17 @@ def start_server(*arguments: str, environment: dict[str, str] | None = None, lis
         address = lines.until(r"listening on (?:http://)?(\S+:\d+)").group(1)
     except AssertionError:
         process.kill()
+        process.wait()
+        lines.join()
         raise
     return Server(process, lines, address)
 
 
 @contextmanager
 def serve(*arguments: str, **options: Any) -> Iterator[Server]:
-    """Run a server for a while; it must still be alive at the end and stop cleanly."""
-    server = start_server(*arguments, **options)
+    """Run a server on a fresh data directory for a while; it must still be alive at the end and stop cleanly."""
+    data = tempfile.TemporaryDirectory()
+    server = start_server("--data-dir", data.name, *arguments, **options)
     try:
         yield server
         assert server.process.poll() is None, f"the server ended: {server.lines.seen}"
@@ -104,6 +117,7 @@ def serve(*arguments: str, **options: Any) -> Iterator[Server]:
     finally:
         if server.process.poll() is None:
             server.kill()
+        data.cleanup()
 
 
 class Driver:
@@ -162,6 +176,8 @@ class Driver:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
+        self._lines.join()
 
     def _parse(self, line: str) -> dict[str, Any]:
         try:

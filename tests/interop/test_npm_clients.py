@@ -23,7 +23,7 @@ ALL = ["SELECT * FROM user", "SELECT * FROM message"]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with serve("--in-memory", "--publish", f"{ROOT / 'examples' / 'quickstart_chat'}={DATABASE}") as running:
+    with serve("--publish", f"{ROOT / 'examples' / 'quickstart_chat'}={DATABASE}") as running:
         yield running
 
 
@@ -67,10 +67,10 @@ def test_a_session_of_two_clients(server: Server, drivers: list[Driver]) -> None
         update = driver.wait("update", lambda event: event["row"]["identity"] == who_ann and event["row"]["name"])
         assert (update["old"]["name"], update["row"]["name"]) == (None, "Ann")
 
-    bob.do("call", reducer="sendMessage", args={"text": "hello, Ann – ✓"})
+    bob.do("call", reducer="sendMessage", args={"text": "hello, Ann ✓ naïve"})
     for driver in drivers:
         row = driver.wait("insert", lambda event: event["table"] == "message")["row"]
-        assert (row["sender"], row["text"]) == (who_bob, "hello, Ann – ✓")
+        assert (row["sender"], row["text"]) == (who_bob, "hello, Ann ✓ naïve")
     assert bob.wait("result", lambda event: event["reducer"] == "sendMessage")["status"] == "committed"
 
     bob.do("disconnect")
