@@ -281,6 +281,19 @@ def test_stopping_ends_idle_connections_and_waits_for_the_others() -> None:
     run(test)
 
 
+def test_stopping_ends_those_who_follow_a_log() -> None:
+    async def test(door: Door) -> None:
+        owner = await published(door)
+        client = door.connect()
+        path = "/v1/database/notes/logs?follow=true"
+        await client.send_all(f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {owner}\r\n\r\n".encode())
+        assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+        door.door.stop_accepting()
+        assert await client.stream.receive_some() == b""
+
+    run(test)
+
+
 # ---------------------------------------------------------------------- routes
 async def published(door: Door) -> str:
     """Publish the module as `notes`; return its owner's token."""

@@ -9,7 +9,8 @@ log; it ends no other request, no other connection, no database.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import h11
 import trio
@@ -90,7 +91,7 @@ class FrontDoor:
                 )
 
     def stop_accepting(self) -> None:
-        """Take no new connections and no further request on those that are idle now."""
+        """Take no new connections, no further request on those that are idle now, and end answers without an end."""
         self._is_closing = True
         self._accepting.cancel()
         for scope in self._idle:
@@ -125,8 +126,7 @@ class FrontDoor:
                 if isinstance(response, Upgraded):
                     await response.serve()
                     return
-                await connection.send(response, is_head=request.method == "HEAD")
-                self._count(connection)
+                await self._send(connection, request, response)
             except h11.RemoteProtocolError as error:
                 await connection.send_refusal(error.error_status_hint)
                 return
@@ -136,20 +136,30 @@ class FrontDoor:
             if not await connection.finish():
                 return
 
-    def _count(self, connection: HttpConnection) -> None:
+    async def _next_request(self, connection: HttpConnection) -> Request | None:
+        """Wait for a request; None also when the server closes meanwhile."""
+        with self._until_closing():
+            return await connection.next_request()
+        return None
+
+    async def _send(self, connection: HttpConnection, request: Request, response: Response) -> None:
+        """Send an answer; one that has no end of its own ends when the server closes."""
+        is_head = request.method == "HEAD"
+        with nullcontext() if isinstance(response.body, bytes) else self._until_closing():
+            await connection.send(response, is_head=is_head)
         if connection.about is not None and self.host.control.database(connection.about) is not None:
             self.bytes_answered.add(connection.about, connection.bytes_sent)
         connection.about, connection.bytes_sent = None, 0
 
-    async def _next_request(self, connection: HttpConnection) -> Request | None:
-        """Wait for a request; None also when the server closes meanwhile."""
+    @contextmanager
+    def _until_closing(self) -> Iterator[None]:
+        """Cancel what is inside when the server closes, and leave it quietly."""
         with trio.CancelScope() as scope:
             self._idle.add(scope)
             try:
-                return await connection.next_request()
+                yield
             finally:
                 self._idle.discard(scope)
-        return None
 
     # ------------------------------------------------------------------ a request
     async def _answer(self, connection: HttpConnection, request: Request) -> Response | Upgraded:
