@@ -140,3 +140,38 @@ def test_followers_see_new_lines_and_slow_ones_lose_the_oldest(log: ModuleLog) -
         assert b"x" * 1000 in await follower.receive_some()  # type: ignore[attr-defined]
 
     trio.run(follow)
+
+
+RECORDED = json.loads((Path(__file__).parent / "vectors/recorded_http/logs.json").read_text())
+
+
+def test_the_recorded_lines_are_written_byte_for_byte() -> None:
+    clock = Clock()
+    log = ModuleLog(None, clock)
+    for text in RECORDED["module_log_lines"]:
+        line = json.loads(text)
+        clock.now_us = line["ts"]
+        trace = [entry["func_name"] for entry in line["trace"]] if "trace" in line else None
+        members = {name: line.get(name) for name in ("target", "filename", "function")}
+        log.write(line["level"], line["message"], line=line.get("line_number"), trace=trace, **members)
+    written = b"".join(log.tail(None)).decode().splitlines()
+    assert written == RECORDED["module_log_lines"]
+    log.close()
+
+
+def test_the_hosts_own_lines_have_the_recorded_source() -> None:
+    log = ModuleLog(None, Clock())
+    lines_of_host = [
+        line
+        for action in RECORDED["host_log_lines"]
+        for line in action["lines"]
+        if line.get("target", "__spacetimedb__") == "__spacetimedb__" and line["level"] != "Panic"
+    ]
+    assert len(lines_of_host) > 40
+    for line in lines_of_host:
+        log.write_host(line["message"], line["level"], line["function"])
+    members = ("level", "function", "message")
+    shown = [{name: line[name] for name in members} for line in lines(log)]
+    assert shown == [{name: line[name] for name in members} for line in lines_of_host]
+    assert {line["target"] for line in lines(log)} == {line["filename"] for line in lines(log)} == {"__spacetimedb__"}
+    log.close()
