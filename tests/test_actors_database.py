@@ -207,7 +207,9 @@ async def test_calls_that_cannot_run_are_answered_whatever_the_flag_in_request_o
     assert refused.event.args == b""
     assert refused.event.reducer_name == "say"
     assert "invalid arguments for function say: " in refused.outcome.text_chain
-    assert 'External attempt to call nonexistent reducer \\"nope\\" failed. Have you run `spacetime generate`' in lines(handle)
+    assert 'External attempt to call nonexistent reducer \\"nope\\" failed. Have you run `spacetime generate`' in lines(
+        handle
+    )
     assert 'call reducer \\"say\\" failed, invalid arguments.\\nThis is likely due' in lines(handle)
 
 

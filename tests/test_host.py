@@ -247,7 +247,9 @@ def test_a_lock_keeps_a_database_from_deletion_and_reset() -> None:
         async with open_host(PROGRAMS) as host:
             where = (await host.publish(OWNER, b"chat", name="chat")).identity
             await host.set_locked(OWNER, where, True)
-            with pytest.raises(NotAuthorized, match="^Database is locked and cannot be deleted. Run `spacetime unlock`"):
+            with pytest.raises(
+                NotAuthorized, match="^Database is locked and cannot be deleted. Run `spacetime unlock`"
+            ):
                 await host.delete(OWNER, where)
             with pytest.raises(NotAuthorized, match="^Database is locked and cannot be reset with --delete-data. Run"):
                 await host.reset(OWNER, where)

@@ -5,7 +5,7 @@ Not responsible for: how a database is launched (`launching`), which databases t
 
 DESIGN decision 13: a bug ends one DatabaseActor; its clients get Close 1011 `database restarting`, the traceback goes
 to the server log once, and it is recovered from its file after 0.1 s, doubling to 30 s. After five failures in five
-minutes, or at once after a storage error, it stays down until `revive` is called.
+minutes, or at once when its log or its program cannot be loaded, it stays down until `revive` is called.
 """
 
 import logging
@@ -18,7 +18,7 @@ import trio
 
 from stdb.actors.database import MODULE_EXITED, DatabaseActor
 from stdb.actors.refusals import DatabaseUnavailable
-from stdb.errors import StorageError
+from stdb.errors import ModuleFault, SchemaError, StorageError
 
 __all__ = ["Launch", "Supervisor"]
 
@@ -147,6 +147,9 @@ class Supervisor:
             except StorageError as error:
                 _logger.error("database %s is stopped: %s", self._name, error)
                 self._go_down(str(error), STOPPED)
+            except (SchemaError, ModuleFault) as error:
+                _logger.error("database %s is stopped, its program does not load: %s", self._name, error)
+                self._go_down(f"its program does not load: {error}", STOPPED)
             except Exception as error:
                 _logger.error("database %s failed", self._name, exc_info=error)
                 if not self._may_restart():
