@@ -126,7 +126,10 @@ _HOMES = {
     _PYTHON + "database": ("Database",),
     _PYTHON + "functions": ("client_connected", "client_disconnected", "init", "reducer"),
     _PYTHON + "rows": ("replace",),
-    _PYTHON + "scalars": tuple(f"{kind}{size}" for kind in "iu" for size in (8, 16, 32, 64, 128, 256)) + ("f32", "f64"),
+    _PYTHON + "scalars": (
+        *(f"{kind}{size}" for kind in "iu" for size in (8, 16, 32, 64, 128, 256)),
+        *("f32", "f64"),
+    ),
     _PYTHON + "table": ("Table",),
     _PYTHON + "tables": ("product", "sum_type", "table"),
     _PYTHON + "unsupported": (
