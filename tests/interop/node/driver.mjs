@@ -2,6 +2,13 @@
 import { createInterface } from 'node:readline';
 import { connect } from './sdk.mjs';
 
+// npm 2.0.0 uses this function of Node 22 when it calls a reducer; Node 20 lacks it.
+Promise.withResolvers ??= function () {
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  return made;
+};
+
 const say = event => process.stdout.write(JSON.stringify(event, (_key, value) =>
   typeof value === 'bigint' ? Number(value) : value) + '\n');
 process.on('uncaughtException', error => say({ event: 'crash', text: String(error?.stack ?? error) }));
