@@ -112,7 +112,7 @@ def _expression(pattern: str) -> str:
         elif pattern[i] == "?":
             found, i = found + "[^/]", i + 1
         elif pattern[i] == "[" and (end := pattern.find("]", i + 2)) > 0:
-            inside = pattern[i + 1 : end].replace("\\", "\\\\")
+            inside = re.sub(r"[\\\[&~|]", lambda found: "\\" + found[0], pattern[i + 1 : end])
             inside = "^" + inside[1:] if inside[0] in "!^" else inside
             found, i = found + f"(?!/)[{inside}]", end + 1
         else:
