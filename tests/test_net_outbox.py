@@ -297,15 +297,48 @@ def test_a_deferred_frame_keeps_its_place_and_is_encoded_in_another_thread() -> 
         assert wire.sent == b"a"
         assert outbox.waits()
         await encoded.wait()
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.testing.wait_all_tasks_blocked(0.05)
         assert wire.sent == b"a"
         outbox.flush(2)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.testing.wait_all_tasks_blocked(0.05)
         assert wire.sent == b"alargez"
         assert threads != [threading.current_thread()]
         assert not outbox.waits()
 
     run(script)
+
+
+def test_a_deferred_frame_behind_one_that_is_held_back_is_not_forgotten() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        encoded = trio.Event()
+
+        def encode() -> bytes:
+            trio.from_thread.run_sync(encoded.set)
+            return b"large"
+
+        outbox.append((5, b"held"))
+        outbox.append_deferred(5, encode)
+        outbox.append((5, b"z"))
+        outbox.flush(4)
+        await encoded.wait()
+        outbox.flush(5)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert wire.sent == b"heldlargez"
+        assert not outbox.waits()
+        assert outbox._held_bytes == 0
+
+    run(script)
+
+
+def test_a_deferred_frame_counts_once_it_is_encoded() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((5, b"head"))
+        outbox.append_deferred(5, lambda: b"x" * 101)
+        outbox.flush(0)
+        await outbox.close_requested.wait()
+        assert wire.is_closed
+
+    run(script, bytes_max=100)
 
 
 def test_a_deferred_frame_leaves_by_itself_when_it_was_durable_already() -> None:
@@ -320,7 +353,7 @@ def test_a_deferred_frame_leaves_by_itself_when_it_was_durable_already() -> None
         outbox.append((2, b"z"))
         outbox.flush(2)
         await encoded.wait()
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.testing.wait_all_tasks_blocked(0.05)
         assert wire.sent == b"largez"
 
     run(script)

@@ -63,8 +63,8 @@ class Spoken:
         return server_frames(data)
 
     async def _encode(self) -> None:
-        while self.outbox._deferred:
-            await self.outbox._encode_head()
+        while self.outbox._unencoded:
+            await self.outbox._encode_next()
 
     def payloads(self) -> list[bytes]:
         """Return the payloads of what left by now."""

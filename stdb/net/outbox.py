@@ -24,15 +24,18 @@ WAITING_BYTES_MAX = 64 * 1024 * 1024
 
 
 class _Deferred:
-    """A place in the queue whose frame is still to be encoded."""
+    """A place in the queue whose frame is encoded later; its length is what of it is encoded by now."""
 
-    __slots__ = ("encode",)
+    __slots__ = ("encode", "frame", "is_counted")
 
     def __init__(self, encode: Callable[[], bytes]) -> None:
         self.encode = encode
+        self.frame = b""
+        """Empty until it is encoded."""
+        self.is_counted = False
 
     def __len__(self) -> int:
-        return 0
+        return len(self.frame)
 
 
 class Outbox:
@@ -58,6 +61,8 @@ class Outbox:
         self._sending_bytes = 0
         self._durable = 0
         self._deferred = 0
+        """How many entries are places kept by `append_deferred`, encoded or not."""
+        self._unencoded: deque[_Deferred] = deque()
         self._close_frame: bytes | None = None
         self._is_over = False
         self._wake = trio.Event()
@@ -73,7 +78,9 @@ class Outbox:
 
     def append_deferred(self, needs: int, encode: Callable[[], bytes]) -> None:
         """Reserve a place for the frame that `encode` returns; the writer task calls it in a worker thread."""
-        self._entries.append((needs, _Deferred(encode)))
+        deferred = _Deferred(encode)
+        self._entries.append((needs, deferred))
+        self._unencoded.append(deferred)
         self._deferred += 1
         self._wake.set()
 
@@ -134,8 +141,7 @@ class Outbox:
         """
         if self._is_over:
             return
-        self._entries.clear()
-        self._counted = self._held_bytes = self._deferred = 0
+        self._drop_entries()
         while len(self._sending) > 1:
             self._sending_bytes -= len(self._sending.pop())
         if self._close_frame is None:
@@ -147,9 +153,9 @@ class Outbox:
     def cut(self) -> None:
         """Drop the socket without a Close frame, with all that waits."""
         self._is_over = True
-        self._entries.clear()
+        self._drop_entries()
         self._sending.clear()
-        self._counted = self._held_bytes = self._sending_bytes = self._deferred = 0
+        self._sending_bytes = 0
         self._stream.close_nowait()
         self.close_requested.set()
         self.close_sent.set()
@@ -163,22 +169,32 @@ class Outbox:
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                     self.cut()
                 self._push()
-            elif self._entries and isinstance(self._entries[0][1], _Deferred):
-                await self._encode_head()
+            elif self._unencoded:
+                await self._encode_next()
             else:
                 self._wake = trio.Event()
                 await self._wake.wait()
 
-    async def _encode_head(self) -> None:
-        needs, deferred = self._entries[0]
-        assert isinstance(deferred, _Deferred)
-        frame = await trio.to_thread.run_sync(deferred.encode, abandon_on_cancel=True)
-        if self._entries and self._entries[0][1] is deferred:
-            self._entries[0] = (needs, frame)
-            self._deferred -= 1
-            if self._counted:
-                self._held_bytes += len(frame)
-            self.flush(self._durable)
+    async def _encode_next(self) -> None:
+        """Encode the oldest deferred frame in a worker thread, and send it if it may leave."""
+        deferred = self._unencoded.popleft()
+        self._fill(deferred, await trio.to_thread.run_sync(deferred.encode, abandon_on_cancel=True))
+
+    def _fill(self, deferred: _Deferred, frame: bytes) -> None:
+        """Put a frame into the place kept for it."""
+        deferred.frame = frame
+        if deferred.is_counted:
+            self._held_bytes += len(frame)
+        self.flush(self._durable)
+
+    def _drop_entries(self) -> None:
+        """Forget what has not left the queue."""
+        for _, frame in self._entries if self._deferred else ():
+            if isinstance(frame, _Deferred):
+                frame.is_counted = False
+        self._entries.clear()
+        self._unencoded.clear()
+        self._counted = self._held_bytes = self._deferred = 0
 
     def _take_carefully(self, durable: int) -> list[bytes]:
         """Take what may leave while some entry is not encoded yet, or one is the Close and the last."""
@@ -187,7 +203,10 @@ class Outbox:
         while entries and entries[0][0] <= durable:
             frame = entries[0][1]
             if isinstance(frame, _Deferred):
-                break
+                if not frame.frame:
+                    break
+                self._deferred -= 1
+                frame = frame.frame
             entries.popleft()
             ready.append(frame)
             if frame is self._close_frame:
@@ -214,8 +233,7 @@ class Outbox:
     def _after_close(self, sent: list[bytes]) -> None:
         """When the Close frame left the queue: let nothing follow it."""
         if self._close_frame is not None and sent[-1] is self._close_frame:
-            self._entries.clear()
-            self._counted = self._held_bytes = self._deferred = 0
+            self._drop_entries()
             self._is_over = True
             if not self._sending:
                 self.close_sent.set()
@@ -253,7 +271,10 @@ class Outbox:
         """Cut a client behind whose current message too much waits."""
         entries = self._entries
         for place in range(1, len(entries) - self._counted + 1):
-            self._held_bytes += len(entries[-place][1])
+            frame = entries[-place][1]
+            self._held_bytes += len(frame)
+            if isinstance(frame, _Deferred):
+                frame.is_counted = True
         self._counted = len(entries)
         head = self._sending[0] if self._sending else entries[0][1] if entries else b""
         if (

@@ -72,9 +72,9 @@ def decode_message(payload: bytes, offset: int) -> tuple[Request, int]:
     Raises:
         DecodeError: The bytes are no ClientMessage; the text is the reference's.
     """
-    tag, start = read_u8(payload, offset)
-    if tag == _CALL_REDUCER:
+    if offset < len(payload) and payload[offset] == _CALL_REDUCER:
         return _decode_call_reducer(payload, offset)
+    tag, start = read_u8(payload, offset)
     if tag > _SUBSCRIBE_BATCH:
         raise unknown_tag(tag, "ClientMessage", offset)
     return _DECODERS[tag](payload, start)
@@ -85,14 +85,15 @@ def _decode_call_reducer(payload: bytes, offset: int) -> tuple[Request, int]:
     try:
         request_id, flags, size = _call_head(payload, offset)
         name_end = offset + 10 + size
-        (args_size,) = _u32_at(payload, name_end)
-        end = name_end + 4 + args_size
-        name = payload[offset + 10 : name_end].decode()
+        args = name_end + 4
+        end = args + _u32_at(payload, name_end)[0]
+        if not flags and end <= len(payload):
+            name = payload[offset + 10 : name_end].decode()
+            return _new_call(CallReducer, (request_id, name, payload[args:end], True)), end
     except (struct_error, UnicodeDecodeError):
-        return CallReducer(*_decode_call(payload, offset + 1, "reducer")[0]), 0  # raises: something is missing
-    if flags or end > len(payload):
-        return CallReducer(*_decode_call(payload, offset + 1, "reducer")[0]), 0  # raises
-    return _new_call(CallReducer, (request_id, name, payload[name_end + 4 : end], True)), end
+        pass
+    fields, end = _decode_call(payload, offset + 1, "reducer")
+    return CallReducer(*fields), end
 
 
 def _decode_call(payload: bytes, offset: int, kind: str) -> tuple[tuple[int, str, bytes], int]:
