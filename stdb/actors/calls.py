@@ -106,7 +106,9 @@ class Reducers:
         if isinstance(error, ReducerError):
             self._tell(text, entry.name)
             return ReducerOutcome(OutcomeKind.FAILED, text, text)
-        self._log.write(LogLevel.PANIC, _explain(error), function=entry.name)
+        fault = error if isinstance(error, ModuleFault) else ModuleFault(text)
+        report = fault.report or _explain(error)
+        self._log.write(LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=entry.name)
         return ReducerOutcome(OutcomeKind.FAULT, text, text)
 
     def _tell(self, message: str, function: str) -> None:

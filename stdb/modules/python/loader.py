@@ -16,7 +16,7 @@ from io import BytesIO
 from typing import Any
 
 from stdb.errors import SchemaError
-from stdb.modules.python.archive import pack, program_hash, unpack
+from stdb.modules.python.archive import program_hash, unpack
 from stdb.modules.python.blocking import time_facade, unwatch, watch
 from stdb.modules.python.declarations import SOURCE_ROOT, Declarations, Finding, Place, collecting
 from stdb.modules.python.definition import Program, build
@@ -52,7 +52,6 @@ def load(files: Mapping[str, bytes], name: str | None = None) -> PythonModule:
     """
     name, files = program_name(files, name)
     digest = program_hash(files)
-    archive = pack(files)
     sources, findings = _sources(files)
     findings += _requirement_findings(files)
     version = Version(sources, name, digest.hex())
@@ -67,7 +66,7 @@ def load(files: Mapping[str, bytes], name: str | None = None) -> PythonModule:
         version.unload()
         output.close()
         raise
-    return PythonModule(program, version, output, digest, archive)
+    return PythonModule(program, version, output, digest)
 
 
 def program_name(files: Mapping[str, bytes], name: str | None = None) -> tuple[str, dict[str, bytes]]:

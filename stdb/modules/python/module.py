@@ -55,20 +55,16 @@ class _Bound:
 class PythonModule:
     """A loaded Python program. One instance belongs to one database and is called from one thread."""
 
-    def __init__(
-        self, program: Program, version: "Version", output: Output, program_hash: bytes, archive: bytes
-    ) -> None:
+    def __init__(self, program: Program, version: "Version", output: Output, program_hash: bytes) -> None:
         self.definition: ModuleDef = program.definition
         self.program_hash = program_hash
-        self.archive = archive
-        """The canonical zip of the program: what `st_module` keeps."""
         self.name = version.name
         self._program = program
         self._version = version
         self._output = output
         self._bound = _Bound()
         self._has_warned = False
-        weakref.finalize(self, _unload, version, output)
+        weakref.finalize(self, _unload, version, output).atexit = False
 
     def attach(self, datastore: "Datastore", database_identity: bytes, log: "LogSink") -> None:
         """Bind to the tables of a database; called once before the first call and again after a schema change."""
