@@ -8,7 +8,7 @@ Texts: spec 02 sections 11.1 and 11.2, spec 01 section 13; nothing here recurses
 """
 
 import struct
-from reprlib import repr as shown
+from reprlib import Repr
 from typing import Any, NamedTuple
 
 from stdb.errors import DecodeError, EncodeError
@@ -39,6 +39,9 @@ _INTEGER_NAMES = {"b": "i8", "B": "u8", "h": "i16", "H": "u16", "i": "i32", "I":
 _BITS = {"b": 8, "B": 8, "h": 16, "H": 16, "i": 32, "I": 32, "q": 64, "Q": 64}
 _TOO_DEEP = f"nested more than {DEPTH_MAX} levels deep"
 _COUNT_MAX = (1 << 32) - 1
+_REPR = Repr()
+_REPR.maxother = _REPR.maxstring = 100
+shown = _REPR.repr  # values in messages: never longer than a line, however large or deep they are
 
 
 def _field_name(layout: Fixed) -> str:
@@ -204,8 +207,11 @@ def _unconverted(layout: Layout, value: Any, path: _Path) -> Any:
         return value
     try:
         return shape.encode(value)
-    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
-        raise EncodeError(f"{path}: {shown(value)} does not fit here: {error}") from error
+    except (TypeError, AttributeError) as error:
+        text = f"expected {shape.expected}, got {shown(value)}" if shape.expected else f"{shown(value)}: {error}"
+        raise EncodeError(f"{path}: {text}") from error
+    except (ValueError, KeyError, OverflowError) as error:
+        raise EncodeError(f"{path}: {shown(value)}: {error}") from error
 
 
 def _fixed_bytes(layout: Fixed, value: Any, path: _Path) -> bytes:

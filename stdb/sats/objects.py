@@ -60,6 +60,8 @@ class Converted:
 
     decode: Callable[[Any], Any]
     encode: Callable[[Any], Any]
+    expected: str = ""
+    """What the object is, for the message of a TypeError or AttributeError: "an Identity"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +134,11 @@ def _timedelta_micros(value: datetime.timedelta) -> int:
 
 
 # A slot's descriptor reads the attribute and refuses objects of other classes.
-IDENTITY_SHAPE = Converted(Identity, Identity.__dict__["wire"].__get__)
-ADDRESS_SHAPE = Converted(Address, Address.__dict__["wire"].__get__)
-TIMESTAMP_SHAPE = Converted(Timestamp, Timestamp.__dict__["micros"].__get__)
-TIME_DURATION_SHAPE = Converted(_time_duration, TimeDuration.__dict__["micros"].__get__)
-SCHEDULE_AT_SHAPE = Converted(_schedule_at, _schedule_at_wire)
-UUID_SHAPE: Converted = Converted(uuid_from_wire, uuid_to_wire)
-DATETIME_SHAPE = Converted(_datetime, _datetime_micros)
-TIMEDELTA_SHAPE = Converted(_timedelta, _timedelta_micros)
+IDENTITY_SHAPE = Converted(Identity, Identity.__dict__["wire"].__get__, "an Identity")
+ADDRESS_SHAPE = Converted(Address, Address.__dict__["wire"].__get__, "an Address")
+TIMESTAMP_SHAPE = Converted(Timestamp, Timestamp.__dict__["micros"].__get__, "a Timestamp")
+TIME_DURATION_SHAPE = Converted(_time_duration, TimeDuration.__dict__["micros"].__get__, "a TimeDuration")
+SCHEDULE_AT_SHAPE = Converted(_schedule_at, _schedule_at_wire, "a ScheduleAt")
+UUID_SHAPE = Converted(uuid_from_wire, uuid_to_wire, "a uuid.UUID")
+DATETIME_SHAPE = Converted(_datetime, _datetime_micros, "a datetime")
+TIMEDELTA_SHAPE = Converted(_timedelta, _timedelta_micros, "a timedelta")
