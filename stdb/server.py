@@ -1,6 +1,6 @@
 """A server put together: data directory, tokens, host, front door, and an orderly end.
 
-Responsible for: what is opened in which order, publishing at start, signals, limits of the process (DESIGN decision 13).
+Responsible for: what is opened in which order, publishing at start, signals (DESIGN decision 13), process limits.
 Not responsible for: the command line and what it prints (`stdb.cli`), anything a part does by itself.
 """
 
@@ -162,6 +162,7 @@ def _host_settings(options: ServeOptions, settings: Settings, operator: Credenti
         sql=options.sql or settings.stdb.sql,
         initial_bytes_max=settings.stdb.initial_bytes_max,
         query_rows_max=settings.stdb.query_rows_max,
+        queued_requests_max=settings.websocket.incoming_queue_length,
     )
 
 

@@ -10,7 +10,7 @@ import trio.testing
 
 from stdb.actors.attachment import QUEUED_REQUESTS_MAX
 from stdb.actors.handle import DatabaseHandle
-from stdb.actors.host import Host
+from stdb.actors.host import Host, HostSettings
 from stdb.actors.refusals import BadArguments, ConnectRefused, LifecycleCall, NoSuchFunction
 from stdb.actors.requests import (
     CallProcedure,
@@ -58,8 +58,10 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def chat_host(storage: MemoryStorage | None = None) -> AsyncIterator[tuple[Host, DatabaseHandle]]:
-    async with open_host({b"chat": chat, b"chat 2": lambda: chat(version="2")}, storage) as host:
+async def chat_host(
+    storage: MemoryStorage | None = None, settings: HostSettings | None = None
+) -> AsyncIterator[tuple[Host, DatabaseHandle]]:
+    async with open_host({b"chat": chat, b"chat 2": lambda: chat(version="2")}, storage, settings) as host:
         published = await host.publish(OWNER, b"chat", name="chat")
         yield host, host.database(published.identity)
 
@@ -545,6 +547,19 @@ async def test_a_client_that_asks_too_much_at_once_is_closed_and_nobody_else_not
     await ann.attachment.wait_detached()
     assert ann.sink.closed == Closed(1013, "too many requests")
     assert (await bob.call("nothing")).outcome.kind == OutcomeKind.COMMITTED
+
+
+def test_the_settings_say_how_many_requests_of_a_client_may_wait() -> None:
+    async def main() -> None:
+        async with chat_host(settings=HostSettings(queued_requests_max=3)) as (_, handle):
+            ann, bob = TestClient(handle, 1), TestClient(handle, 2)
+            ann.submit(*[CallReducer(1, "nothing", b"")] * 4)
+            bob.submit(*[CallReducer(1, "nothing", b"")] * 3)
+            await ann.attachment.wait_detached()
+            assert ann.sink.closed == Closed(1013, "too many requests")
+            assert (await bob.call("nothing")).outcome.kind == OutcomeKind.COMMITTED
+
+    run(main)
 
 
 @in_chat

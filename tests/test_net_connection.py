@@ -12,6 +12,7 @@ import trio.testing
 
 from stdb.actors.refusals import DatabaseUnavailable
 from stdb.net.frames import MESSAGE_BYTES_MAX
+from stdb.storage.settings import Websocket
 from tests.websocket_bytes import client_frame
 from tests.websocket_server import CONNECTION_ID, IDENTITY, FakeDatabase, RawClient, call_noop, result_of, served
 
@@ -273,6 +274,26 @@ def test_a_silent_client_is_cut_after_30_seconds_without_a_close() -> None:
             assert await client.rest() == []
 
     assert run(script) == pytest.approx(30)
+
+
+def test_the_settings_say_how_often_is_pinged_and_how_long_a_client_may_be_silent() -> None:
+    async def script() -> None:
+        async with served(settings=Websocket(ping_interval="2s", idle_timeout="1m")) as client:
+            assert await note_pings(client, answer=True, until=7) == pytest.approx([0, 2, 4, 6])
+            await note_pings(client, answer=False, until=1000)
+            assert await client.rest() == []
+
+    assert run(script) == pytest.approx(66)
+
+
+def test_the_settings_say_how_long_the_answer_to_our_close_may_take() -> None:
+    async def script() -> None:
+        async with served(settings=Websocket(close_handshake_timeout="3s")) as client:
+            await client.frames(1)
+            client.database.sink.close(1001, "module exited")
+            assert (await client.rest())[1:] == [close(1001, "module exited")]
+
+    assert run(script) == pytest.approx(3)
 
 
 def test_any_frame_keeps_a_client_but_no_new_ping_goes_while_the_last_is_unanswered() -> None:

@@ -73,7 +73,13 @@ def test_settings_ignore_what_they_do_not_know() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[", "[websocket]\nincoming-queue-length = 'x'", "[stdb]\nsql = 'all'", "[stdb]\nreducer-timeout = '1 parsec'"],
+    [
+        "[",
+        "[websocket]\nincoming-queue-length = 'x'",
+        "[websocket]\nping-interval = '0s'",
+        "[stdb]\nsql = 'all'",
+        "[stdb]\nreducer-timeout = '1 parsec'",
+    ],
 )
 def test_wrong_settings_stop_the_start(text: str) -> None:
     with pytest.raises(StorageError, match=r"invalid TOML syntax in config\.toml"):

@@ -14,6 +14,7 @@ from stdb.net.handshake import ConnectionOptions, Handshake
 from stdb.net.protocols.wire import Compression
 from stdb.net.stream import FrameStream, MemoryStream, memory_stream_pair
 from stdb.schema.model import ModuleDef
+from stdb.storage.settings import Websocket
 from tests.websocket_bytes import client_frame, server_frames
 from tests.websocket_messages import V10, event
 
@@ -142,6 +143,7 @@ async def served(
     *,
     database: FakeDatabase | None = None,
     capacity_bytes: int = 1 << 20,
+    settings: Websocket | None = None,
     **options: Any,
 ) -> AsyncIterator[RawClient]:
     """Serve one client in memory; at the end the server must have ended by itself or is cut by the client."""
@@ -151,7 +153,7 @@ async def served(
     client = Client(IDENTITY, CONNECTION_ID, "{}")
     handshake = Handshake(f"{protocol}.spacetimedb", client, "token", chosen)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_client, near, handshake, database)
+        nursery.start_soon(serve_client, near, handshake, database, settings or Websocket())
         yield RawClient(far, database)
         far.close_nowait()
     assert database.is_detached or not database.is_attached

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["QUEUED_REQUESTS_MAX", "Attachment"]
 
 QUEUED_REQUESTS_MAX = 16_384
-"""Requests of one client that may wait; above it the client is closed with 1013 (DESIGN decision 8)."""
+"""Requests of one client that may wait unless the server is told otherwise; above it the client is closed with 1013
+(DESIGN decision 8)."""
 
 
 class Attachment:
@@ -32,6 +33,7 @@ class Attachment:
         "_actor",
         "_detached",
         "_is_leaving",
+        "_queued_max",
         "client",
         "is_connected",
         "is_dirty",
@@ -44,9 +46,16 @@ class Attachment:
     )
 
     def __init__(
-        self, actor: "DatabaseActor", client: Client, sink: ClientSink, token: str, session_id: bytes | None
+        self,
+        actor: "DatabaseActor",
+        client: Client,
+        sink: ClientSink,
+        token: str,
+        session_id: bytes | None,
+        queued_max: int,
     ) -> None:
         self._actor = actor
+        self._queued_max = queued_max
         self._detached = trio.Event()
         self._is_leaving = False
         self.client = client
@@ -72,12 +81,12 @@ class Attachment:
     def submit_nowait(self, requests: Sequence[Request]) -> None:
         """Hand in requests; they are served in order. Ignored once the client is leaving.
 
-        With more than QUEUED_REQUESTS_MAX waiting the client is closed with 1013 and detached; what waits still runs.
+        With more than `queued_max` waiting the client is closed with 1013 and detached; what waits still runs.
         """
         if self._is_leaving or not requests:
             return
         self.queued += len(requests)
-        if self.queued > QUEUED_REQUESTS_MAX:
+        if self.queued > self._queued_max:
             self.queued -= len(requests)
             self.sink.close(1013, "too many requests")
             self.detach_nowait()

@@ -88,6 +88,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         deadline: Deadline,
         now_us: Callable[[], int],
         query_rows_max: int,
+        queued_requests_max: int,
     ) -> None:
         super().__init__()
         self.identity = identity
@@ -112,6 +113,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         self._waiting: dict[Attachment, None] = {}
         self._durable_seen = 0
         self._queued = 0
+        self._queued_requests_max = queued_requests_max
         self._uncrowded = trio.Event()
         self._queries = queries = Queries(datastore, owner, query_rows_max)
         self._handlers: dict[type, Callable[[Attachment, Any], None]] = {
@@ -133,7 +135,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
 
     def attach(self, client: Client, sink: ClientSink, token: str, session_id: bytes | None) -> Attachment:
         """Take in a client; see `DatabaseHandle.attach`."""
-        attachment = Attachment(self, client, sink, token, session_id)
+        attachment = Attachment(self, client, sink, token, session_id, self._queued_requests_max)
         self._attachments[attachment] = None
         self.post_nowait((None, lambda: self._connect(attachment)))
         return attachment

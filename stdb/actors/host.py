@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from stdb.actors.attachment import QUEUED_REQUESTS_MAX
 from stdb.actors.deadline import Deadline, NoDeadline
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.launching import Launcher, LoadProgram
@@ -71,6 +72,8 @@ class HostSettings(NamedTuple):
     """Rows of one initial answer; above it the subscription is an error."""
     query_rows_max: int = 10_000_000
     """Rows one query of the owner may visit or produce; a tenth for others."""
+    queued_requests_max: int = QUEUED_REQUESTS_MAX
+    """Requests of one client that may wait; above it the client is closed."""
 
 
 _DEFAULTS = HostSettings()
@@ -126,6 +129,7 @@ class Host:
             now_us=now_us,
             initial_bytes_max=settings.initial_bytes_max,
             query_rows_max=settings.query_rows_max,
+            queued_requests_max=settings.queued_requests_max,
         )
         async with trio.open_nursery() as nursery:
             host = cls(storage, settings, launcher, nursery)

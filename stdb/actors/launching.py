@@ -59,6 +59,7 @@ class Launcher(NamedTuple):
     now_us: Callable[[], int]
     initial_bytes_max: int
     query_rows_max: int
+    queued_requests_max: int
 
     def create(self, module: Module, program: bytes, identity: bytes, owner: bytes, log: LogSink) -> bytes:
         """Make the tables of a new database and run `init`, in one transaction; return its record. Keeps nothing.
@@ -130,6 +131,7 @@ class Launcher(NamedTuple):
                 deadline=self.deadline,
                 now_us=self.now_us,
                 query_rows_max=self.query_rows_max,
+                queued_requests_max=self.queued_requests_max,
             )
             actors.append(actor)
             actor.post_nowait((None, actor.disconnect_dangling))

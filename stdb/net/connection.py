@@ -21,16 +21,14 @@ from stdb.net.outbox import Outbox
 from stdb.net.protocols.registry import open_dialect
 from stdb.net.stream import FrameStream
 from stdb.schema.model import ModuleDef
+from stdb.storage.settings import Websocket
 
 __all__ = ["AttachedClient", "Database", "serve_client"]
 
-PING_SECONDS = 15.0
-IDLE_SECONDS_MAX = 30.0
-CLOSE_SECONDS_MAX = 0.25
-"""After our Close the client has this long to answer, then the socket is dropped."""
 LAST_ANSWERS_SECONDS_MAX = 5.0
 """A Close waits this long for answers before it to become durable; then it goes without them."""
 
+_DEFAULTS = Websocket()
 _Decode: TypeAlias = Callable[[bytes | str, list[Request]], None]
 
 
@@ -64,7 +62,9 @@ class Database(Protocol):
         """Connect a client."""
 
 
-async def serve_client(stream: FrameStream, handshake: Handshake, database: Database) -> None:
+async def serve_client(
+    stream: FrameStream, handshake: Handshake, database: Database, settings: Websocket = _DEFAULTS
+) -> None:
     """Serve one client until it leaves, breaks the protocol, falls too far behind or its database is gone.
 
     The 101 was sent; `stream` is closed at the end, and `client_disconnected` has run. May be cancelled at any time.
@@ -80,7 +80,7 @@ async def serve_client(stream: FrameStream, handshake: Handshake, database: Data
             await trio.lowlevel.checkpoint()
             return
         try:
-            await _Connection(stream, outbox, dialect.receive, attachment).serve()
+            await _Connection(stream, outbox, dialect.receive, attachment, settings).serve()
         finally:
             attachment.detach_nowait()
     finally:
@@ -91,12 +91,18 @@ async def serve_client(stream: FrameStream, handshake: Handshake, database: Data
 class _Connection:
     """The tasks of one connection and what they share."""
 
-    def __init__(self, stream: FrameStream, outbox: Outbox, decode: _Decode, attachment: AttachedClient) -> None:
+    def __init__(
+        self, stream: FrameStream, outbox: Outbox, decode: _Decode, attachment: AttachedClient, settings: Websocket
+    ) -> None:
         self._stream = stream
         self._outbox = outbox
         self._decode = decode
         self._attachment = attachment
         self._frames = FrameReader()
+        self._ping_seconds = settings.ping_seconds
+        self._idle_seconds_max = settings.idle_seconds_max
+        self._close_seconds_max = settings.close_seconds_max
+        """After our Close the client has this long to answer, then the socket is dropped."""
         self._is_deaf = False
         """The client broke the protocol: what it sends from now on is ignored."""
         self._heard_at = trio.current_time()
@@ -122,7 +128,7 @@ class _Connection:
                 self._refuse(error.code, str(error))
                 events = []
             if self._take(events):
-                with trio.move_on_after(CLOSE_SECONDS_MAX):
+                with trio.move_on_after(self._close_seconds_max):
                     await self._outbox.close_sent.wait()
                 return
             await self._attachment.wait_not_crowded()
@@ -167,20 +173,20 @@ class _Connection:
     async def _keep_time(self, scope: trio.CancelScope) -> None:
         """Ping, cut a client that is silent for too long, and end the connection soon after a Close."""
         outbox = self._outbox
-        ping_at = trio.current_time() + PING_SECONDS
+        ping_at = trio.current_time() + self._ping_seconds
         while not outbox.is_closing:
             now = trio.current_time()
-            if now >= self._heard_at + IDLE_SECONDS_MAX:
+            if now >= self._heard_at + self._idle_seconds_max:
                 outbox.cut()
             elif now >= ping_at:
-                ping_at += PING_SECONDS
+                ping_at += self._ping_seconds
                 if not self._awaits_pong:
                     self._awaits_pong = True
                     outbox.send_control_nowait(ping_frame())
-            with trio.move_on_at(min(ping_at, self._heard_at + IDLE_SECONDS_MAX)):
+            with trio.move_on_at(min(ping_at, self._heard_at + self._idle_seconds_max)):
                 await outbox.close_requested.wait()
         with trio.move_on_after(LAST_ANSWERS_SECONDS_MAX):
             await outbox.close_sent.wait()
         outbox.close_now(None)
-        await trio.sleep(CLOSE_SECONDS_MAX)
+        await trio.sleep(self._close_seconds_max)
         scope.cancel()

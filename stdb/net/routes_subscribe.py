@@ -69,7 +69,7 @@ async def subscribe(call: Call) -> Upgraded:
 async def _serve(door: "FrontDoor", stream: FrameStream, handshake: Handshake, handle: DatabaseHandle) -> None:
     door.clients_opened.add(handle.identity)
     try:
-        await serve_client(stream, handshake, handle)
+        await serve_client(stream, handshake, handle, door.settings.websocket)
     finally:
         door.clients_closed.add(handle.identity)
 

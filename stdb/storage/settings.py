@@ -64,8 +64,9 @@ class Websocket(msgspec.Struct, frozen=True, rename="kebab"):
     incoming_queue_length: int = 16384
 
     def __post_init__(self) -> None:
-        for text in (self.ping_interval, self.idle_timeout, self.close_handshake_timeout):
-            parse_duration(text)
+        if not (self.ping_seconds and self.idle_seconds_max and self.incoming_queue_length > 0):
+            raise ValueError("ping-interval, idle-timeout and incoming-queue-length must be above 0")
+        parse_duration(self.close_handshake_timeout)
 
     @property
     def ping_seconds(self) -> float:
