@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 
 import pytest
 
+from stdb.actors.deadline import open_deadline
 from stdb.errors import ReducerTimeout
 from tests.python_module_harness import Lines, Running, load
 
@@ -213,6 +214,40 @@ def test_a_reducer_whose_time_is_over_ends_as_that_whatever_it_does(reducer: str
         assert str(caught.value).endswith(f"; it was at chat.py:{line}")
     assert "passed" in str(caught.value) or "stopped" in str(caught.value)
     assert not [message for message in running.log.messages if message.isdigit()]
+
+
+LOOPS = {
+    "pass": "while True: pass",
+    "tables": "while True: ctx.db[Item].insert_or_update(Item(id=1))",
+    "library": "json.dumps([list(range(1000))] * 10**6, indent=1)",
+    "generator": "sum(1 for n in iter(int, 1))",
+    "stubborn": "\n".join(
+        [
+            "while True:",
+            "    try:",
+            "        while True: pass",
+            "    except BaseException:",
+            "        len(ctx.db[Item])",
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_endless_reducer_is_stopped_by_the_servers_timer(loop: str) -> None:
+    body = LOOPS[loop].replace("\n", "\n    ")
+    running = Running(TIMES + f"\nimport json\n@reducer\ndef endless(ctx: ReducerContext) -> None:\n    {body}\n")
+    transaction = running.store.begin(1)
+    with open_deadline(0.05) as deadline:
+        deadline.transaction, deadline.started = transaction, time.perf_counter()
+        deadline.arm()
+        with pytest.raises(ReducerTimeout, match=r"it was at chat.py:\d+"):
+            running.run(transaction, "endless", b"")
+        deadline.disarm()
+    assert time.perf_counter() - deadline.started < 1.2
+    transaction.rollback()
+    running.store.verify()
+    assert running.rows("item") == []
 
 
 OPERATIONS = """

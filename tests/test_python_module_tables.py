@@ -230,6 +230,14 @@ def test_a_value_out_of_range_or_of_another_type_is_refused_by_column_and_value(
     assert column in str(error)
 
 
+@pytest.mark.parametrize("value", ["'x'", "2", "None"])
+def test_a_bool_takes_nothing_else_in_rows_of_fixed_size_either(value: str) -> None:
+    running = Running("from stdb import *\n@table\nclass Flag:\n    id: u8 = primary_key()\n    on: bool\n" + PROBE)
+    for operation in ("insert", "update"):
+        assert "expected a bool" in str(fails(running, f"ctx.db[Flag].{operation}(Flag(id=1, on={value}))"))
+    assert running.said("out.append(ctx.db[Flag].insert(Flag(id=1, on=True)).on)") is True
+
+
 def test_insert_returns_the_stored_row_with_generated_columns() -> None:
     running = rooms()
     assert running.said(

@@ -26,7 +26,12 @@ _FORMATS = {
     **{ScalarKind.I32: "i", ScalarKind.U32: "I", ScalarKind.I64: "q", ScalarKind.U64: "Q"},
     **{ScalarKind.F32: "f", ScalarKind.F64: "d"},
 }
-_OWN_KEYS = set(_FORMATS) - {ScalarKind.F32, ScalarKind.F64}
+_OWN_KEYS = set(_FORMATS) - {ScalarKind.F32, ScalarKind.F64} | {ScalarKind.STRING}
+_OPENED = (
+    "    transaction = store.transaction",
+    "    if transaction is None or transaction.expired:",
+    "        check_open(transaction)",
+)
 
 
 class IndexAccessor:
@@ -119,54 +124,37 @@ def _hot_methods(binding: Binding) -> dict[str, Any]:
 
 
 def _source(binding: Binding, index: UniqueIndex) -> tuple[str, dict[str, Any]]:
-    columns = [column.name for column in binding.access.shape.columns]
-    layout = _fixed_layout(binding)
-    kind = binding.access.columns[binding.primary_key or 0].type
-    own_key = isinstance(kind, Scalar) and (kind.kind in _OWN_KEYS or kind.kind is ScalarKind.STRING)
+    """Return the source of the hot operations and the globals that it needs."""
+    layout, of = _fixed_layout(binding), binding.access.columns[index.columns[0]]
+    own_key = isinstance(of.type, Scalar) and of.type.kind in _OWN_KEYS
     names: dict[str, Any] = {
-        **{"store": binding.store, "check_open": check_open, "row_class": binding.row_class},
+        **{"store": binding.store, "check_open": check_open, "row_class": binding.row_class, "key": of.key},
         **{"find": index.find, "key_of_row": binding.stored.key_of, "new": object.__new__},
         **{"update_key": binding.stored.update_key, "insert_row": binding.stored.insert},
         **{"decode": binding.decode, "encode": binding.encode, "bytes_of": binding.bytes_of},
-        "key": binding.access.columns[binding.primary_key or 0].key,
+        **({} if layout is None else {"unpack": layout.unpack, "pack": layout.pack}),
     }
-    if layout is not None:
-        names |= {"unpack": layout.unpack, "pack": layout.pack, "failures": (Exception,)}
-    read = ["    return decode(data)[0]"]
-    write = ["    data = encode(row)"]
-    if layout is not None:
-        targets = ", ".join(f"row.{name}" for name in columns)
-        read = [
-            "    row = new(row_class)",
-            f"    {targets}{',' if len(columns) == 1 else ''} = unpack(data)",
-            "    return row",
-        ]
-        values = ", ".join(f"row.{name}" for name in columns)
-        write = ["    try:", f"        data = pack({values})", "    except failures:", "        data = encode(row)"]
-    place = f"row.{columns[index.columns[0]]}" if own_key and not binding.stored.sequences else "key_of_row(data)"
-    exact = _is_exact(binding)
-    opened = ["    transaction = store.transaction", "    if transaction is None or transaction.expired:"]
-    opened += ["        check_open(transaction)"]
+    read, write = _reading(binding, layout), _writing(binding, layout)
+    place = "key_of_row(data)"
+    if own_key and not binding.stored.sequences:
+        place = f"row.{binding.access.shape.columns[index.columns[0]].name}"
     lines = [
         "def get(self, value):",
-        *opened,
+        *_OPENED,
         "    data = find(value)" if own_key else "    data = find(key(value))",
         "    if data is None:",
-        *(["        key(value)"] if own_key else []),
+        *(["        key(value)  # which says what is wrong with a value of another type"] if own_key else []),
         "        return None",
         *read,
         "def update(self, row):",
-        *opened,
+        *_OPENED,
         "    if row.__class__ is not row_class:",
         "        bytes_of(row, 'update')",
         *write,
-        *(
-            [f"    update_key({place}, data)", "    return row"]
-            if exact
-            else [f"    data = update_key({place}, data)", *read]
-        ),
+        f"    data = update_key({place}, data)",
+        *(["    return row"] if _is_exact(binding) else read),
         "def insert(self, row):",
-        *opened,
+        *_OPENED,
         "    if row.__class__ is not row_class:",
         "        bytes_of(row, 'insert')",
         *write,
@@ -174,6 +162,22 @@ def _source(binding: Binding, index: UniqueIndex) -> tuple[str, dict[str, Any]]:
         *read,
     ]
     return "\n".join(lines), names
+
+
+def _reading(binding: Binding, layout: Struct | None) -> list[str]:
+    """Return the lines that return the row of the bytes `data`."""
+    if layout is None:
+        return ["    return decode(data)[0]"]
+    targets = "".join(f"row.{column.name}, " for column in binding.access.shape.columns)
+    return ["    row = new(row_class)", f"    {targets}= unpack(data)", "    return row"]
+
+
+def _writing(binding: Binding, layout: Struct | None) -> list[str]:
+    """Return the lines that set `data` to the bytes of `row`; `encode` says what is wrong where packing fails."""
+    if layout is None or "?" in layout.format:  # which packs anything
+        return ["    data = encode(row)"]
+    values = ", ".join(f"row.{column.name}" for column in binding.access.shape.columns)
+    return ["    try:", f"        data = pack({values})", "    except Exception:", "        data = encode(row)"]
 
 
 def _fixed_layout(binding: Binding) -> Struct | None:

@@ -261,7 +261,9 @@ class _Builder:
             self._report(declaration.place, f"{path}: has no type: annotate it as a column, e.g. {parameter.name}: str")
         else:
             try:
-                return self.annotations.read(parameter.annotation, declaration.function.__globals__, path)
+                return self.annotations.read(
+                    parameter.annotation, inspect.unwrap(declaration.function).__globals__, path
+                )
             except AnnotationError as error:
                 self._report(declaration.place, str(error), unresolved=error.unresolved)
         return None

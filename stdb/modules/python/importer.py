@@ -72,8 +72,10 @@ class Version:
             try:
                 self._codes[module] = compile(text, self.directory + path, "exec", dont_inherit=True)
             except (SyntaxError, ValueError) as error:  # a null character makes either, without a place
-                placed = isinstance(error, SyntaxError) and error.filename is not None
-                yield error if placed else SyntaxError(str(error), (self.directory + path, 1, None, None))
+                if isinstance(error, SyntaxError) and error.filename is not None:
+                    yield error
+                else:
+                    yield SyntaxError(str(error), (self.directory + path, 1, None, None))
 
     def import_all(self) -> dict[str, dict[str, Any]]:
         """Import the program's own module and the others in it that declare something; return all namespaces."""

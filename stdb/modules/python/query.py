@@ -92,7 +92,7 @@ class ColumnAccess:
 class Access:
     """What queries of one table need to know of it."""
 
-    __slots__ = ("columns", "shape", "table")
+    __slots__ = ("columns", "points", "shape", "table")
 
     def __init__(self, table: Table, row: ObjectShape, shape: RowShape) -> None:
         self.table = table
@@ -101,6 +101,11 @@ class Access:
             ColumnAccess(table.schema.row_type, i, row.shapes[i], f"{shape.name}.{column.name}")
             for i, column in enumerate(shape.columns)
         )
+        single = [index for index in table.indexes if len(index.columns) == 1]
+        self.points: dict[int, AnyIndex] = {
+            index.columns[0]: index for index in sorted(single, key=lambda index: index.unique)
+        }
+        """By column: the best index of it alone."""
 
     def column(self, column: object) -> ColumnAccess:
         """Return the access to a column of a condition.
@@ -124,7 +129,8 @@ class Plan(NamedTuple):
     """Returns candidates, in a container of their own."""
     test: Test | None
     """What candidates have to pass; None when all do."""
-    text: str
+    explain: Callable[[], str]
+    """Returns what was chosen."""
     is_scan: bool
 
     def rows(self) -> list[bytes]:
@@ -155,6 +161,8 @@ def plan(access: Access, condition: Condition) -> Plan:
     Raises:
         TypeError: A part is of another table, or compares with a value of another type.
     """
+    if (point := _point(access, condition)) is not None:
+        return point
     parts = [_part(access, each) for each in _conjunction(condition)]
     chosen = _choose(access.table.indexes, parts)
     test = _test(access, condition)  # all parts, so that a mistake in any of them is told
@@ -162,9 +170,7 @@ def plan(access: Access, condition: Condition) -> Plan:
         return _union(access, condition, parts) or _scan(access, condition, test)
     index, used = chosen
     rest = [part.condition for part in parts if part not in used]
-    shown = " & ".join(repr(part.condition) for part in used)
-    checked = "" if not rest else "; then test " + " & ".join(map(repr, rest))
-    return Plan(_fetch(index, used), _all(access, rest), f"index {index.name}: {shown}{checked}", False)
+    return Plan(_fetch(index, used), _all(access, rest), lambda: _text(index, used, rest), False)
 
 
 def unique_plan(access: Access, condition: Condition) -> Plan:
@@ -174,6 +180,8 @@ def unique_plan(access: Access, condition: Condition) -> Plan:
         NoSuchIndex: No unique index has all its columns fixed by the condition; says which columns need one.
         TypeError: As `plan`.
     """
+    if (point := _point(access, condition, unique=True)) is not None:
+        return point
     parts = [_part(access, each) for each in _conjunction(condition)]
     single = {part.column for part in parts if part.equals is not None and len(part.equals) == 1}
     if any(index.unique and set(index.columns) <= single for index in access.table.indexes):
@@ -203,6 +211,23 @@ def ordering(access: Access, order_by: object) -> list[tuple[Callable[[bytes], K
         column = each.column if isinstance(each, Descending) else each
         found.append((access.column(column).key_of_row, isinstance(each, Descending)))
     return found
+
+
+def _point(access: Access, condition: Condition, *, unique: bool = False) -> Plan | None:
+    """Return the plan of the simplest and most frequent condition: one column with a (unique) index equals a value."""
+    if not isinstance(condition, Comparison) or condition.operator != "==" or isinstance(condition.value, Column):
+        return None
+    of = access.column(condition.column)
+    index = access.points.get(condition.column._position)
+    if index is None or index.unique < unique:
+        return None
+    key, find_all = of.key(condition.value), index.find_all
+    return Plan(lambda: find_all(key), None, lambda: f"index {index.name}: {condition!r}", False)
+
+
+def _text(index: AnyIndex, used: list["_Part"], rest: list[Condition]) -> str:
+    shown = " & ".join(repr(part.condition) for part in used)
+    return f"index {index.name}: {shown}" + ("; then test " + " & ".join(map(repr, rest)) if rest else "")
 
 
 # Parts of a conjunction
@@ -351,15 +376,15 @@ def _union(access: Access, condition: Condition, parts: list[_Part]) -> Plan | N
     return Plan(
         lambda: list(dict.fromkeys(row for side in sides for row in side.rows())),
         None,
-        f"({sides[0].text}) or ({sides[1].text})",
+        lambda: " or ".join(f"({side.explain()})" for side in sides),
         False,
     )
 
 
 def _scan(access: Access, condition: Condition, test: Test) -> Plan:
     table = access.table
-    text = f"scan of all rows of {table.schema.name}: no index serves {condition!r}"
-    return Plan(lambda: list(table.rows()), test, text, True)
+    text = f"scan of all rows of {table.schema.name}: no index serves "
+    return Plan(lambda: list(table.rows()), test, lambda: text + repr(condition), True)
 
 
 # Testing rows

@@ -152,7 +152,7 @@ class Table(Generic[R]):
         binding = self._open()
         if condition is ALL:
             return f"scan of all rows of {binding.name}"
-        return plan(binding.access, self._condition(condition, "explain")).text
+        return plan(binding.access, self._condition(condition, "explain")).explain()
 
     def query(self, condition: bool = ALL) -> NoReturn:
         """Refuse: a query is a view's result."""
@@ -301,7 +301,7 @@ class Table(Generic[R]):
         place = _call_site()
         if place is not None:
             self._binding.output.warn_once(
-                place, f"{found.text}; {len(self._binding.stored)} rows were looked at: add an index", key="scan"
+                place, f"{found.explain()}; {len(self._binding.stored)} rows were looked at: add an index", key="scan"
             )
 
 
