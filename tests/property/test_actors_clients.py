@@ -253,11 +253,15 @@ async def play_and_crash(people: list[Person], sync_every: int, crash_after: int
             world.where = (await host.publish(OWNER, b"chat")).identity
             handle = host.database(world.where)
             for number, person in enumerate(people, 1):
+                person.steps[:0] = [Subscribing(9, 0), Calling("say", "a"), Calling("say", "b")]
                 nursery.start_soon(live_until_killed, world, handle, number, person)
+            disk = world.storage.logs[world.where]
             for _ in range(crash_after):
                 await trio.lowlevel.checkpoint()
+                if random.random() < 0.4:
+                    disk.sync(random.randrange(1, 4))
             check_confirmed(world)
-            world.storage.logs[world.where].crash(surviving)
+            disk.crash(surviving)
             scope.cancel()
             await trio.sleep_forever()
     assert trio.current_time() < scope.deadline
