@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from stdb.errors import DecodeError, EncodeError, SchemaError
-from stdb.sats import bsatn
+from stdb.sats import bsatn, json
 from stdb.sats.bsatn_decoder import DecoderSource, Mode
 from stdb.sats.bsatn_encoder import EncoderSource
 from stdb.sats.bsatn_layout import Layouts
@@ -154,6 +154,30 @@ def test_256_levels_pass_and_one_more_does_not() -> None:
         codec.encode(chain(257))
     with pytest.raises(DecodeError):
         codec.decode(b"\1\0" * 256 + b"\1\1")
+
+
+def test_many_levels_between_recursions_exhaust_no_stack() -> None:
+    """Each of 200 levels of the value is 40 levels of the type: more frames than the interpreter allows."""
+    step: AlgebraicType = Ref(0)
+    for _ in range(40):
+        step = Array(step)
+    codec = bsatn.codec(Ref(0), Typespace((step,)))
+    value: Any = []
+    for _ in range(200 * 40):
+        value = [value]
+    data = codec.encode(value)
+    assert data == b"\1\0\0\0" * 8000 + bytes(4)
+    for read in (codec.decode, codec.skip):
+        with pytest.raises(DecodeError, match="nested too deep for the stack"):
+            read(data)
+    with pytest.raises(EncodeError, match="nested too deep to be written as JSON"):
+        json.encode(Ref(0), value, "row", typespace=Typespace((step,)))
+
+
+def test_256_levels_are_written_as_json() -> None:
+    trees = bsatn.codec(Ref(0), TREES).decode_exact(b"\1\0\0\0" * 255 + bytes(4))
+    assert json.encode(Ref(0), trees, "positional", typespace=TREES) == "[" * 256 + "]" * 256
+    assert json.encode(Ref(0), chain(256), "row", typespace=LIST).count("head") == 256
 
 
 def test_a_type_whose_values_never_end_has_none() -> None:

@@ -8,6 +8,7 @@ the reference does; `DecodeError.offset` is the byte.
 """
 
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +36,8 @@ __all__ = [
     "object_codec",
 ]
 
-_DECODE_FAILURES = (struct.error, ValueError, IndexError, OverflowError)
-_ENCODE_FAILURES = (struct.error, ValueError, IndexError, OverflowError, TypeError, KeyError, AttributeError)
+_DECODE_FAILURES = (struct.error, ValueError, IndexError, OverflowError, RecursionError)
+_ENCODE_FAILURES = (*_DECODE_FAILURES, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +120,8 @@ def _decode_explainer(layout: Layout, layouts: Layouts) -> Callable[[bytes, int]
             bsatn_plain.skip(layout, layouts, buffer, offset)
         except DecodeError as error:
             raise error from None
+        if isinstance(sys.exception(), RecursionError):
+            raise DecodeError("nested too deep for the stack of this reader", offset) from None
 
     return explain
 

@@ -131,6 +131,8 @@ def _writer(type_: AlgebraicType, form: str, typespace: Typespace, profile: Prof
             return write(value)
         except EncodeError:
             raise
+        except RecursionError:
+            raise EncodeError("$: nested too deep to be written as JSON") from None
         except _WRITE_FAILURES:
             bsatn.codec(type_, typespace, profile).encode(value)
             raise

@@ -13,6 +13,9 @@ __all__ = ["MINUS_ZERO", "f32_text", "f64_text", "float_text", "round_to_f32"]
 _SINGLE = Struct("<f")
 _pack, _unpack = _SINGLE.pack, _SINGLE.unpack
 _F32_PLAIN_MIN, _F32_PLAIN_MAX = -6, 13
+_SPELLINGS = [f"%.{digits}g" for digits in range(1, 10)]
+_F32_NORMAL_MIN = 2.0**-126
+"""From here on six digits never say too much: a spelling that short reads back and is found again by rounding."""
 
 
 class _MinusZero(float):
@@ -44,16 +47,15 @@ def f32_text(value: float) -> str:
     """Return the shortest text that reads back as the F32 `value`."""
     if value - value != 0:
         return "null"
-    text = f"{value:.6g}"
-    if "e" not in text and round_to_f32(float(text)) == value:
-        return text if "." in text else text + ".0"
-    for precision in range(9):
-        text = f"{value:.{precision}e}"
-        if round_to_f32(float(text)) == value:
+    wanted = _pack(value)
+    is_normal = value == 0 or abs(value) >= _F32_NORMAL_MIN
+    for spelling in _SPELLINGS[5:] if is_normal else _SPELLINGS:
+        text = spelling % value
+        if _pack(float(text)) == wanted:
             break
     mantissa, _, exponent = text.partition("e")
-    if "." in mantissa:
-        mantissa = mantissa.rstrip("0").rstrip(".")
+    if not exponent:
+        return text if "." in text else text + ".0"
     if _F32_PLAIN_MIN <= int(exponent) < _F32_PLAIN_MAX:
         return _plain(mantissa, int(exponent))
     return f"{mantissa}e{int(exponent)}"

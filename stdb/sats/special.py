@@ -281,7 +281,9 @@ class Timestamp(_Immutable):
     EPOCH: ClassVar["Timestamp"]
 
     def __init__(self, micros: int) -> None:
-        _set_timestamp(self, _checked(micros, "a Timestamp"))
+        if not MICROS_MIN <= micros <= MICROS_MAX:
+            raise OverflowError(f"a Timestamp of {micros} microseconds does not fit 64 bits")
+        _set_timestamp(self, micros)
 
     @classmethod
     def from_datetime(cls, moment: datetime.datetime) -> Self:
