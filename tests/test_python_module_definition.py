@@ -354,3 +354,70 @@ def test_arguments_of_every_kind_arrive_as_objects() -> None:
 
     with pytest.raises(DecodeError, match="an argument has no such value in Python"):
         running.call("show", bytes(32), 2**62, None, [], 0, bytes(16), b"")
+
+
+def test_sum_types_are_named_unions_and_nothing_else() -> None:
+    from stdb import product, sum_type
+
+    @product
+    class A:
+        x: int
+
+    named = sum_type("Named", A)
+    assert repr(named) == "Named"
+    with pytest.raises(TypeError, match=r"only \| None can follow"):
+        named | int
+    with pytest.raises(TypeError, match="Named is a union: make one of A"):
+        named()
+    for wrong in ((), (1,)):
+        with pytest.raises(TypeError, match="takes the classes of its variants"):
+            sum_type("Wrong", *wrong)  # type: ignore[arg-type]
+
+
+def test_a_type_statement_names_a_union_or_stands_for_its_type() -> None:
+    source = """
+        from stdb import *
+        class TypeAliasType:  # what `type Shape = A | B` makes from Python 3.12 on
+            def __init__(self, name, value):
+                self.__name__, self.__value__ = name, value
+        @product
+        class A:
+            x: int
+        @product
+        class B:
+            x: int
+        @table
+        class T:
+            shape: TypeAliasType("Shape", A | B)
+            number: TypeAliasType("Number", u8)
+        """
+    definition = load(source).definition
+    assert {each.name for each in definition.types} == {"A", "B", "Shape", "T"}
+    assert [str(column.type)[:6] for column in definition.tables[0].columns] == ["Sum(va", "Scalar"]
+
+
+def test_decorators_on_what_they_are_not_for() -> None:
+    errors = findings(
+        """
+        @reducer
+        class NotAFunction: pass
+        init(3)
+        @product
+        class Value:
+            x: int
+        table(Value)
+        @table
+        class Wrong(Value):
+            y: int
+        @reducer
+        def nowhere(ctx: ReducerContext, it: Callable) -> None: pass
+        """
+    )
+    assert [error.partition(", got")[0] for error in errors] == [
+        "chat.py:1: a reducer is a plain function written with def",
+        "chat.py:3: a reducer is a plain function written with def",
+        "chat.py:7: table(Value): a second table of a row class needs a name of its own: name=…",
+        "chat.py:8: Wrong inherits from Value, which is a table or product itself: "
+        "move the common columns into a class without decorator",
+        "chat.py:11: nowhere(it): Callable is no column type",
+    ]

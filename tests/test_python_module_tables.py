@@ -114,7 +114,8 @@ CHANGED = """
 ROOM = """
 from stdb import *
 
-@table(public=True, uniques=[Unique("room", "number")], indexes=[Index("by_price", "price", "name")])
+@table(public=True, uniques=[Unique("room", "number")], 
+    indexes=[Index("by_price", "price", "name"), Index("by_kind", "kind", "room", kind="hash")])
 class Seat:
     id: u32 = primary_key(auto_inc=True)
     room: str
@@ -307,6 +308,8 @@ def test_get_find_and_subscript() -> None:
         ("ctx.db[Note].insert_or_update(Note(text='x'))", "needs a primary key"),
         ("ctx.db.note.stars.find(1)", "note.stars has no index: mark the column with index() or unique()"),
         ("ctx.db.seat.kind.filter()", "index seat_kind_idx_hash is over kind"),
+        ("ctx.db.seat.room_number.find('a')", "find() on index seat_room_number_idx_btree takes 2 values, got 1"),
+        ("ctx.db.seat.by_kind.filter('plain')", "is a hash index: give a value for each of its columns"),
     ],
 )
 def test_an_error_says_which_index_is_missing(source: str, wanted: str) -> None:
@@ -423,6 +426,7 @@ def test_the_spelling_of_other_sdks() -> None:
     [
         ("ctx.db.nothing", AttributeError, "the module has no table 'nothing'; it has note, old_seat, ping, seat"),
         ("ctx.db[str]", KeyError, "'str' is no table of this module"),
+        ("ctx.db[product(type('P', (), {}))]", KeyError, "P is a @product, not a @table"),
         ("ctx.db.seat.nothing", AttributeError, "neither an operation nor a column 'nothing'"),
         ("ctx.db[Seat].insert(Note(text='x'))", TypeError, "insert() on table seat takes a Seat, got Note(text='x'"),
         ("ctx.db[Seat].insert(None)", TypeError, "takes a Seat, got None"),
@@ -449,6 +453,13 @@ def test_errors_can_be_caught_by_the_module_and_leave_the_transaction_open() -> 
         """
     )
     assert [row[0] for row in running.rows("note")] == ["0", "1", "2"]
+
+
+def test_databases_and_tables_show_their_names() -> None:
+    said = rooms().said(
+        "out += [repr(ctx.db), repr(ctx.db[Seat]), repr(Index('i', 'a')), hasattr(ctx.db[Seat], '__x__')]"
+    )
+    assert said == ["<Database: note, old_seat, ping, seat>", "<Table seat>", "Index('i', 'a')", False]
 
 
 def test_sender_error_is_reducer_error() -> None:

@@ -2,5 +2,5 @@
 
 In reading order: `columns`, `rows`, `tables`, `functions` (what an author writes) · `declarations`, `annotations`,
 `definition` (what it means) · `archive`, `ignore`, `importer`, `loader` (how it gets here) · `module`, `context`,
-`database`, `table`, `accessors`, `conditions`, `query` (what it meets when it runs) · `output`, `blocking` (what it says).
+`database`, `table`, `accessors`, `conditions`, `query` (what it meets) · `output`, `blocking` (what it says).
 """
