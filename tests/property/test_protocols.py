@@ -1,5 +1,6 @@
 """Dialects against the declared types: any message, both ways, and any bytes at all."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from stdb.errors import DecodeError
 from stdb.net.protocols import messages_v1, messages_v2
 from stdb.net.protocols.v1_requests import decode_request
 from stdb.net.protocols.v2_bsatn import decode_message
-from stdb.sats import bsatn
-from stdb.sats.types import STRING
+from stdb.sats import bsatn, json
+from stdb.sats.types import STRING, U32, Element, Product
+from tests.test_net_protocols_json import with_bsatn_rows
 from tests.websocket_messages import Spoken, drive_v1, drive_v2, v1_value, v2_value
 
 u32 = st.integers(0, 2**32 - 1)
@@ -207,3 +209,83 @@ def test_v1_refuses_what_the_declared_type_refuses(garbage: bytes, data: st.Data
             decode_request(payload)
     else:
         assert v1_value(decode_request(payload)) == declared
+
+
+# ------------------------------------------------------------------------------------------------ v1.json
+PERSON = Product((Element("id", U32), Element("name", STRING)))
+json_rows = st.lists(
+    st.tuples(u32, names).map(lambda row: json.encode(PERSON, row, "row")), max_size=3
+)  # as texts, the way the wire has them
+json_args = st.lists(u32, max_size=2).map(str)
+
+
+@st.composite
+def table_update_json(draw: st.DrawFn, queries_max: int = 1) -> Any:
+    updates = draw(st.lists(st.tuples(json_rows, json_rows), min_size=1, max_size=queries_max))
+    return draw(u32), draw(names), sum(len(one) for pair in updates for one in pair), updates
+
+
+plans_json = st.tuples(st.lists(table_update_json(), max_size=2))
+merged_json = st.tuples(st.lists(table_update_json(queries_max=2), max_size=2, unique_by=lambda table: table[1]))
+SERVER_JSON = st.one_of(
+    st.tuples(st.just(0), st.tuples(plans_json, u32, moments)),
+    st.tuples(
+        st.just(1),
+        st.tuples(
+            st.tuples(st.just(0), merged_json) | st.tuples(st.just(1), names) | st.tuples(st.just(2), st.just(())),
+            moments,
+            identities,
+            connections,
+            st.tuples(names, u32, json_args, u32),
+            st.tuples(st.integers(0, 2**128 - 1)),
+            moments,
+        ),
+    ),
+    st.tuples(st.just(2), st.tuples(u32, merged_json)),
+    st.tuples(st.just(3), st.tuples(identities, names, connections)),
+    st.tuples(st.just(4), st.tuples(blobs, st.none(), st.tuples(st.tuples(names, json_rows)).map(list), moments)),
+    st.tuples(st.just(4), st.tuples(blobs, names, st.just([]), moments)),
+    st.tuples(st.just(7), st.tuples(u64, u32, st.none() | u32, st.none(), names)),
+    st.tuples(st.sampled_from((8, 9)), st.tuples(u32, u64, ids, plans_json)),
+    st.tuples(st.just(10), st.tuples(st.tuples(st.just(2), names), st.just(0), st.just(0), u32)),
+    st.tuples(
+        st.sampled_from((5, 6)),
+        st.tuples(u32, u64, ids, table_update_json().map(lambda table: (table[0], table[1], table))),
+    ),
+)
+CLIENT_JSON = st.one_of(
+    st.tuples(st.just(0), st.tuples(names, names, u32, st.integers(0, 1))),
+    CLIENT_V1.filter(lambda message: message[0] not in (0, 7)),
+    st.tuples(st.just(7), st.tuples(names, names, u32, st.just(0))),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SERVER_JSON)
+def test_what_the_v1_json_sink_writes_is_the_declared_document(message: Any) -> None:
+    columns = SimpleNamespace(row_type=PERSON, codec=bsatn.codec(PERSON))
+    spoken = Spoken("v1.json", columns=lambda name: columns)
+    drive_v1(spoken, with_bsatn_rows(message, lambda name: PERSON))
+    (payload,) = spoken.payloads()
+    assert payload.decode() == json.encode(messages_v1.JSON_SERVER_MESSAGE, message, "compiled")
+
+
+@settings(max_examples=150, deadline=None)
+@given(CLIENT_JSON, st.sampled_from(("compiled", "positional", "row")), st.sampled_from(("v1.json", "v1.bsatn")))
+def test_a_json_request_in_any_form_is_the_declared_message(message: Any, form: str, protocol: str) -> None:
+    requests: list[Any] = []
+    Spoken(protocol).sink.receive(json.encode(messages_v1.JSON_CLIENT_MESSAGE, message, form), requests)
+    assert [v1_value(request) for request in requests] == [message]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=40), CLIENT_JSON, st.data())
+def test_any_text_is_a_request_or_a_clean_refusal(garbage: str, message: Any, data: st.DataObject) -> None:
+    good = json.encode(messages_v1.JSON_CLIENT_MESSAGE, message, "compiled")
+    start, end = sorted((data.draw(st.integers(0, len(good))), data.draw(st.integers(0, len(good)))))
+    for text in (garbage, good[:start] + garbage + good[end:], good[:start] + '"[{' * 500 + good[end:]):
+        try:
+            request = decode_request(text)
+        except DecodeError:
+            continue
+        assert v1_value(request)[0] in range(8)
