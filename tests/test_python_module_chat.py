@@ -65,6 +65,9 @@ def test_a_refusal_rolls_back_and_tells_the_caller() -> None:
     with pytest.raises(ReducerError, match=r"^a name must not be empty$"):
         chat.call("set_name", "  ", sender=BOB)
     assert chat.rows("user") == [(BOB, None, True)]
+    with pytest.raises(ReducerError, match=r"^a message must not be empty$"):
+        chat.call("send_message", "\n", sender=BOB)
+    assert chat.rows("message") == []
 
 
 def test_arguments_that_do_not_decode_run_nothing() -> None:
@@ -188,6 +191,13 @@ def test_the_context_tells_who_when_and_where() -> None:
     assert (again["address"], again["auth"]) == ("None", "{}")
     running.call("look", sender=BOB)
     assert dict(running.rows("seen"))["random"] != seen["random"]
+
+
+def test_a_context_has_nothing_else() -> None:
+    running = Running("from stdb import *\n@reducer\ndef look(ctx: ReducerContext) -> None:\n    ctx.sendr\n")
+    with pytest.raises(ModuleFault) as caught:
+        running.call("look")
+    assert "a reducer's context has no attribute 'sendr'; it has db, sender, " in str(caught.value.report)
 
 
 def test_a_context_kept_for_later_has_no_tables() -> None:

@@ -1,4 +1,7 @@
-"""A chat room."""
+"""A chat room: who is there, what they are called, what they say.
+
+Publish it with `python -m stdb publish -p examples/quickstart_chat quickstart-chat`; `examples/web_chat` is a page for it.
+"""
 
 from stdb import (
     Identity,
@@ -43,6 +46,8 @@ def set_name(ctx: ReducerContext, name: str) -> None:
 
 @reducer
 def send_message(ctx: ReducerContext, text: str) -> None:
+    if not text.strip():
+        raise SenderError("a message must not be empty")
     ctx.db[Message].insert(Message(sender=ctx.sender, sent=ctx.timestamp, text=text))
 
 

@@ -7,7 +7,7 @@ Source: spec 08, "Functions".
 """
 
 import json
-from functools import cached_property
+from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -21,50 +21,61 @@ __all__ = ["ReducerContext"]
 
 
 class ReducerContext:
-    """Who called, when, and the tables. Valid during the call; attributes are made when they are first read."""
+    """Who called, when, and the tables. Valid during the call; what is costly is made when it is first read."""
 
     db: "Database"
     """The module's tables."""
+    sender: Identity
+    """Who called."""
+    address: Address | None
+    """Which connection the call came over; None when it came over none (the scheduler, `init`)."""
+    connection_id: Address | None
+    """The same as `address`."""
+    timestamp: Timestamp
+    """When the call began."""
+    database_identity: Identity
+    """Which database this is."""
+    rng: Random
+    """Random numbers that depend on the time and the caller of this call alone, so that a replay gives the same."""
+    sender_auth: dict[str, Any]
+    """The claims of the caller's token; empty when the call came with none."""
 
     def __init__(self, db: "Database", call: "ReducerCall", database_identity: bytes) -> None:
         self.db = db
         self._call = call
-        self._database_identity = database_identity
+        self._database = database_identity
 
-    @cached_property
-    def sender(self) -> Identity:
-        """Who called."""
-        return Identity(self._call.sender)
+    if not TYPE_CHECKING:  # a type checker would believe that every attribute exists
 
-    @cached_property
-    def address(self) -> Address | None:
-        """Which connection the call came over; None when it came over none (the scheduler, `init`)."""
-        connection_id = self._call.connection_id
-        return None if connection_id is None else Address(connection_id)
+        def __getattr__(self, name: str) -> Any:
+            """Make an attribute that was not read before."""
+            if name not in _MAKERS:
+                raise AttributeError(f"a reducer's context has no attribute {name!r}; it has db, {', '.join(_MAKERS)}")
+            value = _MAKERS[name](self)
+            setattr(self, name, value)
+            return value
 
-    @property
-    def connection_id(self) -> Address | None:
-        """The same as `address`."""
-        return self.address
 
-    @cached_property
-    def timestamp(self) -> Timestamp:
-        """When the call began."""
-        return Timestamp(self._call.timestamp_us)
+def _address(ctx: ReducerContext) -> Address | None:
+    connection_id = ctx._call.connection_id
+    return None if connection_id is None else Address(connection_id)
 
-    @cached_property
-    def database_identity(self) -> Identity:
-        """Which database this is."""
-        return Identity(self._database_identity)
 
-    @cached_property
-    def rng(self) -> Random:
-        """Random numbers that depend on the time and the caller of this call alone, so that a replay gives the same."""
-        return Random(self._call.timestamp_us.to_bytes(8, "little", signed=True) + self._call.sender)
+def _rng(ctx: ReducerContext) -> Random:
+    return Random(ctx._call.timestamp_us.to_bytes(8, "little", signed=True) + ctx._call.sender)
 
-    @cached_property
-    def sender_auth(self) -> dict[str, Any]:
-        """The claims of the caller's token; empty when the call came with none."""
-        credentials = self._call.credentials
-        claims: dict[str, Any] = json.loads(credentials) if credentials else {}
-        return claims
+
+def _sender_auth(ctx: ReducerContext) -> dict[str, Any]:
+    claims: dict[str, Any] = json.loads(ctx._call.credentials) if ctx._call.credentials else {}
+    return claims
+
+
+_MAKERS: dict[str, Callable[[ReducerContext], Any]] = {
+    "sender": lambda ctx: Identity(ctx._call.sender),
+    "address": _address,
+    "connection_id": lambda ctx: ctx.address,
+    "timestamp": lambda ctx: Timestamp(ctx._call.timestamp_us),
+    "database_identity": lambda ctx: Identity(ctx._database),
+    "rng": _rng,
+    "sender_auth": _sender_auth,
+}
