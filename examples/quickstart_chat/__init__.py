@@ -1,6 +1,7 @@
 """A chat room: who is there, what they are called, what they say.
 
-Publish it with `python -m stdb publish -p examples/quickstart_chat quickstart-chat`; `examples/web_chat` is a page for it.
+Publish it with `python -m stdb publish -p examples/quickstart_chat quickstart-chat`.
+A page for it is in `examples/web_chat`.
 """
 
 from stdb import (
