@@ -22,6 +22,7 @@ IDENTITIES = [OWNER, ALICE, ALICE, BOB]
 """One client each; two of them are connections of one identity."""
 
 _SIZES = [0.0, -0.0, 1.5, float("inf"), float("nan")]
+_KINDS_OF_CHANGE = ["insert", "insert", "update", "delete"]
 _rows = {
     "item": st.tuples(st.integers(0, 5), st.sampled_from([ALICE, BOB]), st.integers(0, 2), st.sampled_from(_SIZES)),
     "bag": st.tuples(st.integers(0, 2), st.integers(0, 2)),
@@ -36,6 +37,7 @@ _changes = st.lists(
     min_size=1,
     max_size=6,
 )
+_transactions = st.lists(_changes, min_size=2, max_size=6)
 _operators = st.sampled_from(["=", "=", "=", "<>", "<", "<=", ">", ">="])
 _terms = {
     "item": st.one_of(
@@ -57,13 +59,16 @@ def _conditions(table: str) -> st.SearchStrategy[str]:
     return st.one_of(_terms[table], joined.map(" AND ".join), joined.map(" OR ".join), nested)
 
 
-_queries = st.one_of(
-    _tables.map("SELECT * FROM {}".format),
-    _tables.map("select * from {}".format),
-    _tables.flatmap(lambda table: _conditions(table).map(f"SELECT * FROM {table} WHERE {{}}".format)),
+_mostly = st.sampled_from(["item", "item", "item", "bag", "bag", "bag", "ping", "secret"])
+_texts = st.one_of(
+    _mostly.map("SELECT * FROM {}".format),
+    *[_mostly.flatmap(lambda table: _conditions(table).map(f"SELECT * FROM {table} WHERE {{}}".format))] * 4,
 )
-_query_lists = st.lists(_queries | st.just("SELECT * FROM *"), max_size=3)
-_ids = st.integers(0, 3)
+_pools = st.lists(_texts, min_size=6, max_size=6).map(lambda texts: [*texts, "select * from bag", "SELECT * FROM *"])
+"""The texts of one run: few, so that they are shared and held twice."""
+_picks = st.lists(st.integers(0, 7), max_size=3)
+_ids = st.integers(0, 9)
+_places = st.integers(0, 3)
 
 
 def _rows_now(query: HeldQuery) -> Counter[bytes]:
@@ -93,15 +98,22 @@ def _shown(update: ClientUpdate) -> list[Any]:
 class SubscriptionMachine(RuleBasedStateMachine):
     """Clients of every kind over one database."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(changes=_changes, pool=_pools)
+    def begin(self, changes: list[tuple[str, str, Any]], pool: list[str]) -> None:
+        self.pool = pool
         self.world = World()
+        self.world.transact(lambda world: _change(world, changes))
         self.clients = [self.world.client(identity, place) for place, identity in enumerate(IDENTITIES)]
         self.caches = {client: Cache() for client in self.clients}
-        self.legacy: dict[SubscriptionActor, Counter[bytes]] = {}
         self.kinds: dict[tuple[SubscriptionActor, int], str] = {}
+        for place in range(4):
+            for pick in range(6):
+                self.subscribe(place, 4 + pick, "set" if place % 2 else "multi", [pick])
 
     # Subscribing.
+
+    def _picked(self, picks: list[int]) -> list[str]:
+        return [self.pool[pick] for pick in picks]
 
     def _try(self, client: SubscriptionActor, query_id: int, kind: str, subscribe: Any) -> None:
         """Subscribe; a refusal changes nothing, a success tells the rows once."""
@@ -115,32 +127,28 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.kinds[client, query_id] = kind
         self.caches[client].apply(query_id if kind == "set" else None, fragments)
 
-    @rule(place=st.integers(0, 3), query_id=_ids, queries=_query_lists)
-    def subscribe_set(self, place: int, query_id: int, queries: list[str]) -> None:
-        client = self.clients[place]
-        self._try(client, query_id, "set", lambda: client.subscribe_set(query_id, queries))
+    @rule(place=_places, query_id=_ids, kind=st.sampled_from(["set", "multi", "single"]), picks=_picks)
+    def subscribe(self, place: int, query_id: int, kind: str, picks: list[int]) -> None:
+        client, queries = self.clients[place], self._picked(picks)
+        ways: dict[str, Any] = {
+            "set": lambda: client.subscribe_set(query_id, queries),
+            "multi": lambda: client.subscribe_multi(query_id, queries),
+            "single": lambda: [client.subscribe_single(query_id, queries[0] if queries else "")],
+        }
+        self._try(client, query_id, kind, ways[kind])
 
-    @rule(place=st.integers(0, 3), query_id=_ids, queries=_query_lists)
-    def subscribe_multi(self, place: int, query_id: int, queries: list[str]) -> None:
+    @rule(place=_places, sets=st.lists(st.tuples(_ids, _picks), max_size=3))
+    def subscribe_batch(self, place: int, sets: list[tuple[int, list[int]]]) -> None:
         client = self.clients[place]
-        self._try(client, query_id, "multi", lambda: client.subscribe_multi(query_id, queries))
-
-    @rule(place=st.integers(0, 3), query_id=_ids, query=_queries)
-    def subscribe_single(self, place: int, query_id: int, query: str) -> None:
-        client = self.clients[place]
-        self._try(client, query_id, "single", lambda: [client.subscribe_single(query_id, query)])
-
-    @rule(place=st.integers(0, 3), sets=st.lists(st.tuples(_ids, _query_lists), max_size=3))
-    def subscribe_batch(self, place: int, sets: list[tuple[int, list[str]]]) -> None:
-        client = self.clients[place]
-        for query_id, outcome in client.subscribe_batch(sets):
+        asked = [(query_id, self._picked(picks)) for query_id, picks in sets]
+        for query_id, outcome in client.subscribe_batch(asked):
             if not isinstance(outcome, str):
                 self.kinds[client, query_id] = "set"
                 self.caches[client].apply(query_id, outcome)
 
-    @rule(place=st.integers(0, 3), queries=_query_lists)
-    def replace_legacy(self, place: int, queries: list[str]) -> None:
-        client = self.clients[place]
+    @rule(place=_places, picks=_picks)
+    def replace_legacy(self, place: int, picks: list[int]) -> None:
+        client, queries = self.clients[place], self._picked(picks)
         held = dict(client.holdings())[LEGACY]
         dropped = [query.fragment([], list(_rows_now(query))) for query in held]
         try:
@@ -150,7 +158,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.caches[client].apply(None, fragments)
         self.caches[client].apply(None, dropped)
 
-    @rule(place=st.integers(0, 3), query_id=_ids, as_single=st.booleans())
+    @rule(place=_places, query_id=_ids, as_single=st.booleans())
     def unsubscribe(self, place: int, query_id: int, as_single: bool) -> None:
         client = self.clients[place]
         kind = self.kinds.get((client, query_id), "set")
@@ -169,8 +177,17 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     # Changing.
 
-    @rule(changes=_changes, caller=st.none() | st.integers(0, 3))
-    def commit(self, changes: list[tuple[str, str, Any]], caller: int | None) -> None:
+    @rule(transactions=_transactions)
+    def commit(self, transactions: list[list[tuple[str, str, Any]]]) -> None:
+        for changes in transactions:
+            self._commit(changes, None)
+
+    @rule(transactions=_transactions, caller=_places)
+    def commit_for_a_caller(self, transactions: list[list[tuple[str, str, Any]]], caller: int) -> None:
+        for changes in transactions:
+            self._commit(changes, caller)
+
+    def _commit(self, changes: list[tuple[str, str, Any]], caller: int | None) -> None:
         delta = self.world.transact(lambda world: _change(world, changes))
         if delta is None:
             return
@@ -197,7 +214,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         transaction.rollback()
 
     @precondition(lambda self: self.kinds)
-    @rule(place=st.integers(0, 3))
+    @rule(place=_places)
     def leave_and_return(self, place: int) -> None:
         client = self.clients[place]
         client.close()
