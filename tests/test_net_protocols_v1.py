@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from stdb.actors.requests import CallReducer
+from stdb.actors.requests import CallReducer, SubscriptionKind, Unsubscribe
 from stdb.actors.sink import OutcomeKind, ReducerOutcome
 from stdb.net.protocols import messages_v1
 from stdb.net.protocols.dialect import ConnectionOptions
 from stdb.net.protocols.wire import Compression
-from stdb.sats import bsatn
+from stdb.sats import bsatn, json
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate
 from tests.websocket_messages import V9, V10, Spoken, event
 
@@ -155,3 +155,15 @@ def test_two_queries_on_one_table_are_two_updates_of_one_entry() -> None:
         (1, "person", 3, 2),
         (2, "item", 1, 1),
     ]
+
+
+@pytest.mark.parametrize("protocol", ["v1.bsatn", "v1.json"])
+def test_a_single_query_still_held_elsewhere_ends_without_rows(protocol: str) -> None:
+    one = Spoken(protocol)
+    one.sink.unsubscribe_applied(Unsubscribe(SubscriptionKind.SINGLE, 4, 9), (), 0, 11)
+    (payload,) = one.payloads()
+    if protocol == "v1.json":
+        message = json.decode(messages_v1.JSON_SERVER_MESSAGE, json.parse(payload.decode()))
+    else:
+        message = bsatn.codec(messages_v1.SERVER_MESSAGE).decode_exact(payload[1:])
+    assert message == (6, (4, 11, (9,), (0, "", (0, "", 0, []))))

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 import pytest
@@ -98,6 +99,8 @@ def test_sending_into_a_closed_stream_says_whose_end_it_was(make: Callable[[], P
         left.close_nowait()
         with pytest.raises(trio.ClosedResourceError):
             left.send_nowait(b"x")
+        with trio.fail_after(5), suppress(trio.ClosedResourceError):
+            await left.wait_writable()
 
     trio.run(main)
 
