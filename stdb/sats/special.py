@@ -10,7 +10,7 @@ first and travels with the least significant first. An Address is what 1.0 and l
 import datetime
 import re
 import uuid
-from typing import Any, ClassVar, NoReturn, Protocol, Self, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self, overload
 
 from stdb.sats.hashes import blake3_256
 
@@ -112,8 +112,10 @@ class Identity(_Immutable):
     def __hash__(self) -> int:
         return hash(self.wire)
 
-    def __eq__(self, other: object) -> bool:
-        return self.wire == other.wire if isinstance(other, Identity) else NotImplemented
+    if not TYPE_CHECKING:  # checkers then report comparisons with other types (spec 08)
+
+        def __eq__(self, other: object) -> bool:
+            return self.wire == other.wire if isinstance(other, Identity) else NotImplemented
 
     def __lt__(self, other: "Identity") -> bool:
         return self.wire[::-1] < other.wire[::-1] if isinstance(other, Identity) else NotImplemented
@@ -167,8 +169,10 @@ class Address(_Immutable):
     def __hash__(self) -> int:
         return hash(self.wire)
 
-    def __eq__(self, other: object) -> bool:
-        return self.wire == other.wire if isinstance(other, Address) else NotImplemented
+    if not TYPE_CHECKING:  # checkers then report comparisons with other types (spec 08)
+
+        def __eq__(self, other: object) -> bool:
+            return self.wire == other.wire if isinstance(other, Address) else NotImplemented
 
     def __lt__(self, other: "Address") -> bool:
         return self.wire[::-1] < other.wire[::-1] if isinstance(other, Address) else NotImplemented
@@ -326,8 +330,10 @@ class Timestamp(_Immutable):
         micros = _span(other)
         return NotImplemented if micros is None else Timestamp(self.micros - micros)
 
-    def __eq__(self, other: object) -> bool:
-        return self.micros == other.micros if isinstance(other, Timestamp) else NotImplemented
+    if not TYPE_CHECKING:  # checkers then report comparisons with other types (spec 08)
+
+        def __eq__(self, other: object) -> bool:
+            return self.micros == other.micros if isinstance(other, Timestamp) else NotImplemented
 
     def __lt__(self, other: "Timestamp") -> bool:
         return self.micros < other.micros if isinstance(other, Timestamp) else NotImplemented

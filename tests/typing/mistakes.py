@@ -46,6 +46,8 @@ def mistakes(ctx: ReducerContext, who: Identity) -> None:
     ctx.db[User].find(User.nmae == "x")  # mypy pyright
     ctx.db[User].find(User.name == 3)  # mypy pyright
     ctx.db[User].find(User.identity == who)
+    ctx.db[User].find(User.identity == "abc")  # mypy pyright
+    ctx.db[Message].filter(Message.id == "x")  # mypy pyright
     ctx.db[User].find("abc")  # mypy pyright
     ctx.db[User].filter(User.online, limit="3")  # mypy pyright
     ctx.db[User].nothing()
