@@ -9,7 +9,7 @@ from stdb.datastore.log import MemoryLog
 from stdb.datastore.records import Record, encode, join
 from stdb.datastore.recovery import recover
 from stdb.errors import StorageError
-from stdb.sats.types import STRING, U8, U32, U64
+from stdb.sats.types import SCHEDULE_AT, STRING, U8, U32, U64
 from stdb.schema.model import Access
 from tests.datastore_samples import CONTEXT, as_record, make_module, make_table, row, state, values
 
@@ -67,6 +67,25 @@ def test_replay_again_gives_the_same_again() -> None:
         first.replay(record)
         second.replay(record)
         assert state(first) == state(second)
+
+
+def test_the_whole_first_transaction_of_a_database_is_replayed_whatever_its_order() -> None:
+    """`st_module` (6) stands between the catalogue's tables: `st_scheduled` (9) and later ones must not be missed."""
+    timer = make_table("timer", {"id": U64, "at": SCHEDULE_AT}, key="id", auto=("id",), schedule="at")
+    datastore = Datastore()
+    tx = datastore.begin(0)
+    datastore.create_tables(make_module(timer, EVENT))
+    module, table = datastore.table("st_module"), datastore.table("timer")
+    tx.insert(module, row(module, 1, 2, 2, 3, b"program", ""))
+    tx.insert(table, row(table, 0, (1, 5)))
+    delta = tx.commit()
+    assert delta is not None
+    again = Datastore()
+    again.replay(as_record(delta))
+    assert state(again) == state(datastore)
+    assert again.table("timer").schema.definition.schedule == timer.schedule
+    assert again.table("timer").schema.definition.accessor == "Timer"
+    assert again.table("event").is_event
 
 
 def test_ids_after_a_restart_are_fresh() -> None:

@@ -28,6 +28,7 @@ from stdb.schema.system_tables import (
 __all__ = ["Datastore"]
 
 _CATALOG_IDS = {SYSTEM_TABLE_IDS[name] for name in CATALOG_TABLES}
+_CATALOG_ID_LAST = max(_CATALOG_IDS)
 _SEQUENCE_TABLE = SYSTEM_TABLE_IDS["st_sequence"]
 
 
@@ -155,37 +156,26 @@ class Datastore:
         if record.offset != self.next_offset:
             raise StorageError(f"offset {self.next_offset} expected, the next record has {record.offset}")
         changes = decode_changes(record)
-        catalog = [change for change in changes if change.table_id in _CATALOG_IDS]  # not all ids before other tables'
         try:
-            dropped: set[int] = set()
-            if catalog:
-                for change in catalog:
-                    self._apply(change)
-                dropped = self._follow_catalog(catalog)
-            for change in changes:
-                if change.table_id not in dropped and change.table_id not in _CATALOG_IDS:
-                    self._apply(change)
+            if changes and changes[0].table_id <= _CATALOG_ID_LAST:
+                changes = self._replay_catalog(changes)
+            for table_id, deletes, inserts in changes:
+                table = self.tables.get(table_id)
+                if table is None:
+                    raise StorageError(f"there is no table {table_id}")
+                if not table.is_event:
+                    table.apply(deletes, inserts)
         except StorageError as error:
             raise StorageError(f"offset {record.offset}: {error}") from error
         self.next_offset += 1
 
-    def _apply(self, change: Change) -> None:
-        """Change rows as a record says. Deletes come first: an insert may have the key of a deleted row."""
-        table = self.tables.get(change.table_id)
-        if table is None:
-            raise StorageError(f"there is no table {change.table_id}")
-        if table.is_event:
-            return
-        stored, key_of, put = table.stored, table.key_of, table.put
-        for row in change.deletes:
-            place = key_of(row)
-            if stored.get(place) != row:
-                raise StorageError(f"table `{table.schema.name}`: the row to delete is not there: {row.hex()}")
-            table.take(place, row)
-        for row in change.inserts:
-            if key_of(row) in stored:
-                raise StorageError(f"table `{table.schema.name}`: a row with the key of {row.hex()} is there already")
-            put(row)
+    def _replay_catalog(self, changes: list[Change]) -> list[Change]:
+        """Apply the changes of catalogue tables (whose ids are not all before others'); return those left to apply."""
+        catalog = [change for change in changes if change.table_id in _CATALOG_IDS]
+        for table_id, deletes, inserts in catalog:
+            self.tables[table_id].apply(deletes, inserts)
+        dropped = self._follow_catalog(catalog) if catalog else set()
+        return [change for change in changes if change.table_id not in _CATALOG_IDS | dropped]
 
     def _follow_catalog(self, changes: list[Change]) -> set[int]:
         """Bring the tables in line with changed catalogue rows; return the ids of tables that are no more."""

@@ -194,27 +194,28 @@ def decode_changes(record: Record) -> list[Change]:
     """
     payload = record.payload
     try:
-        *_, name_size, args_size, groups = _PAYLOAD_HEAD.unpack_from(payload, 0)
+        name_size, args_size, groups = _PAYLOAD_SIZES.unpack_from(payload, 0)
         position = _CONTEXT_END + name_size + args_size
         changes = []
         for _ in range(groups):
             table_id, delete_count, insert_count, size = _GROUP.unpack_from(payload, position)
             position += 16
             count = delete_count + insert_count
+            sizes: Sequence[int]
             if size == _ROWS_DIFFER:
-                sizes: Sequence[int] = _sizes(count).unpack_from(payload, position)
+                sizes = _sizes(count).unpack_from(payload, position)
                 position += 4 * count
-                rows = []
-                for each in sizes:
-                    rows.append(payload[position : position + each])
-                    position += each
-            elif size:
-                end = position + size * count
-                rows = [payload[at : at + size] for at in range(position, end, size)]
-                position = end
             else:
-                rows = [b""] * count
-            changes.append(Change(table_id, rows[:delete_count], rows[delete_count:]))
+                sizes = (size,) * count
+            deletes: list[bytes] = []
+            inserts: list[bytes] = []
+            rows = deletes
+            for number, each in enumerate(sizes):
+                if number == delete_count:
+                    rows = inserts
+                rows.append(payload[position : position + each])
+                position += each
+            changes.append(Change(table_id, deletes, inserts))
     except struct.error as error:
         raise StorageError(f"offset {record.offset}: the payload is cut: {error}") from error
     if position != len(payload):
@@ -223,6 +224,7 @@ def decode_changes(record: Record) -> list[Change]:
 
 
 _PAYLOAD_HEAD = Struct("<q32s16sBIII")
+_PAYLOAD_SIZES = Struct("<57xIII")  # the same without what replay does not need
 
 
 def _context_of(record: Record) -> tuple[int, bytes, bytes, int, int, int, int]:

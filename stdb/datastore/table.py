@@ -285,6 +285,33 @@ class Table:
             if shared.order is not None:
                 shared.order.add(place)
 
+    def apply(self, deletes: list[bytes], inserts: list[bytes]) -> None:
+        """Change rows as a stored transaction did; deletes first, an insert may have the key of a deleted row.
+
+        Raises:
+            StorageError: A deleted row is not there, or an inserted one's place is taken.
+        """
+        stored, key_of = self.stored, self.key_of
+        is_plain = not self._others
+        for shared in self._sharing:
+            is_plain = is_plain and shared.order is None
+        for row in deletes:
+            place = key_of(row)
+            if stored.get(place) != row:
+                raise StorageError(f"table `{self.schema.name}`: the row to delete is not there: {row.hex()}")
+            if is_plain:
+                del stored[place]
+            else:
+                self.take(place, row)
+        for row in inserts:
+            place = key_of(row)
+            if place in stored:
+                raise StorageError(f"table `{self.schema.name}`: a row with the key of {row.hex()} is there already")
+            if is_plain:
+                stored[place] = row
+            else:
+                self.put(row)
+
     def take(self, place: Key, row: bytes) -> None:
         """Take out the row at a place, without undo."""
         del self.stored[place]
