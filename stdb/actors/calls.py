@@ -102,7 +102,7 @@ class Reducers:
         if isinstance(error, ReducerTimeout):
             self._tell(str(error) or "the reducer ran too long and was stopped", entry.name)
             return ReducerOutcome(OutcomeKind.OUT_OF_TIME, "reducer ran out of energy", "reducer ran out of energy")
-        text = str(error)
+        text = str(error).encode("utf-8", "replace").decode()  # a module may raise what no message can carry
         if isinstance(error, ReducerError):
             self._tell(text, entry.name)
             return ReducerOutcome(OutcomeKind.FAILED, text, text)

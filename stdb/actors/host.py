@@ -182,8 +182,10 @@ class Host:
         if identity is None and name is not None:
             identity = self.control.resolve(name)
         async with self._alone(identity or name or b""):
-            if identity is None and name is not None:
-                identity = self.control.resolve(name)  # it may have been made while we waited
+            if identity is None and name is not None and (made := self.control.resolve(name)) is not None:
+                return await self.publish(  # it was made while we waited
+                    caller, program, name=name, identity=made, host_type=host_type, clear=clear
+                )
             if identity is not None and self.control.database(identity) is not None:
                 action = "reset database" if clear else "update database"
                 self._check_publisher(caller, identity, action, host_type)
@@ -376,10 +378,12 @@ class Host:
     async def _alone(self, what: bytes | str) -> AsyncIterator[None]:
         """Hold the right to change one database (or make one of a name); others wait."""
         lock = self._publishing.setdefault(what, trio.Lock())
-        async with lock:
-            yield
-        if not lock.statistics().tasks_waiting:
-            self._publishing.pop(what, None)
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._publishing.pop(what, None)
 
 
 class _First(NamedTuple):
