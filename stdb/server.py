@@ -64,7 +64,7 @@ class Running(NamedTuple):
     """A server that listens."""
 
     address: str
-    """`HOST:PORT`."""
+    """`HOST:PORT`, an IPv6 address in brackets."""
     port: int
     data_directory: Path
     published: tuple[tuple[str, str], ...]
@@ -135,12 +135,16 @@ async def _serve_until_signal(
             await nursery.start(_serve_door, door, listeners, closed)
             port: int = listeners[0].socket.getsockname()[1]
             published = [await _publish(host, operator, publication) for publication in options.publications]
-            started(Running(f"{options.host}:{port}", port, directory.path, tuple(published)))
+            started(Running(f"{_in_url(options.host)}:{port}", port, directory.path, tuple(published)))
             await anext(signals)
             nursery.start_soon(_end_at_once, signals)
             door.stop_accepting()
         with trio.move_on_after(CLOSING_SECONDS_MAX):  # closing handshakes of clients that answer
             await closed.wait()
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 async def _serve_door(

@@ -1,24 +1,23 @@
 """The command `call`: run a reducer, with suggestions when its name or its arguments are wrong."""
 
 import argparse
-import difflib
 import json
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx
 
-from stdb.cli.api import Api, status_cause
+from stdb.cli.api import Api, identity_digits, status_cause
 from stdb.cli.databases import fetch_schema
 from stdb.cli.errors import CliError
 from stdb.cli.render import function_signature
+from stdb.cli.suggestions import suggest
+from stdb.errors import SchemaError
 from stdb.sats import meta
-from stdb.sats.types import IDENTITY, STRING, AlgebraicType, Product, Typespace
+from stdb.sats.types import IDENTITY, STRING, AlgebraicType, Element, Product, Typespace
 from stdb.sats.typespace import inline
 
-__all__ = ["call"]
-
-NAMES_SHOWN_MAX = 10
+__all__ = ["Function", "call", "functions_of"]
 
 
 class Function(NamedTuple):
@@ -28,17 +27,23 @@ class Function(NamedTuple):
     name: str
     params: Product
 
+    @property
+    def signature(self) -> str:
+        """Return the lines that say how to call it."""
+        signature = function_signature(self.name, self.params)
+        return f"The {self.kind} has the following signature:\n\t{signature}"
+
 
 def call(api: Api, options: argparse.Namespace) -> None:
     """Call a reducer; print what a procedure returns."""
     identity = api.database(options.database)
-    functions = _functions(fetch_schema(api, identity))
+    functions = functions_of(fetch_schema(api, identity))
     function = next((each for each in functions if each.name == options.function), None)
     body = "[" + ", ".join(_arguments(function, options.arguments)) + "]"
     response = api.request(
         "POST",
         f"/v1/database/{identity}/call/{quote(options.function, safe='')}",
-        content=body.encode(),
+        content=body.encode("utf-8", "surrogateescape"),
         headers={"Content-Type": "application/json"},
     )
     if response.status_code != 200:
@@ -47,7 +52,8 @@ def call(api: Api, options: argparse.Namespace) -> None:
         print(response.text)
 
 
-def _functions(sections: list[dict[str, Any]]) -> list[Function]:
+def functions_of(sections: list[dict[str, Any]]) -> list[Function]:
+    """Return the reducers and procedures of a definition (V10 document), their types resolved."""
     by_name = {name: value for section in sections for name, value in section.items()}
     types = by_name.get("Typespace", {"types": []})["types"]
     typespace = Typespace(tuple(meta.type_from_json(each) for each in types))
@@ -55,16 +61,16 @@ def _functions(sections: list[dict[str, Any]]) -> list[Function]:
     for section, kind in (("Reducers", "reducer"), ("Procedures", "procedure")):
         for entry in by_name.get(section, []):
             params = meta.type_from_json({"Product": entry["params"]})
-            resolved = _resolve(params, typespace)
-            assert isinstance(resolved, Product)
-            functions.append(Function(kind, entry["source_name"], resolved))
+            assert isinstance(params, Product)
+            resolved = (Element(each.name, _resolved(each.type, typespace)) for each in params.elements)
+            functions.append(Function(kind, entry["source_name"], Product(tuple(resolved))))
     return functions
 
 
-def _resolve(type_: AlgebraicType, typespace: Typespace) -> AlgebraicType:
+def _resolved(type_: AlgebraicType, typespace: Typespace) -> AlgebraicType:
     try:
         return inline(type_, typespace)
-    except ValueError:  # recursive: shown as far as it goes
+    except SchemaError:  # a type that contains itself has no end; signatures show it as `?`
         return type_
 
 
@@ -73,19 +79,17 @@ def _arguments(function: Function | None, texts: list[str]) -> list[str]:
         return texts
     elements = function.params.elements
     if len(texts) > len(elements):
-        signature = function_signature(function.name, function.params)
-        raise CliError(
-            f"{len(texts)} arguments given, but {function.kind} `{function.name}` takes {len(elements)}.\n\n"
-            f"The {function.kind} has the following signature:\n\t{signature}"
-        )
+        given = f"{len(texts)} argument{'s' if len(texts) > 1 else ''} given"
+        raise CliError(f"{given}, but {function.kind} `{function.name}` takes {len(elements)}.\n\n{function.signature}")
     return [_argument(element.type, text) for element, text in zip(elements, texts, strict=False)]
 
 
 def _argument(type_: AlgebraicType, text: str) -> str:
+    """Return an argument as JSON: as typed, but that strings and identities may stand without quotes."""
     if type_ == STRING and not (len(text) > 1 and text[0] == text[-1] == '"'):
         return json.dumps(text)
-    if type_ == IDENTITY and text.removeprefix("0x").isalnum():
-        return json.dumps(["0x" + text.removeprefix("0x").lstrip("0").lower() or "0x0"])
+    if type_ == IDENTITY and (digits := identity_digits(text)):
+        return json.dumps(["0x" + digits])
     return text
 
 
@@ -98,27 +102,12 @@ def _failure(
 ) -> CliError:
     text = response.text
     place = f"for database `{options.database}` resolving to identity `{identity}`."
-    if text.lower().startswith(("no such reducer", "no such procedure")):
-        found = f"No such reducer OR procedure `{options.function}` {place}"
-        return CliError(found + "\n\n" + _suggestions(options.function, functions))
+    if response.status_code == 404 and function is None:
+        names = {kind: [each.name for each in functions if each.kind == kind] for kind in ("reducer", "procedure")}
+        unknown = f"No such reducer OR procedure `{options.function}` {place}"
+        return CliError(f"{unknown}\n\n{suggest(options.function, names)}")
+    cause = status_cause(response)
     if text.startswith("invalid arguments") and function is not None:
-        signature = function_signature(function.name, function.params)
-        head = f"Invalid arguments provided for {function.kind} `{function.name}` {place}\n\n"
-        head += f"The {function.kind} has the following signature:\n\t{signature}"
-        return CliError(head, f"Response text: {text}", status_cause(response))
-    return CliError(f"Response text: {text}", status_cause(response))
-
-
-def _suggestions(name: str, functions: list[Function]) -> str:
-    for kind in ("reducer", "procedure"):
-        names = [each.name for each in functions if each.kind == kind]
-        if close := difflib.get_close_matches(name, names, n=1, cutoff=0.75):
-            return f"A {kind} with a similar name exists: `{close[0]}`"
-    parts = []
-    for kind in ("reducer", "procedure"):
-        if names := [each.name for each in functions if each.kind == kind]:
-            lines = [f"Here are some existing {kind}s:", *(f"- {each}" for each in names[:NAMES_SHOWN_MAX])]
-            if hidden := len(names) - NAMES_SHOWN_MAX:
-                lines += [f"... ({hidden} {kind}s not shown)"] if hidden > 0 else []
-            parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+        head = f"Invalid arguments provided for {function.kind} `{function.name}` {place}"
+        return CliError(f"{head}\n\n{function.signature}", f"Response text: {text}", cause)
+    return CliError(f"Response text: {text}", cause)

@@ -5,9 +5,11 @@ Official format (spec 05 section 3.5), one server `local` to begin with; comment
 
 import contextlib
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -18,6 +20,15 @@ __all__ = ["DEFAULT_HOST", "Config", "Server", "config_path", "data_home"]
 
 DEFAULT_HOST = "127.0.0.1:3000"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+FRESH = f"""\
+default_server = "local"
+
+[[server_configs]]
+nickname = "local"
+host = "{DEFAULT_HOST}"
+protocol = "http"
+"""
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+|\[[0-9a-fA-F:.]+\]:\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +47,7 @@ class Server:
     @property
     def is_local(self) -> bool:
         """Tell whether the server is on this machine."""
-        name = self.host.rsplit(":", 1)[0] if not self.host.endswith("]") else self.host
-        return name in LOCAL_HOSTS
+        return re.sub(r":\d+$", "", self.host) in LOCAL_HOSTS
 
 
 def config_path(override: str | None) -> Path:
@@ -59,14 +69,13 @@ class Config:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            text = path.read_text()
+            self._document = tomlkit.parse(path.read_text("utf-8"))
         except FileNotFoundError:
-            text = f'default_server = "local"\n\n[[server_configs]]\nnickname = "local"\nhost = "{DEFAULT_HOST}"\n'
-            text += 'protocol = "http"\n'
-        try:
-            self._document = tomlkit.parse(text)
-        except TOMLKitError as error:
+            self._document = tomlkit.parse(FRESH)
+        except (TOMLKitError, UnicodeDecodeError) as error:
             raise CliError(f"{path} is not valid TOML: {error}. Mend or remove the file.") from error
+        except OSError as error:
+            raise CliError(f"cannot read {path}: {error.strerror}. Choose another file with --config-path.") from error
 
     @property
     def token(self) -> str | None:
@@ -78,40 +87,52 @@ class Config:
         """Store or (None) forget the token and save the file."""
         if token is None:
             self._document.pop("spacetimedb_token", None)
-        elif "spacetimedb_token" in self._document or not self._document:
-            self._document["spacetimedb_token"] = token
         else:
-            head = tomlkit.parse(f'spacetimedb_token = "{token}"\n')
-            head.update(self._document)
-            self._document = head
-        self._save()
+            self._document["spacetimedb_token"] = token
+        try:
+            self._save()
+        except OSError as error:
+            raise CliError(f"cannot write {self.path}: {error.strerror}. Choose another with --config-path.") from error
 
     def server(self, name: str | None) -> Server:
-        """Return the server of that nickname, host or URL; the default one for None."""
+        """Return the server of that nickname, `HOST:PORT` or URL; the default one for None."""
         name = name or os.environ.get("STDB_SERVER") or str(self._document.get("default_server") or "")
         if not name:
             raise CliError("No default server configuration. Give one with --server URL.")
         if "://" in name:
-            protocol, _, host = name.partition("://")
-            if protocol not in ("http", "https"):
-                raise CliError(f"The server {name} has the protocol {protocol}; only http and https are known.")
-            return Server(None, host.rstrip("/"), protocol)
-        for entry in self._document.get("server_configs", []):
-            if name in (entry.get("nickname"), entry.get("host")):
+            return _from_url(name)
+        for entry in self._known():
+            if name in (entry.get("nickname"), entry["host"]):
                 return Server(entry.get("nickname"), str(entry["host"]), str(entry.get("protocol", "http")))
+        if _HOST_AND_PORT.fullmatch(name):
+            return Server(None, name)
         raise CliError(
             f"No such saved server configuration: {name}\n"
             f"Known servers are in {self.path}; a server may also be given as a URL: --server http://HOST:PORT"
         )
 
+    def _known(self) -> list[dict[str, Any]]:
+        entries = self._document.unwrap().get("server_configs", [])
+        if not isinstance(entries, list) or not all(isinstance(each, dict) and "host" in each for each in entries):
+            raise CliError(f"{self.path}: every [[server_configs]] needs a host. Mend or remove the file.")
+        return entries
+
     def _save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".cli-")
         try:
-            with os.fdopen(handle, "w") as file:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(tomlkit.dumps(self._document))
             os.replace(temporary, self.path)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
+
+
+def _from_url(url: str) -> Server:
+    protocol, _, host = url.partition("://")
+    host = host.rstrip("/")
+    if protocol not in ("http", "https") or not host or "/" in host:
+        raise CliError(f"--server {url} is no server: give http://HOST:PORT or https://HOST", exit_code=2)
+    return Server(None, host, protocol)

@@ -1,23 +1,15 @@
-"""Commands about databases as a whole: delete, list, describe."""
+"""Commands about databases as a whole: delete, list, describe, restart."""
 
 import argparse
 import json
 import sys
 from typing import Any
-from urllib.parse import quote
 
-import httpx
-
-from stdb.cli.api import Api, identity_of, status_cause
+from stdb.cli.api import Api, identity_of, refused
 from stdb.cli.errors import CliError
 from stdb.cli.render import psql_table
 
-__all__ = ["confirm", "delete", "describe", "fetch_schema", "list_databases", "refused"]
-
-
-def refused(response: httpx.Response) -> CliError:
-    """Return the error for an answer that is not a success: its text, then its status."""
-    return CliError(response.text or "the server gave no reason", status_cause(response))
+__all__ = ["confirm", "delete", "describe", "fetch_schema", "list_databases", "restart"]
 
 
 def confirm(question: str, yes: bool) -> bool:
@@ -43,13 +35,19 @@ def delete(api: Api, options: argparse.Namespace) -> None:
         raise refused(response)
 
 
+def restart(api: Api, options: argparse.Namespace) -> None:
+    """Start a database again that stays down after failures."""
+    identity = api.database(options.database)
+    response = api.request("POST", f"/stdb/v1/database/{identity}/restart")
+    if response.status_code != 200:
+        raise refused(response)
+    print(f"Database {options.database} ({identity}) was started again.")
+
+
 def list_databases(api: Api, options: argparse.Namespace) -> None:
     """Print the databases of the logged-in identity."""
     identity = identity_of(api.token())
-    response = api.request("GET", f"/v1/identity/{identity}/databases")
-    if response.status_code != 200:
-        raise refused(response)
-    identities: list[str] = response.json()["identities"]
+    identities: list[str] = api.document(f"/v1/identity/{identity}/databases")["identities"]
     if not identities:
         print(f"No databases found for {identity}.")
         return
@@ -58,16 +56,12 @@ def list_databases(api: Api, options: argparse.Namespace) -> None:
 
 
 def _names(api: Api, identity: str) -> str:
-    response = api.request("GET", f"/v1/database/{identity}/names")
-    return ", ".join(response.json()["names"]) if response.status_code == 200 else ""
+    return ", ".join(api.document(f"/v1/database/{identity}/names")["names"])
 
 
-def fetch_schema(api: Api, database: str) -> list[dict[str, Any]]:
+def fetch_schema(api: Api, identity: str) -> list[dict[str, Any]]:
     """Return the sections of a database's definition (V10 document)."""
-    response = api.request("GET", f"/v1/database/{quote(database, safe='')}/schema?version=10")
-    if response.status_code != 200:
-        raise refused(response)
-    sections: list[dict[str, Any]] = response.json()["sections"]
+    sections: list[dict[str, Any]] = api.document(f"/v1/database/{identity}/schema?version=10")["sections"]
     return sections
 
 
@@ -76,21 +70,18 @@ _ENTITIES = {"table": "Tables", "reducer": "Reducers"}
 
 def describe(api: Api, options: argparse.Namespace) -> None:
     """Print a database's definition, or one table or reducer of it, as JSON."""
-    if options.entity_type and not options.entity_name:
-        raise CliError("Invalid describe arguments.\nUsage: stdb describe DATABASE [table|reducer NAME] --json")
-    identity = api.database(options.database)
-    sections = fetch_schema(api, identity)
-    document: Any = {"sections": sections}
-    if options.entity_type:
-        document = _entity(sections, options.entity_type, options.entity_name)
+    kind, name = options.entity_type, options.entity_name
+    if kind and not name:
+        raise CliError("Invalid describe arguments.\nUsage: describe DATABASE [table|reducer NAME] --json")
+    if kind and kind not in _ENTITIES:
+        raise CliError(f"Invalid entity_type '{kind}'. Expected one of: reducer, table.")
+    sections = fetch_schema(api, api.database(options.database))
+    document: Any = _entity(sections, kind, name) if kind else {"sections": sections}
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def _entity(sections: list[dict[str, Any]], kind: str, name: str) -> Any:
-    if kind not in _ENTITIES:
-        raise CliError(f"Invalid entity_type '{kind}'. Expected one of: reducer, table.")
-    entries: list[Any] = next((section[_ENTITIES[kind]] for section in sections if _ENTITIES[kind] in section), [])
-    for entry in entries:
+    for entry in (entry for section in sections for entry in section.get(_ENTITIES[kind], ())):
         if entry["source_name"] == name:
             return entry
     raise CliError(f"no such {kind}")

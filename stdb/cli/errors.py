@@ -4,18 +4,21 @@ __all__ = ["CliError"]
 
 
 class CliError(Exception):
-    """A command that cannot go on. `causes` follow the message; `exit_code` is 1 unless usage is wrong (2)."""
+    """A command that cannot go on. `exit_code` is 1 unless usage is wrong (2)."""
 
-    def __init__(self, message: str, *causes: str, exit_code: int = 1) -> None:
+    def __init__(self, message: str, *causes: str, hint: str | None = None, exit_code: int = 1) -> None:
         super().__init__(message)
         self.causes = causes
+        self.hint = hint
         self.exit_code = exit_code
 
     def render(self) -> str:
-        """Return the text for stderr, in the official form `Error: …` with a `Caused by:` chain."""
-        lines = [f"Error: {self}"]
+        """Return the text for stderr: the official form `Error: …` with a `Caused by:` chain, then what to do."""
+        lines = [f"Error: {str(self).strip()}"]
         if self.causes:
             numbered = len(self.causes) > 1
             lines += ["", "Caused by:"]
             lines += [f"    {f'{i}: ' if numbered else ''}{cause}" for i, cause in enumerate(self.causes)]
+        if self.hint:
+            lines += ["", self.hint]
         return "\n".join(lines)

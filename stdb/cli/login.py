@@ -3,9 +3,8 @@
 import argparse
 import sys
 
-from stdb.cli.api import Api, identity_of, status_cause
+from stdb.cli.api import Api, identity_digits, identity_of, refused
 from stdb.cli.config import Config
-from stdb.cli.databases import refused
 from stdb.cli.errors import CliError
 from stdb.cli.render import psql_table
 
@@ -17,17 +16,17 @@ def login(config: Config, options: argparse.Namespace) -> None:
     token = options.token
     if options.server_issued_login:
         api = Api(config, config.server(options.server_issued_login), anonymous=True)
-        response = api.request("POST", "/v1/identity")
-        if response.status_code != 200:
-            raise CliError(response.text, status_cause(response))
-        token = str(response.json()["token"])
-        print("We have logged in directly to your target server.")
-        print("WARNING: This login will NOT work for any other servers.")
+        token = api.new_identity_token()
     if not token:
-        raise CliError("Give --token JWT, or --server-issued-login SERVER to get a new identity from a server.")
+        raise CliError(
+            "Give --token JWT, or --server-issued-login SERVER to get a new identity from a server.", exit_code=2
+        )
     identity = identity_of(token)
     if config.token:
         logout(config, options)
+    if options.server_issued_login:
+        print("We have logged in directly to your target server.")
+        print("WARNING: This login will NOT work for any other servers.")
     _store(config, token)
     print(f"Logged in with identity {identity}")
 
@@ -36,7 +35,7 @@ def login_show(config: Config, options: argparse.Namespace) -> None:
     """Print who is logged in, with `--token` also the token."""
     token = config.token
     if token is None:
-        print("You are not logged in. Run `stdb login` to log in.")
+        print("You are not logged in. Run `python -m stdb login` to log in.")
         return
     print(f"You are logged in as {identity_of(token)}")
     if options.show_token:
@@ -50,7 +49,10 @@ def logout(config: Config, options: argparse.Namespace) -> None:
         print("You are not logged in.")
         return
     _store(config, None)
-    print(f"Logged out (identity {identity_of(token)}).")
+    try:
+        print(f"Logged out (identity {identity_of(token)}).")
+    except CliError:  # what was stored was no token
+        print("Logged out.")
 
 
 def _store(config: Config, token: str | None) -> None:
@@ -60,27 +62,36 @@ def _store(config: Config, token: str | None) -> None:
 
 def grant(api: Api, options: argparse.Namespace) -> None:
     """Allow an identity to publish Python modules; the operator's command."""
-    _change_grant(api, "PUT", options)
-    print(f"{options.identity} may now {options.permission}.")
+    identity = _change_grant(api, "PUT", options)
+    print(f"{identity} may now {options.permission}.")
 
 
 def revoke(api: Api, options: argparse.Namespace) -> None:
     """Take a grant back."""
-    _change_grant(api, "DELETE", options)
-    print(f"{options.identity} may no longer {options.permission}.")
+    identity = _change_grant(api, "DELETE", options)
+    print(f"{identity} may no longer {options.permission}.")
 
 
-def _change_grant(api: Api, method: str, options: argparse.Namespace) -> None:
-    path = f"/stdb/v1/grants/{options.identity}"
-    response = api.request(method, path, params={"permission": options.permission})
+def _change_grant(api: Api, method: str, options: argparse.Namespace) -> str:
+    identity = _identity(options.identity)
+    response = api.request(method, f"/stdb/v1/grants/{identity}", params={"permission": options.permission})
     if response.status_code != 200:
         raise refused(response)
+    return identity
 
 
 def grants(api: Api, options: argparse.Namespace) -> None:
-    """Print who was granted what."""
-    response = api.request("GET", "/stdb/v1/grants")
-    if response.status_code != 200:
-        raise refused(response)
-    rows = [[each["identity"], each["permission"]] for each in response.json()["grants"]]
+    """Print who was granted what, or what one identity was granted."""
+    if options.identity:
+        identity = _identity(options.identity)
+        rows = [[identity, each] for each in api.document(f"/stdb/v1/grants/{identity}")["permissions"]]
+    else:
+        rows = [[each["identity"], each["permission"]] for each in api.document("/stdb/v1/grants")["grants"]]
     print(psql_table(["Identity", "Permission"], rows) if rows else "No grants.")
+
+
+def _identity(text: str) -> str:
+    digits = identity_digits(text)
+    if digits is None:
+        raise CliError(f"{text} is no identity: expected 64 hex digits, as `python -m stdb login show` prints them")
+    return digits

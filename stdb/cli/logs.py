@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stdb.cli.api import Api
-from stdb.cli.databases import refused
+from stdb.cli.parser import LEVELS
 
-__all__ = ["LEVELS", "log_line", "logs"]
+__all__ = ["log_line", "logs"]
 
-LEVELS = ("trace", "debug", "info", "warn", "error", "panic")
+
 HOST = "__spacetimedb__"
 LINES_WHEN_FOLLOWING = 10
 
@@ -25,9 +25,6 @@ def logs(api: Api, options: argparse.Namespace) -> None:
     if count is not None:
         query["num_lines"] = str(count)
     with api.stream("GET", f"/v1/database/{identity}/logs", params=query) as response:
-        if response.status_code != 200:
-            response.read()
-            raise refused(response)
         for line in response.iter_lines():
             if line and _wanted(line, options):
                 print(line if options.format == "json" else log_line(json.loads(line)), flush=True)

@@ -1,7 +1,12 @@
-"""The command `serve`: run a server on this machine."""
+"""The command `serve`: run a server on this machine.
+
+Responsible for: its options, what it prints, what a failed start tells.
+Not responsible for: running (`stdb.server`).
+"""
 
 import argparse
 import contextlib
+import errno
 import logging
 import sys
 from collections.abc import Iterator
@@ -21,33 +26,40 @@ from stdb.server import serve as run_server
 __all__ = ["serve"]
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+"""What stands for all addresses of a machine, and how the machine itself gets there."""
 
 
-def serve(options: argparse.Namespace) -> int:
+def serve(options: argparse.Namespace) -> None:
     """Run a server until it is told to stop."""
     host, port = _address(options.listen_addr)
     directory = Path(options.data_dir) if options.data_dir else data_home()
     publications = tuple(_publication(text) for text in options.publish)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    running: list[Running] = []
     with contextlib.ExitStack() as notes:
 
-        def started(running: Running) -> None:
-            notes.enter_context(announced(running.port, running.data_directory))
-            _print_started(running)
+        def started(now: Running) -> None:
+            running.append(now)
+            notes.enter_context(announced(now.port, now.data_directory))
+            _print_started(now)
 
         try:
             trio.run(run_server, ServeOptions(host, port, directory, publications, options.sql), started)
         except (OSError, StdbError, BaseExceptionGroup) as error:
-            raise _explained(error, options.listen_addr) from error
-    return 0
+            told = None if running else _told(error, options.listen_addr)
+            if told is None:  # a mistake of ours, or something that broke while it ran: the traceback is the message
+                raise
+            raise told from error
 
 
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not (colon and host and port.isdecimal() and int(port) < 65536):
-        raise CliError(f"--listen-addr {text} is no HOST:PORT; an example is 127.0.0.1:3000", exit_code=2)
-    return host.strip("[]"), int(port)
+    bare = host.removeprefix("[").removesuffix("]")
+    if not (colon and bare and port.isdecimal() and int(port) < 65536) or (":" in bare and bare == host):
+        raise CliError(f"--listen-addr {text} is no HOST:PORT; examples are 127.0.0.1:3000 and [::1]:3000", exit_code=2)
+    return bare, int(port)
 
 
 def _publication(text: str) -> Publication:
@@ -65,18 +77,28 @@ def _print_started(running: Running) -> None:
     print(f"data: {running.data_directory.resolve()}")
     for name, identity in running.published:
         print(f"published {name}, identity: {identity}")
-    print(f"publish a module: python -m stdb publish -p PATH NAME --server http://{running.address}", flush=True)
+    host = running.address.rpartition(":")[0]
+    url = f"http://{EVERYWHERE.get(host, host)}:{running.port}"
+    print(f"publish a module: python -m stdb publish -p PATH NAME --server {url}", flush=True)
 
 
-def _explained(error: BaseException, address: str) -> BaseException:
-    """Return what to tell of a failed start; a mistake of our own stays as it is."""
+def _told(error: BaseException, address: str) -> CliError | None:
+    """Return what to tell of a failed start; None of a mistake of our own."""
     for leaf in _leaves(error):
         if isinstance(leaf, StdbError):
-            return CliError(str(leaf).rstrip())
+            return CliError(str(leaf))
         if isinstance(leaf, OSError):
-            reason = leaf.strerror or str(leaf)
-            return CliError(f"cannot listen on {address}: {reason}. Stop what listens there or choose --listen-addr.")
-    return error
+            return _cannot_listen(leaf, address)
+    return None
+
+
+def _cannot_listen(error: OSError, address: str) -> CliError:
+    if error.errno == errno.EADDRINUSE:
+        port = address.rpartition(":")[2]
+        return CliError(
+            f"Port {port} is already in use. Please free up the port or specify a different port with --listen-addr."
+        )
+    return CliError(f"cannot listen on {address}: {error.strerror or error}. Choose another --listen-addr HOST:PORT.")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

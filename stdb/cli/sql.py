@@ -2,32 +2,38 @@
 
 import argparse
 import json
+import math
 from typing import Any
 
-from stdb.cli.api import Api
-from stdb.cli.databases import refused
+from stdb.cli.api import Api, refused
 from stdb.cli.render import cell, psql_table
 from stdb.sats import json as sats_json
 from stdb.sats import meta
-from stdb.sats.types import F32, F64, AlgebraicType, Product
+from stdb.sats.types import AlgebraicType, Product
 
-__all__ = ["sql"]
+__all__ = ["result_table", "sql"]
 
 
 def sql(api: Api, options: argparse.Namespace) -> None:
     """Run a statement; `--format json` prints the answer as it came."""
     identity = api.database(options.database)
     query = "" if options.confirmed is None else f"?confirmed={options.confirmed}"
-    response = api.request("POST", f"/v1/database/{identity}/sql{query}", content=options.query.encode())
+    response = api.request(
+        "POST",
+        f"/v1/database/{identity}/sql{query}",
+        content=options.query.encode("utf-8", "surrogateescape"),
+        headers={"Content-Type": "text/plain; charset=utf-8"},
+    )
     if response.status_code != 200:
         raise refused(response)
     if options.format == "json":
         print(response.text)
-        return
-    print("\n\n".join(_render(result) for result in json.loads(response.text)))
+    else:
+        print("\n\n".join(result_table(result) for result in json.loads(response.text)))
 
 
-def _render(result: dict[str, Any]) -> str:
+def result_table(result: dict[str, Any]) -> str:
+    """Return one result (spec 05 section 4.1) as a table; a statement without columns as nothing."""
     row_type = meta.type_from_json({"Product": result["schema"]})
     assert isinstance(row_type, Product)
     if not row_type.elements:
@@ -38,10 +44,11 @@ def _render(result: dict[str, Any]) -> str:
 
 
 def _cells(types: list[AlgebraicType], row: list[Any]) -> list[str]:
-    return [cell(type_, _value(type_, item)) for type_, item in zip(types, row, strict=True)]
+    return [cell(type_, sats_json.decode(type_, _with_nan(item))) for type_, item in zip(types, row, strict=True)]
 
 
-def _value(type_: AlgebraicType, item: Any) -> Any:
-    if item is None and type_ in (F32, F64):  # NaN and the infinities have no JSON form (spec 01 section 7.1)
-        return float("nan")
-    return sats_json.decode(type_, item)
+def _with_nan(item: Any) -> Any:
+    """Put NaN for every null: rows have it only where a float is NaN or infinite (spec 05 section 4.1)."""
+    if item is None:
+        return math.nan
+    return [_with_nan(each) for each in item] if isinstance(item, list) else item

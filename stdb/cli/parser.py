@@ -1,0 +1,356 @@
+"""The parser of the command line: every command with its options, help and example.
+
+Names and flags are the official command line's where it has them (spec 05 part 3). What a command needs is imported
+when it runs, so that `--help` is quick.
+"""
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, TypeAlias
+
+from stdb.cli.config import DEFAULT_HOST, Config, config_path
+
+__all__ = ["build_parser"]
+
+PROGRAM = "python -m stdb"
+LEVELS = ("trace", "debug", "info", "warn", "error", "panic")
+PERMISSIONS = ("publish-python",)
+
+_Run: TypeAlias = Callable[[argparse.Namespace], None]
+_Commands: TypeAlias = "argparse._SubParsersAction[_CommandParser]"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every command; what it returns has the command as `run(options)`."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="stdb is a relational database that is also the server.",
+        epilog=f"{PROGRAM} COMMAND --help explains a command.",
+    )
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--config-path", metavar="FILE", help="use this cli.toml (default: $XDG_CONFIG_HOME/stdb's)")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser)
+    for add in (_add_serve, _add_publish, _add_call, _add_sql, _add_logs, _add_subscribe, _add_describe):
+        add(commands)
+    for add in (_add_databases, _add_login, _add_grants):
+        add(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from stdb.cli.version import version
+
+        print(f"stdb {version()}")
+        parser.exit()
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """The parser of one command. Options may stand between arguments, as in the official command line."""
+
+    _is_parsing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments and options in any order."""
+        if self._is_parsing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._is_parsing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_parsing = False
+
+
+# --------------------------------------------------------------------------------------------------- running
+def _with_nothing(module: str, command: str) -> _Run:
+    """Return a runner for a command that needs neither a server nor the configuration."""
+    return lambda options: getattr(import_module(f"stdb.cli.{module}"), command)(options)
+
+
+def _with_config(module: str, command: str) -> _Run:
+    """Return a runner for a command that needs only the configuration."""
+    return lambda options: getattr(import_module(f"stdb.cli.{module}"), command)(
+        Config(config_path(options.config_path)), options
+    )
+
+
+def _with_api(module: str, command: str) -> _Run:
+    """Return a runner for a command that talks to a server."""
+
+    def run(options: argparse.Namespace) -> None:
+        from stdb.cli.api import Api
+
+        config = Config(config_path(options.config_path))
+        api = Api(config, config.server(options.server), anonymous=getattr(options, "anonymous", False))
+        try:
+            getattr(import_module(f"stdb.cli.{module}"), command)(api, options)
+        finally:
+            api.close()
+
+    return run
+
+
+# --------------------------------------------------------------------------------------------------- parts
+def _command(commands: _Commands, name: str, text: str, run: _Run, *examples: str) -> _CommandParser:
+    """Add a command; its help ends with examples."""
+    epilog = "\n".join(
+        ["example:" if len(examples) == 1 else "examples:", *(f"  {PROGRAM} {each}" for each in examples)]
+    )
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=epilog if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-s",
+        "--server",
+        metavar="SERVER",
+        help=f"nickname, HOST:PORT or URL (default: $STDB_SERVER, else default_server of cli.toml: {DEFAULT_HOST})",
+    )
+
+
+def _database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("database", metavar="DATABASE", help="name or identity of the database")
+
+
+def _anonymous(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--anonymous", action="store_true", help="show no token")
+
+
+def _yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-y", "--yes", action="store_true", help="answer every question with yes")
+
+
+def _confirmed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--confirmed", choices=("true", "false"), help="wait until what is read is durable")
+
+
+def _at_least(lowest: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < lowest or int(text) >= 1 << 32:
+            raise argparse.ArgumentTypeError(f"{text} is no number from {lowest} to 4294967295")
+        return int(text)
+
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return seconds
+
+
+# --------------------------------------------------------------------------------------------------- commands
+def _add_serve(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "serve",
+        "Run a server. It stops cleanly at SIGINT (Ctrl-C) or SIGTERM, at once at a second one.",
+        _with_nothing("serve", "serve"),
+        "serve",
+        "serve -l 127.0.0.1:4000 --data-dir ./data --publish examples/quickstart_chat=chat",
+    )
+    parser.add_argument(
+        "-l",
+        "--listen-addr",
+        default=DEFAULT_HOST,
+        metavar="HOST:PORT",
+        help=f"where to listen; port 0 takes a free one (default: {DEFAULT_HOST})",
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data lies (default: $XDG_DATA_HOME/stdb)")
+    parser.add_argument(
+        "--publish",
+        action="append",
+        default=[],
+        metavar="PATH[=NAME]",
+        help="publish a Python module at start, as the operator; may be given several times",
+    )
+    parser.add_argument(
+        "--sql",
+        choices=("owner", "public"),
+        help="who may run SQL over HTTP: a database's owner alone, or everyone on public tables (default: public)",
+    )
+
+
+def _add_publish(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "publish",
+        "Create a database from a module, or update the one of that name.",
+        _with_api("publish", "publish"),
+        "publish -p chat.py my-chat",
+        "publish -p examples/quickstart_chat chat --server http://127.0.0.1:4000",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name or identity of the database")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "-p", "--module-path", default=".", metavar="PATH", help="a .py file or a package directory (default: .)"
+    )
+    source.add_argument("-b", "--bin-path", metavar="FILE", help="publish this file as it is")
+    parser.add_argument(
+        "-c", "--delete-data", "--clear-database", action="store_true", help="delete the database's data first"
+    )
+    _server(parser)
+    _anonymous(parser)
+    _yes(parser)
+
+
+def _add_call(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "call",
+        "Call a reducer.",
+        _with_api("call", "call"),
+        'call my-chat send_message "hello"',
+        """call my-game move '{"x": 1, "y": -2}' 5""",
+    )
+    _database(parser)
+    parser.add_argument("function", metavar="FUNCTION", help="the reducer's name")
+    parser.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="ARGUMENT",
+        help="JSON; strings and identities may stand without quotes. What begins with - goes behind a --",
+    )
+    _server(parser)
+    _anonymous(parser)
+
+
+def _add_sql(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "sql",
+        "Run an SQL statement and print its rows.",
+        _with_api("sql", "sql"),
+        'sql my-chat "SELECT * FROM message WHERE id > 10"',
+    )
+    _database(parser)
+    parser.add_argument("query", metavar="QUERY", help="one statement")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: the answer as it came")
+    _server(parser)
+    _confirmed(parser)
+    _anonymous(parser)
+
+
+def _add_logs(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "logs",
+        "Print what a database's module printed and logged; its owner may.",
+        _with_api("logs", "logs"),
+        "logs my-chat -f --level warn",
+    )
+    _database(parser)
+    parser.add_argument(
+        "-n", "--num-lines", type=_at_least(0), metavar="N", help="the last N lines (default: all; 10 with --follow)"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="wait for new lines")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: the lines as stored")
+    parser.add_argument("-l", "--level", choices=LEVELS, help="this level and the graver ones")
+    parser.add_argument("--level-exact", action="store_true", help="only that level")
+    _server(parser)
+
+
+def _add_subscribe(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "subscribe",
+        "Print changes as they happen, one JSON object a transaction.",
+        _with_api("subscribe", "subscribe"),
+        'subscribe my-chat "SELECT * FROM message" --print-initial-update',
+    )
+    _database(parser)
+    parser.add_argument("queries", nargs="+", metavar="QUERY", help="what to watch, e.g. SELECT * FROM message")
+    parser.add_argument("-n", "--num-updates", type=_at_least(0), metavar="N", help="end after N updates")
+    parser.add_argument("-t", "--timeout", type=_seconds, metavar="SECONDS", help="end after this time")
+    parser.add_argument("--print-initial-update", action="store_true", help="print the rows there are at first")
+    _server(parser)
+    _confirmed(parser)
+    _anonymous(parser)
+
+
+def _add_describe(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "describe",
+        "Print a database's definition, or one table or reducer of it.",
+        _with_api("databases", "describe"),
+        "describe my-chat --json",
+        "describe my-chat table message --json",
+    )
+    _database(parser)
+    parser.add_argument("entity_type", nargs="?", metavar="table|reducer")
+    parser.add_argument("entity_name", nargs="?", metavar="NAME")
+    parser.add_argument("--json", action="store_true", required=True, help="required: the only format there is")
+    _server(parser)
+    _anonymous(parser)
+
+
+def _add_databases(commands: _Commands) -> None:
+    parser = _command(commands, "delete", "Delete a database with all its data.", _with_api("databases", "delete"))
+    _database(parser)
+    _server(parser)
+    _yes(parser)
+    _server(_command(commands, "list", "List your databases.", _with_api("databases", "list_databases")))
+    parser = _command(
+        commands,
+        "restart",
+        "Start a database again that stays down after failures; its owner or the operator may.",
+        _with_api("databases", "restart"),
+    )
+    _database(parser)
+    _server(parser)
+
+
+def _add_login(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "login",
+        "Store a token; one is stored for all servers.",
+        _with_config("login", "login"),
+        "login --server-issued-login http://127.0.0.1:3000",
+        "login show --token",
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--token", metavar="JWT", help="store this token")
+    source.add_argument("--server-issued-login", metavar="SERVER", help="get a new identity from a server")
+    below = parser.add_subparsers(metavar="[show]")
+    show = _command(below, "show", "Print who is logged in.", _with_config("login", "login_show"))
+    show.add_argument("--token", action="store_true", dest="show_token", help="print the token too")
+    _command(commands, "logout", "Forget the stored token.", _with_config("login", "logout"))
+
+
+def _add_grants(commands: _Commands) -> None:
+    example = f"{'c200' + '0' * 8}… publish-python"
+    for name, text in (
+        ("grant", "Allow an identity to publish Python modules; the operator may."),
+        ("revoke", "Take a grant back; the operator may. What was published stays."),
+    ):
+        parser = _command(commands, name, text, _with_api("login", name), f"{name} {example}")
+        parser.add_argument("identity", metavar="IDENTITY", help="64 hex digits, as `login show` prints them")
+        parser.add_argument(
+            "permission",
+            nargs="?",
+            default=PERMISSIONS[0],
+            choices=PERMISSIONS,
+            metavar="PERMISSION",
+            help=f"what to allow (default and only one: {PERMISSIONS[0]})",
+        )
+        _server(parser)
+    parser = _command(commands, "grants", "List who was granted what.", _with_api("login", "grants"))
+    parser.add_argument("identity", nargs="?", metavar="IDENTITY", help="only this one's; everybody may see their own")
+    _server(parser)
