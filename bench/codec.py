@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bench.ceiling import row_codec
 from bench.harness import Report, alternate
@@ -56,7 +56,7 @@ def _decoder(decode: Callable[[bytes, int], object]) -> Callable[[bytes], object
 
 
 def _timed(
-    function: Callable[..., object], inputs: list[object], seconds: float
+    function: Callable[..., object], inputs: Sequence[object], seconds: float
 ) -> Callable[[], tuple[float, float, float]]:
     def measure() -> tuple[float, float, float]:
         done, cpu, start = 0, time.process_time(), time.perf_counter()

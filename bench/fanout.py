@@ -1,6 +1,7 @@
 """fanout: one writer and 1,000 subscribers, of the same query or each of `WHERE owner = X`.
 
-The ceiling of the first is bare sends of a prebuilt frame, of the second one bare send and a reply.
+The ceiling of the first is bare sends of a prebuilt frame, of the second one bare send and a reply. The writer has one
+call in flight in the first case, so that nothing is coalesced: every transaction is one send to every client.
 """
 
 import selectors
@@ -14,7 +15,6 @@ from bench import load
 from bench.harness import Process, Report, alternate, prepare_generator, server_process, stdb_process
 
 SUBSCRIBERS = 1_000
-IN_FLIGHT = 8
 DATABASE = "fanout"
 U32 = struct.Struct("<I")
 SHARED = struct.Struct("<Q")
@@ -49,23 +49,24 @@ class Case:
     name: str
     unit: str
     everybody: bool
+    in_flight: int
     query: Callable[[int], str]
     call: Callable[[int], bytes]
     bare: Callable[[int], bytes]
 
 
 SAME_QUERY = Case(
-    "fanout same query", "client messages", True, lambda _i: "SELECT * FROM shared", _shared, lambda _i: b"\0"
+    "fanout same query", "client messages", True, 1, lambda _i: "SELECT * FROM shared", _shared, lambda _i: b"\0"
 )
 OWN_ROWS = Case(
-    "fanout own rows", "transactions", False, _own_query, _owned, lambda i: b"\1" + U32.pack(i % SUBSCRIBERS)
+    "fanout own rows", "transactions", False, 64, _own_query, _owned, lambda i: b"\1" + U32.pack(i % SUBSCRIBERS)
 )
 
 
 def _measure(server: Process, case: Case, seconds: float, rounds: int) -> Report:
     with server_process(["-m", "bench.ceiling.broadcast"]) as ceiling:
-        bare = Side(ceiling, seconds, case.everybody, lambda i: load.client_frame(case.bare(i)))
-        ours = Side(server, seconds, case.everybody, case.call, case.query)
+        bare = Side(ceiling, seconds, case, lambda i: load.client_frame(case.bare(i)))
+        ours = Side(server, seconds, case, case.call, case.query)
         series = alternate(rounds, {"ours": ours.measure, "ceiling": bare.measure})
         ours.close()
     return Report(case.name, f"{case.unit} per server CPU second", series["ours"], series["ceiling"])
@@ -78,13 +79,13 @@ class Side:
         self,
         process: Process,
         seconds: float,
-        everybody: bool,
+        case: Case,
         call: Callable[[int], bytes],
         query: Callable[[int], str] | None = None,
     ) -> None:
         self.process = process
         self.seconds = seconds
-        self.everybody = everybody
+        self.case = case
         self.call = call
         self.sent = 0
         self.writer = load.connect(process.port, DATABASE, "compression=None&confirmed=false")
@@ -105,10 +106,10 @@ class Side:
     def measure(self) -> tuple[float, float, float]:
         before, start = self.process.cpu_seconds(), time.perf_counter()
         calls = received = replied = 0
-        fan = SUBSCRIBERS if self.everybody else 1
+        fan = SUBSCRIBERS if self.case.everybody else 1
         while True:
             running = time.perf_counter() - start < self.seconds
-            while running and calls - replied < IN_FLIGHT:
+            while running and calls - replied < self.case.in_flight:
                 self.writer.send(self.call(self.sent))
                 self.sent += 1
                 calls += 1

@@ -4,6 +4,8 @@ Responsible for: the exception classes that cross package borders.
 Not responsible for: HTTP statuses and close codes (one table in `stdb.net`).
 """
 
+# ruff: noqa: N818 - the names are what module authors see (spec 08), or say what happened
+
 __all__ = [
     "AuthError",
     "DecodeError",

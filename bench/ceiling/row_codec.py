@@ -31,7 +31,7 @@ def decode(buffer: bytes, offset: int) -> tuple[tuple[Any, ...], int]:
 
 def encode(row: tuple[Any, ...]) -> bytes:
     id_, owner, name, x, y, z, hp, target, sent = row
-    text = name.encode()
+    text: bytes = name.encode()
     if target is None:
         return _HEAD.pack(id_, owner, len(text)) + text + _BODY_NONE.pack(x, y, z, hp, 1, sent)
     return _HEAD.pack(id_, owner, len(text)) + text + _BODY_SOME.pack(x, y, z, hp, 0, target, sent)
