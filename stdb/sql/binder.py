@@ -59,6 +59,8 @@ __all__ = [
 ]
 
 _U64_MAX = (1 << 64) - 1
+OWNER_ONLY = ("st_module",)
+"""Tables that say they are public and are the owner's alone: the program is its source (spec 06 section 4, we)."""
 VARIABLES = ("row_limit",)
 """The system variables that SET and SHOW know."""
 
@@ -159,9 +161,13 @@ def find_table(datastore: "Datastore", name: str, caller: Caller) -> "Table":
     table = datastore.find_table(name)
     if table is None:
         table = _by_accessor(datastore, name)
-    if table is None or (table.schema.definition.access is Access.PRIVATE and not caller.is_owner):
+    if table is None or not (caller.is_owner or _is_readable_by_all(table)):
         raise QueryError(f"no such table: `{name}`. If the table exists, it may be marked private.")
     return table
+
+
+def _is_readable_by_all(table: "Table") -> bool:
+    return table.schema.definition.access is Access.PUBLIC and table.schema.name not in OWNER_ONLY
 
 
 def _by_accessor(datastore: "Datastore", name: str) -> "Table | None":

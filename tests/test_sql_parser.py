@@ -1,0 +1,110 @@
+import pytest
+
+from stdb.errors import QueryError
+from stdb.sql.lexer import tokenize
+from stdb.sql.parser import parse
+from stdb.sql.shape import subscription_shape
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("select a b from t where a=1and b='it''s'", "SELECT a AS b FROM t WHERE a = 1 AND b = 'it''s'"),
+        ("select * from t i for update", "SELECT * FROM t AS i FOR UPDATE"),
+        ("select t.* from t join u on t.a==u.b", "SELECT t.* FROM t JOIN u ON t.a = u.b"),
+        ("select * from a left outer join b using (x)", "SELECT * FROM a LEFT JOIN b USING(x)"),
+        (
+            "select a from t order by a desc nulls last limit 1 offset 2 rows",
+            "SELECT a FROM t ORDER BY a DESC NULLS LAST LIMIT 1 OFFSET 2 ROWS",
+        ),
+        ("with recursive x(a) as (values (1),(2)) table_", None),
+        ("select distinct on (a) a from t", "SELECT DISTINCT ON (a) a FROM t"),
+        ("select a != b, -a * +b + c || d from t", "SELECT a <> b, -a * +b + c || d FROM t"),
+        (
+            "select sum(distinct a) filter (where b) over (partition by c) from t",
+            "SELECT sum(DISTINCT a) FILTER (WHERE b) OVER (PARTITION BY c) FROM t",
+        ),
+        (
+            "select case a when 1 then 2 else 3 end, a::int[], x is not distinct from y from t",
+            "SELECT CASE a WHEN 1 THEN 2 ELSE 3 END, a::INT[], x IS NOT DISTINCT FROM y FROM t",
+        ),
+        (
+            "select a not in (1, 2), b not between 1 and 2, c not like 'x' escape 'y' from t",
+            "SELECT a NOT IN (1, 2), b NOT BETWEEN 1 AND 2, c NOT LIKE 'x' ESCAPE 'y' FROM t",
+        ),
+        ("insert into t (a) values (1), (-2)", "INSERT INTO t (a) VALUES (1), (-2)"),
+        ("update t set a = 1 where b", "UPDATE t SET a = 1 WHERE b"),
+        ("delete from t using u where a", "DELETE FROM t USING u WHERE a"),
+        ("set local x to 1", "SET LOCAL x = 1"),
+    ],
+)
+def test_a_statement_prints_as_the_reference_prints_it(text: str, shown: str | None) -> None:
+    if shown is None:
+        with pytest.raises(QueryError, match="sql parser error"):
+            parse(text)
+    else:
+        assert str(parse(text)) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("select 'x", "Unterminated string literal at Line: 1, Column 8"),
+        ("select \n /* /* */", "Unexpected EOF while in a multi-line comment at Line: 2, Column 2"),
+        ('select "x', "Expected close delimiter '\"' before EOF. at Line: 1, Column 8"),
+        ("select * from t where", "Expected an expression:, found: EOF"),
+        ("select * from t\nwhere a = = 1", "Expected an expression:, found: = at Line: 2, Column 11"),
+        ("select user.x from t", "Expected end of statement, found: . at Line: 1, Column 12"),
+    ],
+)
+def test_a_syntax_error_names_its_place(text: str, message: str) -> None:
+    with pytest.raises(QueryError) as refusal:
+        parse(text)
+    assert str(refusal.value) == f"sql parser error: {message}"
+
+
+@pytest.mark.parametrize("opening", ["(", "a = 1 or ("])
+def test_47_parentheses_are_accepted_and_48_refused(opening: str) -> None:
+    def text(count: int) -> str:
+        return f"select * from t where {opening * count}a = 1{')' * count}"
+
+    subscription_shape(parse(text(47)))
+    with pytest.raises(QueryError) as refusal:
+        parse(text(48))
+    assert str(refusal.value) == "sql parser error: recursion limit exceeded"
+
+
+@pytest.mark.parametrize("operator", ["or", "and"])
+def test_1600_terms_are_accepted_and_1601_refused(operator: str) -> None:
+    def text(count: int) -> str:
+        return "select * from t where " + f" {operator} ".join(["a = 1"] * count)
+
+    subscription_shape(parse(text(1600)))
+    with pytest.raises(QueryError) as refusal:
+        subscription_shape(parse(text(1601)))
+    assert str(refusal.value) == "Recursion limit exceeded, `sql-parser::parse_expr`"
+
+
+def test_50000_bytes_are_accepted_and_one_more_refused() -> None:
+    head = "select * from t --"
+    parse(head + "x" * (50_000 - len(head)))
+    for text in (head + "x" * (50_001 - len(head)), head + "é" * 24_992):
+        with pytest.raises(QueryError, match="SQL query exceeds maximum allowed length") as refusal:
+            parse(text)
+        assert str(refusal.value).endswith(f'"{text[:120]}..."')
+
+
+def test_lone_surrogates_are_no_crash() -> None:
+    with pytest.raises(QueryError, match="sql parser error"):
+        parse("select \ud800 from t")
+
+
+def test_tokens_know_their_places() -> None:
+    tokens = tokenize("a\n  'x''y' /* c */ 0xAB :b")
+    assert [(token.text, token.line, token.column) for token in tokens] == [
+        ("a", 1, 1),
+        ("x'y", 2, 3),
+        ("AB", 2, 18),
+        (":b", 2, 23),
+        ("", 2, 25),
+    ]
