@@ -79,17 +79,19 @@ def comparable(type_: AlgebraicType, value: Any) -> Any:
 
 
 @st.composite
-def tables(draw: st.DrawFn, name: str) -> tuple[TableDef, list[list[Any]]]:
-    """Draw a table and the values its columns may have."""
-    domains = draw(st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=4))
+def tables(draw: st.DrawFn, name: str, is_keyed: bool) -> tuple[TableDef, list[list[Any]]]:
+    """Draw a table and the values its columns may have; if keyed, with a primary key and another unique column."""
+    domains = draw(st.lists(st.sampled_from(DOMAINS), min_size=1 + is_keyed, max_size=4))
     auto = draw(st.sampled_from([(), ("c0",)]))
     if auto:
         domains = [SEQUENCED, *domains]
     names = [f"c{i}" for i in range(len(domains))]
     lists = st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True).map(",".join)
     distinct = st.lists(lists, max_size=2, unique_by=lambda each: frozenset(each.split(",")))
-    key = draw(st.sampled_from([None, *names, *names]))
+    key = draw(st.sampled_from(names if is_keyed else [None, *names]))
     unique = [each for each in draw(distinct) if each != key]
+    if is_keyed:
+        unique = list(dict.fromkeys([*unique, names[names.index(key) - 1]]))
     definition = make_table(
         name,
         {column: type_ for column, (type_, _) in zip(names, domains, strict=True)},
@@ -117,7 +119,7 @@ class DatastoreMachine(RuleBasedStateMachine):
         self.issued_at_commit: dict[str, set[int]] = {}
         self.rollback_state: dict[int, list[bytes]] | None = None
 
-    @initialize(first=tables("first"), second=tables("second"))
+    @initialize(first=tables("first", True), second=tables("second", False))
     def create(self, first: tuple[TableDef, list[list[Any]]], second: tuple[TableDef, list[list[Any]]]) -> None:
         self.datastore.begin(0)
         self.datastore.create_tables(make_module(first[0], second[0]))
@@ -155,11 +157,10 @@ class DatastoreMachine(RuleBasedStateMachine):
         if there and data.draw(st.booleans()):
             return data.draw(st.sampled_from(there))
         drawn = self.draw_values(data, table)
-        if there and data.draw(st.booleans()):  # as one that is there but for a column
-            position = data.draw(st.integers(0, len(drawn) - 1))
-            other = list(table.schema.codec.decode_exact(data.draw(st.sampled_from(there))))
-            other[position] = drawn[position]
-            drawn = tuple(other)
+        if there and data.draw(st.booleans()):  # a mixture of a new one and two that are there
+            decode = table.schema.codec.decode_exact
+            sources = [drawn, *(decode(data.draw(st.sampled_from(there))) for _ in range(2))]
+            drawn = tuple(data.draw(st.sampled_from(parts)) for parts in zip(*sources, strict=True))
         encoded: bytes = table.schema.codec.encode(drawn)
         return encoded
 
