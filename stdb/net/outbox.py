@@ -94,6 +94,9 @@ class Outbox:
         entries = self._entries
         if not entries:
             return
+        if len(entries) == 1 and self._is_plain() and entries[0][0] <= durable:
+            self._send_only(entries.popleft()[1])  # type: ignore[arg-type]  # none is deferred
+            return
         if self._is_over:
             entries.clear()
             return
@@ -212,6 +215,20 @@ class Outbox:
             if frame is self._close_frame:
                 break
         return ready
+
+    def _is_plain(self) -> bool:
+        """Tell whether nothing special is going on: the one frame that waits may simply be sent."""
+        return not (self._deferred or self._counted or self._sending or self._is_over or self._close_frame is not None)
+
+    def _send_only(self, frame: bytes) -> None:
+        """Send the only frame there is: most of a fan-out."""
+        try:
+            sent = self._stream.send_nowait(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.cut()
+            return
+        if sent < len(frame):
+            self._keep_rest([frame], sent)
 
     def _send(self, ready: list[bytes]) -> None:
         """Send what may leave, or queue it behind what does not fit already."""

@@ -42,6 +42,8 @@ class Dialect(ClientSink, ABC):
     """One client's protocol. The database actor calls the sink's methods, the connection's reader `receive`."""
 
     NAME: ClassVar[str]
+    FORM: ClassVar[str]
+    """Protocols of one form send the same bytes."""
     CONFIRMED_BY_DEFAULT: ClassVar[bool]
 
     def __init__(self, outbox: Outbox, options: ConnectionOptions, definition: Callable[[], ModuleDef]) -> None:
@@ -52,6 +54,8 @@ class Dialect(ClientSink, ABC):
         self._light = options.light
         self._definition = definition
         self._append = outbox.append
+        self._update_key = f"{self.FORM} {options.compression.value}"
+        """Of an update's frame in its cache, shared by all clients of this form and compression."""
 
     @abstractmethod
     def receive(self, message: bytes | str, requests: list[Request]) -> None:

@@ -6,7 +6,6 @@ Not responsible for: the bytes (`v1_bsatn`) and texts (`v1_json`) of messages, r
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
 
 from stdb.actors.requests import CallReducer, Request
 from stdb.actors.sink import OutcomeKind, ReducerOutcome
@@ -25,13 +24,10 @@ class V1(Dialect):
     """One client that speaks a form of v1."""
 
     CONFIRMED_BY_DEFAULT = False
-    FORM: ClassVar[str]
-    """First part of the keys under which encodings are cached."""
 
     def __init__(self, outbox: Outbox, options: ConnectionOptions, definition: Callable[[], ModuleDef]) -> None:
         super().__init__(outbox, options, definition)
-        self._full_key = (self.FORM, "full", self._compression)
-        self._light_key = (self.FORM, "light", self._compression)
+        self._full_key = f"full {self._update_key}"
 
     def receive(self, message: bytes | str, requests: list[Request]) -> None:
         """Append the one request of `message`, binary or text."""
@@ -57,9 +53,9 @@ class V1(Dialect):
     def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
         """Tell of a transaction that this client did not call: light, unless an old module shows its calls to all."""
         if self._light or self._definition().abi_is_v10:
-            frame = update.cache.get(self._light_key)
+            frame = update.cache.get(self._update_key)
             if frame is None:
-                frame = update.cache[self._light_key] = self._light_update(event, update)
+                frame = update.cache[self._update_key] = self._light_update(event, update)
         else:
             frame = self._full_frame(event, update)
         self._append((event.needs if self.confirmed else 0, frame))

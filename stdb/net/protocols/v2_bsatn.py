@@ -158,6 +158,7 @@ class V2Bsatn(Dialect):
     """One client that speaks v2.bsatn."""
 
     NAME = "v2.bsatn.spacetimedb"
+    FORM = "v2"
     CONFIRMED_BY_DEFAULT = True
     _TEXT_REFUSED = "v2 websocket does not support text messages"
 
@@ -244,12 +245,10 @@ class V2Bsatn(Dialect):
 
     def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
         """Tell of a transaction that this client did not call."""
-        cache = update.cache
-        key = ("v2", self._compression)
-        frame = cache.get(key)
+        frame = update.cache.get(self._update_key)
         if frame is None:
             frame = self._frame(bytes((_TRANSACTION_UPDATE,)) + encode_query_sets(update))
-            cache[key] = frame
+            update.cache[self._update_key] = frame
         self._append((event.needs if self.confirmed else 0, frame))
 
     def _frame(self, body: bytes) -> bytes:
