@@ -1,6 +1,8 @@
 import pytest
 
 from stdb.errors import QueryError
+from stdb.sql import quote_name
+from stdb.sql.cursor import PRINTED_AS_KEYWORDS
 from stdb.sql.lexer import tokenize
 from stdb.sql.parser import parse
 from stdb.sql.shape import subscription_shape
@@ -92,6 +94,12 @@ def test_50000_bytes_are_accepted_and_one_more_refused() -> None:
         with pytest.raises(QueryError, match="SQL query exceeds maximum allowed length") as refusal:
             parse(text)
         assert str(refusal.value).endswith(f'"{text[:120]}..."')
+
+
+@pytest.mark.parametrize("name", sorted(PRINTED_AS_KEYWORDS | {"LATERAL", "VALUES", "UNNEST", "NAÏVE"}))
+def test_any_word_may_name_a_table(name: str) -> None:
+    shape = subscription_shape(parse(f"select * from {quote_name(name.lower())}"))
+    assert shape.table.name == name.lower()
 
 
 def test_lone_surrogates_are_no_crash() -> None:

@@ -111,6 +111,12 @@ def test_work_is_bounded_and_a_tenth_of_it_for_others(world: World) -> None:
         with pytest.raises(QueryError, match=f"more than {named} rows; narrow it"):
             run_sql(text, world.datastore, caller, rows_max=rows_max)
     assert len(run_sql("SELECT * FROM item WHERE id = 3", world.datastore, ANYONE, rows_max=20).rows) == 1
+    assert run_sql("SELECT COUNT(*) AS n FROM item", world.datastore, OWNING, rows_max=1).rows == [(40,)]
+    assert run_sql("SELECT COUNT(*) AS n FROM item WHERE size > 1", world.datastore, OWNING, rows_max=40).rows == [
+        (38,)
+    ]
+    with pytest.raises(QueryError, match="more than 39 rows"):
+        run_sql("SELECT COUNT(*) AS n FROM item WHERE size > 1", world.datastore, OWNING, rows_max=39)
     with pytest.raises(QueryError, match="more than 10 rows"):
         compile_one_off(text, world.datastore, ANYONE).rows(10)
 

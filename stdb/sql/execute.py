@@ -27,6 +27,7 @@ from stdb.sql.binder import (
     bind_variable,
 )
 from stdb.sql.joins import check_joins
+from stdb.sql.lexer import is_plain_name
 from stdb.sql.parser import parse
 from stdb.sql.plan import TablePlan
 from stdb.sql.shape import (
@@ -67,7 +68,6 @@ QUERY_ROWS_MAX = 10_000_000
 _NO_JOINS = "Unsupported: joins are not supported yet by this server"
 _NO_CHANGES = "Unsupported: INSERT, UPDATE, DELETE and SET are not supported yet by this server; call a reducer instead"
 _ALL_TABLES = re.compile(r"\s*select\s+\*\s+from\s+\*\s*", re.IGNORECASE)
-_PLAIN_NAME = re.compile(r"[^\W\d]\w*")
 _ROW_LIMIT_VARIANT = 8
 """The U64 variant of the values in st_var."""
 
@@ -150,7 +150,7 @@ def readable_user_tables(datastore: "Datastore", caller: Caller) -> "list[Table]
 
 def quote_name(name: str) -> str:
     """Return a name as SQL text, quoted where it must be."""
-    return name if _PLAIN_NAME.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+    return name if is_plain_name(name) else '"' + name.replace('"', '""') + '"'
 
 
 def row_limit(datastore: "Datastore") -> int | None:
@@ -195,10 +195,9 @@ class SqlPlan(NamedTuple):
         Raises:
             QueryError: More than `rows_max` rows were visited and produced.
         """
-        found = self.plan.scan(rows_max)
         if isinstance(self.projection, BoundCount):
-            counted = [(sum(1 for _ in found),)] if self.limit != 0 else []
-            return SqlResult(self.row_type, counted)
+            return SqlResult(self.row_type, [] if self.limit == 0 else [(self.plan.count(rows_max),)])
+        found = self.plan.scan(rows_max)
         wanted = found if self.limit is None else islice(found, min(self.limit, len(self.plan.table)))
         return SqlResult(self.row_type, list(map(self._reader(), wanted)))
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from stdb.errors import QueryError
 
-__all__ = ["EOF", "Token", "tokenize"]
+__all__ = ["EOF", "Token", "is_plain_name", "tokenize"]
 
 WORD, QUOTED, NUMBER, STRING, HEX, OTHER_STRING, PLACEHOLDER, SYMBOL, END = range(9)
 """Kinds of token. OTHER_STRING: literals that read well and are never allowed (`E'…'`, `N'…'`, `$$…$$`)."""
@@ -60,6 +60,15 @@ def tokenize(text: str) -> list[Token]:
         QueryError: A quote or comment without its end.
     """
     return _Tokenizer(text).run()
+
+
+def is_plain_name(name: str) -> bool:
+    """Tell whether a name is a word as it stands, without quotes."""
+    return bool(name) and (name[0] == "_" or name[0].isalpha()) and all(map(_continues_word, name))
+
+
+def _continues_word(character: str) -> bool:
+    return character in "_$0123456789" or character.isalpha()
 
 
 class _Tokenizer:
@@ -185,7 +194,7 @@ class _Tokenizer:
             self._take_prefixed(text[at].upper(), blank)
             return
         end = at + 1
-        while end < len(text) and (text[end] in "_$0123456789" or text[end].isalpha()):
+        while end < len(text) and _continues_word(text[end]):
             end += 1
         self._add(WORD, text[at:end], end, blank)
 

@@ -112,6 +112,23 @@ class TablePlan:
                 raise work_error(rows_max)
             yield from found
 
+    def count(self, rows_max: int) -> int:
+        """Return how many rows match.
+
+        Raises:
+            QueryError: More than `rows_max` rows were visited.
+        """
+        if self.condition is None:
+            return len(self.table)
+        rows, matches = self._candidates()
+        visited, found, remaining = 0, 0, iter(rows)
+        while part := list(islice(remaining, _SLICE)):
+            visited += len(part)
+            if visited > rows_max:
+                raise work_error(rows_max)
+            found += len(part) if matches is None else sum(1 for _ in filter(matches, part))
+        return found
+
     def _candidates(self) -> tuple[Iterable[bytes], Predicate | None]:
         """Return rows to look at and what they must pass."""
         if self._lookup is not None:

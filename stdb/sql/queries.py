@@ -227,7 +227,8 @@ class QueryParser(ExpressionParser):
         return Relation(table, tuple(joins))
 
     def _table(self) -> TableFactor:
-        if self.take_keyword("LATERAL"):
+        if self.is_keyword("LATERAL") and (self.is_symbol("(", 1) or self.is_symbol("(", 2)):
+            self.at += 1
             if self.is_symbol("("):
                 return self._other_table(f"LATERAL {self._subquery()}")
             return self._other_table(f"LATERAL {self.table_name()}{self.parenthesised()}")
@@ -236,7 +237,7 @@ class QueryParser(ExpressionParser):
         if self.is_keyword("UNNEST") and self.is_symbol("(", 1):
             self.at += 1
             return self._other_table(f"UNNEST{self.parenthesised()}")
-        if self.is_keyword("VALUES"):
+        if self.is_keyword("VALUES") and self.is_symbol("(", 1):
             return self._other_table(str(self._single_body()))
         name = self.table_name()
         if self.is_symbol("("):
