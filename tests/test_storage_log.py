@@ -272,7 +272,7 @@ def test_a_flipped_byte_anywhere_in_the_file_never_yields_other_records(tmp_path
     clean = path.read_bytes()
     expected = list(log.records())
     seen = set()
-    for position in range(0, len(clean), 97):
+    for position in range(0, len(clean), 211):
         damaged = bytearray(clean)
         damaged[position] ^= 0x10
         path.write_bytes(damaged)
@@ -373,6 +373,13 @@ def test_recover_stops_at_the_offset_it_is_given(tmp_path: Path) -> None:
     log = SqliteLog(path)
     log.close()
     assert log.durable == 2
+
+
+def test_recover_of_a_good_log_keeps_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    write(path, 3, 3)
+    assert recover(path)[::2] == (6, None)
+    assert recover(path, 100)[::2] == (6, None)
 
 
 def test_recover_of_a_file_that_is_no_database_starts_empty(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from stdb.datastore.log import NoSnapshots, SnapshotStore
 from stdb.datastore.records import Record, RecordError, join, split
 from stdb.errors import StorageError
+from stdb.storage.wal import damaged_frame
 
 __all__ = ["BODY_BYTES_MAX", "CHECKPOINT_BYTES", "FORMAT_VERSION", "Recovered", "SqliteLog", "recover"]
 
@@ -37,7 +38,6 @@ IDLE_SECONDS = 0.5
 """How long nothing must have come in for the writer to do so anyway."""
 
 _UNFINISHED = ".recovering"
-_UNBOUNDED = 2**63
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE metadata(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -240,6 +240,11 @@ def _open(path: Path, file_bytes_max: int | None) -> sqlite3.Connection:
     unfinished = path.with_name(path.name + _UNFINISHED)
     if not path.exists() and unfinished.exists():
         raise StorageError(f"{path} is missing: a recover was cut off before it ended. {_advice(path, None)}")
+    bad = damaged_frame(path.with_name(path.name + "-wal"))
+    if bad is not None:
+        raise _damage(
+            path, None, f"frame {bad} of its -wal file is damaged, and what was written after it would be lost"
+        )
     try:
         return _connect(path, file_bytes_max)
     except sqlite3.Error as error:
@@ -294,8 +299,8 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _read(path: Path, from_offset: int, end: int) -> Iterator[Record]:
-    """Yield the records from an offset to the end, as `SqliteLog.records` says."""
+def _read(path: Path, from_offset: int, end: int | None) -> Iterator[Record]:
+    """Yield the records from an offset to the end (None: whatever there is), as `SqliteLog.records` says."""
     position = from_offset
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -310,13 +315,13 @@ def _read(path: Path, from_offset: int, end: int) -> Iterator[Record]:
                     position += 1
                 if position - first_offset != count:
                     raise _damage(path, position, f"a group of {count} records holds {position - first_offset}")
-                if position >= end:
+                if position == end:
                     break
     except sqlite3.Error as error:
         raise _damage(path, position, str(error)) from error
     if verdict != "ok":
         raise _damage(path, position, str(verdict))
-    if position < end:
+    if end is not None and position < end:
         raise _damage(path, position, f"the log ends here, its last offset was {end - 1}")
 
 
@@ -376,10 +381,15 @@ def recover(path: str | os.PathLike[str], to_offset: int | None = None) -> Recov
         return _finish(path, copy, _aside(path, existing=True), None)
     for suffix in ("", "-wal", "-shm"):
         copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+    wal = path.with_name(path.name + "-wal")
+    unmoved = wal.read_bytes() if wal.exists() else b""  # SQLite moves or drops it once the file was read
     damage = _copy(path, copy, to_offset)
     aside = _aside(path)
     os.rename(path, aside)
-    return _finish(path, copy, aside, damage)
+    done = _finish(path, copy, aside, damage)
+    if unmoved:
+        aside.with_name(aside.name + "-wal").write_bytes(unmoved)
+    return done
 
 
 def _copy(path: Path, copy: Path, to_offset: int | None) -> str | None:
@@ -387,8 +397,8 @@ def _copy(path: Path, copy: Path, to_offset: int | None) -> str | None:
     log = SqliteLog(copy)
     damage = None
     try:
-        for record in _read(path, 0, _UNBOUNDED if to_offset is None else to_offset):
-            if to_offset is not None and record.offset >= to_offset:
+        for record in _read(path, 0, None):
+            if record.offset == to_offset:
                 break
             log.append_nowait([join(record)])
     except StorageError as error:
