@@ -106,20 +106,16 @@ class Reducers:
         if isinstance(error, ReducerError):
             self._tell(text, entry.name)
             return ReducerOutcome(OutcomeKind.FAILED, text, text)
-        fault = error if isinstance(error, ModuleFault) else ModuleFault(text)
-        report = fault.report or _explain(error)
-        self._log.write(LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=entry.name)
+        assert isinstance(error, ModuleFault)
+        report = error.report or _traceback_of(error)
+        self._log.write(LogLevel.PANIC, report, filename=error.filename, line=error.line, function=entry.name)
         return ReducerOutcome(OutcomeKind.FAULT, text, text)
 
     def _tell(self, message: str, function: str) -> None:
         self._log.write(LogLevel.ERROR, message, target=_HOST, filename=_HOST, function=function)
 
 
-def _explain(error: BaseException) -> str:
-    """Return what the module's owner sees of a fault: the module's own frames and the exception."""
-    cause = error.__cause__
-    if cause is None:
-        return str(error)
-    frames = traceback.extract_tb(cause.__traceback__)
-    of_module = [frame for frame in frames if "_stdb_modules" in frame.filename] or frames[-3:]
-    return "".join([*traceback.format_list(of_module), *traceback.format_exception_only(cause)]).rstrip()
+def _traceback_of(fault: ModuleFault) -> str:
+    """Return what the module's owner sees of a fault whose module made no report."""
+    cause = fault.__cause__ or fault
+    return "".join(traceback.format_exception(cause)).rstrip()

@@ -559,6 +559,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             self._run(None, Client(self.owner, bytes(16), ""), None, after=write)
             module.attach(self.datastore, self.identity, self.module_log)
             self.install(module)
+            for subscriber in self.registry.recompile():
+                self.close(subscriber.owner, *MODULE_EXITED)
             self.module_log.write_host(f"Updated program to {module.program_hash.hex()}")
             for name in sorted(table.name for table in added):
                 self.module_log.write_host(f"Creating table `{name}`")
