@@ -23,10 +23,10 @@ OWNER, ALICE, BOB = bytes([1] * 32), bytes([2] * 32), bytes([3] * 32)
 
 _ITEM = {"id": t.U32, "owner": t.IDENTITY, "kind": t.U32, "size": t.F64}
 _TABLES: dict[str, dict[str, Any]] = {
-    "item": {"columns": _ITEM, "primary_key": 0, "indexes": ((0,), (1,), (2, 0))},
+    "item": {"columns": _ITEM, "primary_key": 0, "indexes": ((0,), (1,), (2, 0), (1, 2))},
     "bag": {"columns": {"a": t.U8, "b": t.U8}},
     "secret": {"columns": {"a": t.U8, "b": t.U8}, "access": Access.PRIVATE},
-    "ping": {"columns": {"a": t.U8, "b": t.U8}, "is_event": True},
+    "ping": {"columns": {"a": t.U8, "b": t.U8}, "is_event": True, "indexes": ((0,),)},
 }
 
 

@@ -49,6 +49,36 @@ def test_a_statement_prints_as_the_reference_prints_it(text: str, shown: str | N
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT a FROM t WHERE a = ANY(1) AND b[1] = 2 AND ARRAY(SELECT 1) = c",
+        "SELECT POSITION('a' IN b), CAST(a AS VARCHAR(5)), INTERVAL '1' DAY, EXTRACT(year FROM a) FROM t",
+        "SELECT a AT TIME ZONE 'x', a COLLATE c, f(a => 1, t.*), TEXT 'x', current_timestamp(3) FROM t",
+        "SELECT a IN (SELECT 1), a IN UNNEST(b), a IS TRUE, count(*) IGNORE NULLS OVER w FROM t",
+        "SELECT a FROM t FETCH FIRST 3 PERCENT ROWS WITH TIES FOR SHARE OF t SKIP LOCKED FOR UPDATE NOWAIT",
+        "SELECT TOP (3) PERCENT WITH TIES a INTO TEMPORARY x FROM t LATERAL VIEW OUTER f(a) v AS b CLUSTER BY c",
+        "SELECT a FROM t GROUP BY ALL HAVING d WINDOW w AS (ORDER BY e) QUALIFY g",
+        "SELECT a FROM LATERAL (SELECT 1) AS l, LATERAL f(1) AS m, (VALUES (1)) AS v (x), t WITH (nolock)",
+        "SELECT a FROM t NATURAL JOIN u LEFT SEMI JOIN w ON true CROSS JOIN (x JOIN y)",
+        "SELECT a FROM t INTERSECT DISTINCT (SELECT b FROM u ORDER BY 1) UNION ALL VALUES (1, 2)",
+        "WITH a AS NOT MATERIALIZED (SELECT 1 FROM t), b (x) AS (SELECT 2 FROM t) SELECT * FROM a",
+        "SELECT NOT EXISTS (SELECT 1 FROM t), (a, b).c, !!a, a!, a IS NOT TRUE, a SIMILAR TO 'x' FROM t",
+        "SELECT CASE WHEN a THEN b END, ARRAY[1, 2], [3], a::DOUBLE PRECISION, X'AB' FROM t",
+        "INSERT OR REPLACE INTO t VALUES (1)",
+        "INSERT INTO TABLE t VALUES (1)",
+        "EXPLAIN SELECT a FROM t",
+        "SET TIME ZONE 'x'",
+        "SET ROLE r",
+        "SET TRANSACTION x",
+        "UPDATE t SET a = 1 FROM u WHERE b RETURNING c AS d",
+    ],
+)
+def test_what_is_refused_everywhere_is_still_read_and_printed(text: str) -> None:
+    assert str(parse(text)) == text
+    assert str(parse(text.lower())).lower() == text.lower()
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("select 'x", "Unterminated string literal at Line: 1, Column 8"),
@@ -56,6 +86,17 @@ def test_a_statement_prints_as_the_reference_prints_it(text: str, shown: str | N
         ('select "x', "Expected close delimiter '\"' before EOF. at Line: 1, Column 8"),
         ("select * from t where", "Expected an expression:, found: EOF"),
         ("select * from t\nwhere a = = 1", "Expected an expression:, found: = at Line: 2, Column 11"),
+        ("select * from t inner x", "Expected JOIN, found: inner at Line: 1, Column 17"),
+        ("select * from t natural x", "Expected a join type after NATURAL, found: x at Line: 1, Column 25"),
+        ("select * from t outer join x", "Expected LEFT, RIGHT, or FULL, found: outer at Line: 1, Column 17"),
+        ("select a from t fetch x", "Expected one of FIRST or NEXT, found: x at Line: 1, Column 23"),
+        ("select a from t i for x", "Expected one of UPDATE or SHARE, found: x at Line: 1, Column 23"),
+        ("select f(a", "Expected ), found: EOF"),
+        ("select f(a) over (a", "Expected ), found: EOF"),
+        (
+            "insert or x",
+            "Expected one of REPLACE or ROLLBACK or ABORT or FAIL or IGNORE, found: x at Line: 1, Column 11",
+        ),
         ("select user.x from t", "Expected end of statement, found: . at Line: 1, Column 12"),
     ],
 )

@@ -84,12 +84,11 @@ class _StatementParser(QueryParser):
     # INSERT.
 
     def insert(self) -> Insert:
-        start = self.at - 1
-        is_plain = not (self._conflict_action() or self.take_keyword("OVERWRITE"))
+        action = self._conflict_action()
+        overwrite = self.take_keyword("OVERWRITE")
         self.take_keyword("INTO")
-        if self.is_keyword("TABLE") and self.peek(1).kind == WORD:
-            self.at += 1
-            is_plain = False
+        is_table = self.is_keyword("TABLE") and self.peek(1).kind == WORD
+        self.at += is_table
         table = self.table_name()
         columns = tuple(self._columns()) if self.is_symbol("(") else ()
         rows: tuple[tuple[Expression, ...], ...] | None = None
@@ -99,18 +98,18 @@ class _StatementParser(QueryParser):
         else:
             source = str(self.query())
         extra = self._after_insert()
+        head = f"INSERT{action} {'OVERWRITE' if overwrite else 'INTO'}{' TABLE' if is_table else ''}"
         listed = f" ({', '.join(map(str, columns))})" if columns else ""
-        prefix = " ".join(token.keyword for token in self.tokens[start : start + 2] if token.keyword != "INTO")
-        head = "INSERT INTO" if is_plain or prefix == "INSERT" else prefix
         shown = f"{head} {table}{listed} {source}{extra}"
-        return Insert(table, columns, source, rows, shown, is_plain and not extra)
+        return Insert(table, columns, source, rows, shown, head == "INSERT INTO" and not extra)
 
-    def _conflict_action(self) -> bool:
+    def _conflict_action(self) -> str:
         if not self.take_keyword("OR"):
-            return False
-        if not self.take_any_keyword("REPLACE", "ROLLBACK", "ABORT", "FAIL", "IGNORE"):
+            return ""
+        action = self.take_any_keyword("REPLACE", "ROLLBACK", "ABORT", "FAIL", "IGNORE")
+        if not action:
             raise syntax_error("one of REPLACE or ROLLBACK or ABORT or FAIL or IGNORE", self.peek())
-        return True
+        return f" OR {action}"
 
     def _columns(self) -> list[Ident]:
         self.expect_symbol("(")
