@@ -2,20 +2,20 @@
 
 import argparse
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 import httpx
 
 from stdb.cli.api import Api, identity_digits, status_cause
-from stdb.cli.databases import fetch_schema
+from stdb.cli.databases import definition_of, fetch_schema
 from stdb.cli.errors import CliError
 from stdb.cli.render import function_signature
 from stdb.cli.suggestions import suggest
 from stdb.errors import SchemaError
-from stdb.sats import meta
 from stdb.sats.types import IDENTITY, STRING, AlgebraicType, Element, Product, Typespace
 from stdb.sats.typespace import inline
+from stdb.schema.model import ModuleDef
 
 __all__ = ["Function", "call", "functions_of"]
 
@@ -37,7 +37,7 @@ class Function(NamedTuple):
 def call(api: Api, options: argparse.Namespace) -> None:
     """Call a reducer; print what a procedure returns."""
     identity = api.database(options.database)
-    functions = functions_of(fetch_schema(api, identity))
+    functions = functions_of(definition_of(fetch_schema(api, identity)))
     function = next((each for each in functions if each.name == options.function), None)
     body = "[" + ", ".join(_arguments(function, options.arguments)) + "]"
     response = api.request(
@@ -52,19 +52,15 @@ def call(api: Api, options: argparse.Namespace) -> None:
         print(response.text)
 
 
-def functions_of(sections: list[dict[str, Any]]) -> list[Function]:
-    """Return the reducers and procedures of a definition (V10 document), their types resolved."""
-    by_name = {name: value for section in sections for name, value in section.items()}
-    types = by_name.get("Typespace", {"types": []})["types"]
-    typespace = Typespace(tuple(meta.type_from_json(each) for each in types))
-    functions = []
-    for section, kind in (("Reducers", "reducer"), ("Procedures", "procedure")):
-        for entry in by_name.get(section, []):
-            params = meta.type_from_json({"Product": entry["params"]})
-            assert isinstance(params, Product)
-            resolved = (Element(each.name, _resolved(each.type, typespace)) for each in params.elements)
-            functions.append(Function(kind, entry["source_name"], Product(tuple(resolved))))
-    return functions
+def functions_of(definition: ModuleDef) -> list[Function]:
+    """Return what clients may call, types resolved."""
+    declared = [("reducer", each.name, each.params) for each in definition.reducers if each.lifecycle is None]
+    declared += [("procedure", each.name, each.params) for each in definition.procedures]
+    return [Function(kind, name, _inlined(params, definition.typespace)) for kind, name, params in declared]
+
+
+def _inlined(params: Product, typespace: Typespace) -> Product:
+    return Product(tuple(Element(each.name, _resolved(each.type, typespace)) for each in params.elements))
 
 
 def _resolved(type_: AlgebraicType, typespace: Typespace) -> AlgebraicType:

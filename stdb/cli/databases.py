@@ -8,8 +8,12 @@ from typing import Any
 from stdb.cli.api import Api, identity_of, refused
 from stdb.cli.errors import CliError
 from stdb.cli.render import psql_table
+from stdb.errors import StdbError
+from stdb.schema import documents
+from stdb.schema.model import ModuleDef
+from stdb.schema.validation import validate
 
-__all__ = ["confirm", "delete", "describe", "fetch_schema", "list_databases", "restart"]
+__all__ = ["confirm", "definition_of", "delete", "describe", "entity", "fetch_schema", "list_databases", "restart"]
 
 
 def confirm(question: str, yes: bool) -> bool:
@@ -59,13 +63,17 @@ def _names(api: Api, identity: str) -> str:
     return ", ".join(api.document(f"/v1/database/{identity}/names")["names"])
 
 
-def fetch_schema(api: Api, identity: str) -> list[dict[str, Any]]:
-    """Return the sections of a database's definition (V10 document)."""
-    sections: list[dict[str, Any]] = api.document(f"/v1/database/{identity}/schema?version=10")["sections"]
-    return sections
+def fetch_schema(api: Api, identity: str) -> Any:
+    """Return the document of a database's definition (V10)."""
+    return api.document(f"/v1/database/{identity}/schema?version=10")
 
 
-_ENTITIES = {"table": "Tables", "reducer": "Reducers"}
+def definition_of(document: Any) -> ModuleDef:
+    """Return the definition that a document holds."""
+    try:
+        return validate(documents.from_json(document))
+    except StdbError as error:
+        raise CliError(f"the server's definition of the database is not understood: {error}") from error
 
 
 def describe(api: Api, options: argparse.Namespace) -> None:
@@ -75,13 +83,19 @@ def describe(api: Api, options: argparse.Namespace) -> None:
         raise CliError("Invalid describe arguments.\nUsage: describe DATABASE [table|reducer NAME] --json")
     if kind and kind not in _ENTITIES:
         raise CliError(f"Invalid entity_type '{kind}'. Expected one of: reducer, table.")
-    sections = fetch_schema(api, api.database(options.database))
-    document: Any = _entity(sections, kind, name) if kind else {"sections": sections}
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    document = fetch_schema(api, api.database(options.database))
+    print(json.dumps(entity(document, kind, name) if kind else document, indent=2, ensure_ascii=False))
 
 
-def _entity(sections: list[dict[str, Any]], kind: str, name: str) -> Any:
-    for entry in (entry for section in sections for entry in section.get(_ENTITIES[kind], ())):
-        if entry["source_name"] == name:
+def entity(document: Any, kind: str, name: str) -> Any:
+    """Return the part of a definition's document about one `table` or `reducer`, by canonical name."""
+    definition = definition_of(document)
+    entities = definition.tables if kind == "table" else definition.reducers
+    source_name = next((each.accessor for each in entities if each.name == name), None)
+    for entry in (entry for section in document["sections"] for entry in section.get(_ENTITIES[kind], ())):
+        if entry["source_name"] == source_name:
             return entry
     raise CliError(f"no such {kind}")
+
+
+_ENTITIES = {"table": "Tables", "reducer": "Reducers"}

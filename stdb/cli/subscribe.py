@@ -15,12 +15,12 @@ from trio_websocket import (
 )
 
 from stdb.cli.api import Api
-from stdb.cli.databases import fetch_schema
+from stdb.cli.databases import definition_of, fetch_schema
 from stdb.cli.errors import CliError
 from stdb.net.protocols.messages_v2 import CLIENT_MESSAGE, SERVER_MESSAGE
-from stdb.sats import bsatn, meta
+from stdb.sats import bsatn
 from stdb.sats import json as sats_json
-from stdb.sats.types import Ref, Typespace
+from stdb.schema.model import ModuleDef
 
 __all__ = ["Tables", "change_line", "subscribe"]
 
@@ -37,7 +37,7 @@ Change: TypeAlias = dict[str, tuple[list[str], list[str]]]
 def subscribe(api: Api, options: argparse.Namespace) -> None:
     """Subscribe to queries until enough updates came, time is up or the server goes."""
     identity = api.database(options.database)
-    tables = Tables(fetch_schema(api, identity))
+    tables = Tables(definition_of(fetch_schema(api, identity)))
     query = "compression=None" + ("" if options.confirmed is None else f"&confirmed={options.confirmed}")
     url = api.websocket_url(f"/v1/database/{identity}/subscribe?{query}")
     printer = _Printer(tables, options)
@@ -55,22 +55,22 @@ def _end_of_time(printer: "_Printer", options: argparse.Namespace) -> None:
 
 
 class Tables:
-    """The row types of a module (V10 document), to turn row bytes into JSON."""
+    """The row types of a module, to turn row bytes into JSON."""
 
-    def __init__(self, sections: list[dict[str, Any]]) -> None:
-        by_name = {name: value for section in sections for name, value in section.items()}
-        types = by_name.get("Typespace", {"types": []})["types"]
-        self._typespace = Typespace(tuple(meta.type_from_json(each) for each in types))
-        self._refs = {each["source_name"]: Ref(each["product_type_ref"]) for each in by_name.get("Tables", [])}
+    def __init__(self, definition: ModuleDef) -> None:
+        self._definition = definition
 
     def rows(self, table: str, row_list: Any) -> list[str]:
         """Return the rows of a BsatnRowList (spec 02 section 5.2) as JSON texts, products as objects."""
-        type_ = self._refs[table]
-        codec = bsatn.codec(type_, self._typespace)
+        declared = self._definition.table(table)
+        if declared is None:
+            raise CliError(f"the server sent rows of `{table}`, a table that its definition did not have at the start")
+        type_ = declared.row_type
+        codec = bsatn.codec(type_)
         data, rows, offset = row_list[1], [], 0
         while offset < len(data):
             value, offset = codec.decode(data, offset)
-            rows.append(sats_json.encode(type_, value, form="typed", typespace=self._typespace))
+            rows.append(sats_json.encode(type_, value, form="typed"))
         return rows
 
 
