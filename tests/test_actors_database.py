@@ -469,7 +469,7 @@ def test_an_http_call_that_cannot_run_says_why(reducer: str, args: str, error: t
 
 @in_chat
 async def test_a_refused_http_caller_learns_why_before_anything_else(handle: DatabaseHandle) -> None:
-    with pytest.raises(ConnectRefused, match="^you are banned$"):
+    with pytest.raises(ConnectRefused, match=r"^you are banned$"):
         await handle.call(Client(identity(3), b"c" * 16, '{"sub":"banned"}'), "nope", "[]")
 
 

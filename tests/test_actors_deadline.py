@@ -1,6 +1,8 @@
 """The time limit of reducers: in real time, since the signal comes in real time."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -109,3 +111,27 @@ def test_another_thread_gets_no_deadline_and_the_handler_is_put_back() -> None:
 
 class _Transaction:
     expired = False
+
+
+STANDSTILL = """
+import time, trio
+from stdb.actors.deadline import LoopWatch
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(LoopWatch(0.6).run)
+        await trio.sleep(1)  # a loop that runs is left alone
+        print("running", flush=True)
+        time.sleep(30)
+
+trio.run(main)
+"""
+
+
+def test_a_loop_that_stands_still_ends_the_process_and_says_where() -> None:
+    started = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", STANDSTILL], capture_output=True, text=True, timeout=25)
+    assert time.monotonic() - started < 20
+    assert result.returncode == 1
+    assert result.stdout == "running\n"
+    assert 'File "<string>", line 10 in main' in result.stderr

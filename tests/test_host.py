@@ -248,10 +248,10 @@ def test_a_lock_keeps_a_database_from_deletion_and_reset() -> None:
             where = (await host.publish(OWNER, b"chat", name="chat")).identity
             await host.set_locked(OWNER, where, True)
             with pytest.raises(
-                NotAuthorized, match="^Database is locked and cannot be deleted. Run `spacetime unlock`"
+                NotAuthorized, match=r"^Database is locked and cannot be deleted. Run `spacetime unlock`"
             ):
                 await host.delete(OWNER, where)
-            with pytest.raises(NotAuthorized, match="^Database is locked and cannot be reset with --delete-data. Run"):
+            with pytest.raises(NotAuthorized, match=r"^Database is locked and cannot be reset with --delete-data. Run"):
                 await host.reset(OWNER, where)
             await host.publish(OWNER, b"chat 2", name="chat")
             await host.set_locked(OWNER, where, False)
@@ -343,6 +343,64 @@ def test_shutdown_disconnects_everyone_durably_and_closes_them() -> None:
             assert await count_rows(host, where, "SELECT * FROM online") == 1
             assert await count_rows(host, where, "SELECT * FROM events") == 2
             assert log_of(host, where).count("Invoking `init` reducer") == 1
+
+    run(main)
+
+
+def test_who_connects_while_the_server_stops_is_turned_away() -> None:
+    async def main() -> None:
+        storage = MemoryStorage()
+        async with open_host(PROGRAMS, storage) as host:
+            handle = host.database((await host.publish(OWNER, b"chat", name="chat")).identity)
+            ann = TestClient(handle, 1)
+            await ann.sink.wait_count(1)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(host.shutdown)
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(DatabaseUnavailable):
+                    TestClient(handle, 2)
+                with pytest.raises(DatabaseUnavailable):
+                    await handle.call(Client(OWNER, b"c" * 16, "{}"), "nothing", "[]")
+
+    run(main)
+
+
+def test_who_connects_between_the_disconnects_and_their_durability_is_closed() -> None:
+    async def main() -> None:
+        storage = MemoryStorage(delayed=True)
+        async with open_host(PROGRAMS, storage) as host, trio.open_nursery() as nursery:
+            nursery.start_soon(sync_later, storage, 1.0)
+            handle = host.database((await host.publish(OWNER, b"chat", name="chat")).identity)
+            early = TestClient(handle, 1)
+            await early.sink.wait_count(1)
+            nursery.start_soon(host.shutdown)
+            await trio.sleep(0.1)
+            late = TestClient(handle, 2)
+            await late.attachment.wait_detached()
+            assert late.sink.received == [Closed(1001, "module exited")]
+            with pytest.raises(DatabaseUnavailable, match="stopping"):
+                await handle.call(Client(OWNER, b"c" * 16, "{}"), "nothing", "[]")
+
+    run(main)
+
+
+async def sync_later(storage: MemoryStorage, seconds: float) -> None:
+    for _ in range(10):
+        storage.sync()
+        await trio.lowlevel.checkpoint()
+    await trio.sleep(seconds)
+    storage.sync()
+
+
+def test_shutdown_ends_when_the_disk_fails_on_the_way() -> None:
+    async def main() -> None:
+        storage = MemoryStorage()
+        async with open_host(PROGRAMS, storage) as host:
+            handle = host.database((await host.publish(OWNER, b"chat", name="chat")).identity)
+            ann = TestClient(handle, 1)
+            await ann.sink.wait_count(1)
+            storage.logs[handle.identity].is_broken = True
+        assert isinstance(ann.sink.closed, Closed)
 
     run(main)
 

@@ -26,7 +26,7 @@ from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, RUN_ERRORS, ReducerEnt
 from stdb.actors.deadline import Deadline
 from stdb.actors.programs import added_tables, replace_program
 from stdb.actors.queries import Queries
-from stdb.actors.refusals import BadArguments, ConnectRefused, LifecycleCall, NoSuchFunction
+from stdb.actors.refusals import BadArguments, ConnectRefused, DatabaseUnavailable, LifecycleCall, NoSuchFunction
 from stdb.actors.requests import (
     CallProcedure,
     CallReducer,
@@ -115,6 +115,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         self._queued = 0
         self._queued_requests_max = queued_requests_max
         self._uncrowded = trio.Event()
+        self._is_ending = False
+        """Everybody was disconnected: nobody may connect any more."""
         self._queries = queries = Queries(datastore, owner, query_rows_max)
         self._handlers: dict[type, Callable[[Attachment, Any], None]] = {
             CallProcedure: self._call_procedure,
@@ -416,6 +418,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
     # ------------------------------------------------------------------ connections
     def _connect(self, attachment: Attachment) -> None:
         client = attachment.client
+        if self._is_ending:
+            self._drop(attachment, *MODULE_EXITED)
+            return
         if self._is_session_busy(attachment):
             self._drop(attachment, *SESSION_BUSY)
             return
@@ -476,6 +481,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         attachment.mark_gone()
 
     def _disconnect_all(self) -> tuple[None, int]:
+        self._is_ending = True
         for attachment in list(self._attachments):
             self.disconnect(attachment)
             self._attachments[attachment] = None  # to be closed once all is durable
@@ -483,7 +489,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
 
     @contextmanager
     def _visit(self, client: Client) -> Iterator[None]:
-        """Connect for the time of one request. Raises ConnectRefused."""
+        """Connect for the time of one request. Raises ConnectRefused, DatabaseUnavailable."""
+        if self._is_ending:
+            raise DatabaseUnavailable("the server is stopping")
         refusal = self._insert_client(client)
         if refusal is not None:
             raise ConnectRefused(refusal.text)

@@ -58,6 +58,7 @@ class Supervisor:
         self._pause_seconds = PAUSE_SECONDS_FIRST
         self.actor: DatabaseActor | None = None
         """The running actor, or None."""
+        self._is_ending = False
         self.reason = ""
         """Why the database is down."""
 
@@ -97,6 +98,7 @@ class Supervisor:
     # ------------------------------------------------------------------ ending
     async def shutdown(self) -> None:
         """End cleanly: every client disconnected, everything durable; return once the database is closed."""
+        self._is_ending = True
         if self.actor is not None:
             try:
                 await self.actor.shutdown()
@@ -108,6 +110,7 @@ class Supervisor:
 
     def end_nowait(self) -> None:
         """End at once: clients are closed with 1001, nothing more is run. For deletion and reset."""
+        self._is_ending = True
         if self.actor is not None:
             self.actor.bury(*MODULE_EXITED)
         if self._scope is not None:
@@ -135,7 +138,7 @@ class Supervisor:
                 self._set(_State.ENDED)
 
     async def _live(self) -> None:
-        while True:
+        while not self._is_ending:
             await self._wait_wanted()
             self._set(_State.LAUNCHING)
             try:
