@@ -12,7 +12,7 @@ from stdb.actors.sink import Client, OutcomeKind
 from stdb.testing.hosts import TestClient, identity, open_host
 from stdb.testing.sinks import Closed
 from stdb.testing.storage import MemoryStorage
-from tests.actors_chat import chat
+from tests.actors_chat import EVENTS, FLASH, MESSAGE, ONLINE, chat
 from tests.test_actors_database import run, text
 
 OWNER = identity(99)
@@ -222,6 +222,38 @@ def test_a_module_that_no_longer_loads_keeps_its_database_down(caplog: pytest.Lo
             with pytest.raises(DatabaseUnavailable, match="there is no program"):
                 await host.database(ann.handle.identity).ready()
             await host.database(bob.handle.identity).ready()
+
+    run(main)
+
+
+def test_a_publish_replaces_a_program_that_no_longer_loads_and_keeps_the_data(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        storage = MemoryStorage()
+        async with open_host({b"buggy": chat, b"chat": chat}, storage) as host:
+            ann, _ = await two_databases(host)
+            await ann.call("say", text("kept"))
+            crashed = TestClient(ann.handle, 7)
+            await crashed.sink.wait_count(1)
+            for log in storage.logs.values():
+                log.sync()
+                log.crash()
+        programs = {
+            b"chat": chat,
+            b"fixed": lambda: chat(version="fixed"),
+            b"less": lambda: chat(version="less", tables=[MESSAGE, ONLINE, EVENTS, FLASH]),
+        }
+        async with open_host(programs, storage) as host:
+            handle = host.database(ann.handle.identity)
+            with pytest.raises(DatabaseUnavailable, match="Removing the table secret"):
+                await host.publish(OWNER, b"less", name="one")
+            await host.publish(OWNER, b"fixed", name="one")
+            again = TestClient(handle, 1)
+            rows = await again.subscribe(1, "SELECT * FROM message", "SELECT * FROM online", "SELECT * FROM st_client")
+            assert [len(fragment.inserts) for fragment in rows.rows] == [1, 1, 1]
+        async with open_host(programs, storage) as host:
+            await host.database(ann.handle.identity).ready()
 
     run(main)
 

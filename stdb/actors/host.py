@@ -19,7 +19,7 @@ from stdb.actors.attachment import QUEUED_REQUESTS_MAX
 from stdb.actors.deadline import Deadline, NoDeadline
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.launching import Launcher, LoadProgram
-from stdb.actors.refusals import NoSuchDatabase, NotAuthorized, PublishFailed
+from stdb.actors.refusals import DatabaseUnavailable, NoSuchDatabase, NotAuthorized, PublishFailed
 from stdb.actors.supervision import Supervisor
 from stdb.datastore.log import Log
 from stdb.errors import ModuleFault, SchemaError
@@ -351,8 +351,14 @@ class Host:
 
     async def _update(self, identity: bytes, program: bytes, host_type: str) -> None:
         module = self._load(program)
-        supervisor = self._living[identity].supervisor
-        await supervisor.revive()
+        supervisor, handle = self._living[identity]
+        try:
+            await supervisor.revive()
+        except DatabaseUnavailable:
+            if not supervisor.is_program_broken:
+                raise
+            update = (module, program)
+            await supervisor.revive(partial(self._launcher.recover, identity, handle.owner, handle.log, update))
         actor = supervisor.running_actor()
         await actor.answers.wait(lambda: actor.update(module, program))
 

@@ -17,7 +17,7 @@ import trio
 from stdb.actors.calls import RUN_ERRORS, Reducers
 from stdb.actors.database import DatabaseActor
 from stdb.actors.deadline import Deadline
-from stdb.actors.programs import store_program, stored_program
+from stdb.actors.programs import TablesOnly, store_program, stored_program
 from stdb.actors.refusals import PublishFailed
 from stdb.datastore import records
 from stdb.datastore.datastore import Datastore
@@ -102,11 +102,17 @@ class Launcher(NamedTuple):
             deadline.disarm()
 
     @asynccontextmanager
-    async def recover(self, identity: bytes, owner: bytes, module_log: ModuleLog) -> AsyncIterator[DatabaseActor]:
+    async def recover(
+        self, identity: bytes, owner: bytes, module_log: ModuleLog, update: tuple[Module, bytes] | None = None
+    ) -> AsyncIterator[DatabaseActor]:
         """Hold a database recovered from its log; its first turn disconnects the clients of the last life.
+
+        With `update`, a module and its program, the stored program is not loaded but replaced.
 
         Raises:
             StorageError: The log is damaged, of another database, or holds no program.
+            SchemaError, ModuleFault: The program does not load.
+            UpdateRejected: The stored tables cannot become those of `update`.
         """
         actors: list[DatabaseActor] = []
 
@@ -118,7 +124,8 @@ class Launcher(NamedTuple):
         try:
             datastore = Datastore()
             await _replay(datastore, log)
-            module = self.load(stored_program(datastore, identity))
+            program = stored_program(datastore, identity)
+            module = self.load(program) if update is None else TablesOnly(datastore)
             module.attach(datastore, identity, module_log)
             actor = DatabaseActor(
                 identity=identity,
@@ -133,6 +140,8 @@ class Launcher(NamedTuple):
                 query_rows_max=self.query_rows_max,
                 queued_requests_max=self.queued_requests_max,
             )
+            if update is not None:
+                actor.update(*update)
             actors.append(actor)
             actor.post_nowait((None, actor.disconnect_dangling))
             yield actor

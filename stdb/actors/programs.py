@@ -14,11 +14,12 @@ from typing import Any
 from stdb.actors.refusals import UpdateRejected
 from stdb.datastore.datastore import Datastore
 from stdb.errors import StorageError
-from stdb.modules.protocol import Module
+from stdb.modules.protocol import LogSink, Module, ReducerCall
 from stdb.sats import satn
+from stdb.sats.types import Typespace
 from stdb.schema.model import ModuleDef, TableDef
 
-__all__ = ["added_tables", "replace_program", "store_program", "stored_program"]
+__all__ = ["TablesOnly", "added_tables", "replace_program", "store_program", "stored_program"]
 
 PYTHON = 2
 """`st_module.program_kind` of a Python module (spec 08)."""
@@ -106,6 +107,25 @@ def stored_program(datastore: Datastore, identity: bytes) -> bytes:
     if kind != PYTHON:
         raise StorageError(f"the program is of kind {kind}, this server runs kind {PYTHON} (Python)")
     return bytes(program)
+
+
+class TablesOnly:
+    """Stands for a program that cannot be loaded: its tables as they are stored, and no functions."""
+
+    program_hash = b""
+
+    def __init__(self, datastore: Datastore) -> None:
+        stored = (table.schema for table in datastore.tables.values())
+        self.definition = ModuleDef(
+            Typespace.EMPTY, tuple(schema.definition for schema in stored if not schema.is_system)
+        )
+
+    def attach(self, datastore: Datastore, database_identity: bytes, log: LogSink) -> None:
+        """Do nothing."""
+
+    def reducer(self, reducer_id: int) -> Callable[[ReducerCall, bytes], None]:
+        """Raise LookupError: there are no reducers."""
+        raise LookupError(f"no reducer {reducer_id}: this program has no functions")
 
 
 def _u256(number: bytes) -> int:

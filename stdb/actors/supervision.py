@@ -17,7 +17,7 @@ from enum import Enum
 import trio
 
 from stdb.actors.database import MODULE_EXITED, DatabaseActor
-from stdb.actors.refusals import DatabaseUnavailable
+from stdb.actors.refusals import DatabaseUnavailable, UpdateRejected
 from stdb.errors import ModuleFault, SchemaError, StorageError
 
 __all__ = ["Launch", "Supervisor"]
@@ -59,6 +59,9 @@ class Supervisor:
         self.actor: DatabaseActor | None = None
         """The running actor, or None."""
         self._is_ending = False
+        self._launch_once: Launch | None = None
+        self.is_program_broken = False
+        """The database is down because its program does not load."""
         self.reason = ""
         """Why the database is down."""
 
@@ -83,8 +86,10 @@ class Supervisor:
         while self._state in (_State.IDLE, _State.LAUNCHING):
             await self._changed.wait()
 
-    async def revive(self) -> None:
+    async def revive(self, launch_once: Launch | None = None) -> None:
         """Launch a database that is down, at once, with its failures forgotten; return once it runs.
+
+        `launch_once` takes the place of the usual launch this time.
 
         Raises:
             DatabaseUnavailable: It still does not run.
@@ -92,6 +97,7 @@ class Supervisor:
         if self._state in (_State.DOWN, _State.PAUSED):
             self._failures.clear()
             self._pause_seconds = PAUSE_SECONDS_FIRST
+            self._launch_once = launch_once
             self._set(_State.IDLE)
         await self.ready()
 
@@ -141,8 +147,10 @@ class Supervisor:
         while not self._is_ending:
             await self._wait_wanted()
             self._set(_State.LAUNCHING)
+            launch, self._launch_once = self._launch_once or self._launch, None
+            self.is_program_broken = False
             try:
-                async with self._launch() as actor:
+                async with launch() as actor:
                     self.actor = actor
                     self._set(_State.RUNNING)
                     await actor.run()
@@ -150,7 +158,11 @@ class Supervisor:
             except StorageError as error:
                 _logger.error("database %s is stopped: %s", self._name, error)
                 self._go_down(str(error), STOPPED)
+            except UpdateRejected as error:
+                self.is_program_broken = True
+                self._go_down(f"its program does not load, and the new one: {error}", STOPPED)
             except (SchemaError, ModuleFault) as error:
+                self.is_program_broken = True
                 _logger.error("database %s is stopped, its program does not load: %s", self._name, error)
                 self._go_down(f"its program does not load: {error}", STOPPED)
             except Exception as error:
