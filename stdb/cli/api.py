@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -72,7 +72,7 @@ def refused(response: httpx.Response) -> CliError:
 
 
 class Api:
-    """A server, the token to show it, and the requests of every command."""
+    """A server, the token to show it, and the requests of every command; holds connections until the block ends."""
 
     def __init__(self, config: Config, server: Server, *, anonymous: bool = False) -> None:
         self.server = server
@@ -82,8 +82,10 @@ class Api:
         self._token_source = ""
         self._http = _client(server)
 
-    def close(self) -> None:
-        """Give back the connections."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._http.close()
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:

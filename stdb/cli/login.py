@@ -15,8 +15,8 @@ def login(config: Config, options: argparse.Namespace) -> None:
     """Store a token: one that is given, or a new identity's of a server."""
     token = options.token
     if options.server_issued_login:
-        api = Api(config, config.server(options.server_issued_login), anonymous=True)
-        token = api.new_identity_token()
+        with Api(config, config.server(options.server_issued_login)) as api:
+            token = api.new_identity_token()
     if not token:
         raise CliError(
             "Give --token JWT, or --server-issued-login SERVER to get a new identity from a server.", exit_code=2

@@ -84,11 +84,9 @@ def _with_api(module: str, command: str) -> _Run:
         from stdb.cli.api import Api
 
         config = Config(config_path(options.config_path))
-        api = Api(config, config.server(options.server), anonymous=getattr(options, "anonymous", False))
-        try:
+        server = config.server(options.server)
+        with Api(config, server, anonymous=getattr(options, "anonymous", False)) as api:
             getattr(import_module(f"stdb.cli.{module}"), command)(api, options)
-        finally:
-            api.close()
 
     return run
 
