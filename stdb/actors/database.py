@@ -14,6 +14,7 @@ Rules: spec 02 sections 6.3, 8.3, 10 and 11; spec 07 sections 1, 5 and 9; spec 0
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -160,7 +161,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
 
     async def shutdown(self) -> None:
         """Run `client_disconnected` for every client, wait until all is durable, close the clients, end `run`."""
-        await self.answers.wait(self._disconnect_all)
+        await self.answers.wait(self._begin_ending)
+        await self.answers.wait(lambda: (None, self.datastore.next_offset))
         self.bury(*MODULE_EXITED)
         self.stop_nowait()
 
@@ -480,12 +482,17 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         self._mark_dirty(attachment)
         attachment.mark_gone()
 
-    def _disconnect_all(self) -> tuple[None, int]:
+    def _begin_ending(self) -> tuple[None, int]:
+        """Turn newcomers away and disconnect everybody, each in a request of its own: others run in between."""
         self._is_ending = True
-        for attachment in list(self._attachments):
+        for attachment in self._attachments:
+            self.post_nowait((None, partial(self._disconnect_last, attachment)))
+        return None, 0
+
+    def _disconnect_last(self, attachment: Attachment) -> None:
+        if attachment in self._attachments:
             self.disconnect(attachment)
             self._attachments[attachment] = None  # to be closed once all is durable
-        return None, self.datastore.next_offset
 
     @contextmanager
     def _visit(self, client: Client) -> Iterator[None]:
@@ -537,23 +544,27 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         if outcome is not COMMITTED:
             self._run(None, client, connection_id, name=_ON_DISCONNECT, after=delete)
 
-    def disconnect_dangling(self) -> None:
-        """Disconnect every client that the last life of this database left behind (spec 07 section 5)."""
+    def post_dangling(self) -> None:
+        """Ask for the disconnect of every client that the last life left behind; before anybody attaches."""
         stored = {row[:16]: row for row in self._credentials_table.rows()}
-        for row in list(self._client_table.rows()):
+        for row in self._client_table.rows():
             identity, connection_id = row[:32], row[32:]
             credentials = stored.get(connection_id, b"")
             if credentials:
                 self._credentials[connection_id] = identity, credentials
-            self._delete_client(Client(identity, connection_id, credentials[20:].decode()))
+            client = Client(identity, connection_id, credentials[20:].decode())
+            self.post_nowait((None, partial(self._delete_client, client)))
+        self.post_nowait((None, self._clear_clients))
+
+    def _clear_clients(self) -> None:
+        """Forget what is left of them without running reducers (spec 07 section 5)."""
 
         def clear(_transaction: "Transaction") -> None:
             self._client_table.clear()
             self._credentials_table.clear()
 
         if len(self._client_table) or len(self._credentials_table):
-            owner = Client(self.owner, bytes(16), "")
-            self._run(None, owner, None, after=clear)
+            self._run(None, Client(self.owner, bytes(16), ""), None, after=clear)
 
     # ------------------------------------------------------------------ the program
     def update(self, module: Module, program: bytes) -> tuple[None, int]:

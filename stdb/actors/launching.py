@@ -143,7 +143,7 @@ class Launcher(NamedTuple):
             if update is not None:
                 actor.update(*update)
             actors.append(actor)
-            actor.post_nowait((None, actor.disconnect_dangling))
+            actor.post_dangling()
             yield actor
         finally:
             log.close()
