@@ -180,11 +180,12 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
     # ------------------------------------------------------------------ the turn
     def turn(self) -> None:
         """Serve some requests, hand their records to the log, flush what may leave."""
-        self._deadline.arm()
-        try:
-            self._serve()
-        finally:
-            self._deadline.disarm()
+        if self._mailbox:  # else durability moved
+            self._deadline.arm()
+            try:
+                self._serve()
+            finally:
+                self._deadline.disarm()
         if self._records:
             records, self._records = self._records, []
             self.log.append_nowait(records)
