@@ -1,8 +1,11 @@
 """npm packages in a cache directory of the project, installed by name and pinned version."""
 
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,31 +18,45 @@ CACHE = Path(os.environ.get("STDB_TEST_CACHE", ROOT / ".cache")) / "npm"
 INSTALL_SECONDS_MAX = 600
 
 
-def require(program: str) -> str:
+def require(program: str, needed: str = "Node.js 20 or later with npm") -> str:
     """Return the path of a program; a missing one skips the test for a user and fails it in CI."""
     path = shutil.which(program)
     if path is None:
-        message = f"{program} is not installed: the tests with real clients need Node.js 20 or later with npm"
+        message = f"{program} is not installed: these tests with real clients need {needed}"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
     return path
 
 
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Keep the other test processes waiting that want to install the same."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def install(name: str, *packages: str) -> Path:
     """Return a directory named `name` whose node_modules holds `packages` (`name@version`)."""
     npm = require("npm")
     directory = CACHE / name
-    stamp = directory / ".installed"
-    wanted = "\n".join(packages)
-    if not (stamp.exists() and stamp.read_text() == wanted):
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        (directory / "package.json").write_text('{"name": "interop", "private": true, "type": "module"}')
-        command = [npm, "install", "--no-audit", "--no-fund", "--legacy-peer-deps", *packages]
-        done = subprocess.run(
-            command, cwd=directory, capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX, check=False
-        )
-        assert done.returncode == 0, f"npm install {wanted} failed:\n{done.stdout}\n{done.stderr}"
-        stamp.write_text(wanted)
+    with _alone(name):
+        stamp = directory / ".installed"
+        wanted = "\n".join(packages)
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            _install(npm, directory, packages)
+            stamp.write_text(wanted)
     return directory
+
+
+def _install(npm: str, directory: Path, packages: tuple[str, ...]) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    (directory / "package.json").write_text('{"name": "interop", "private": true, "type": "module"}')
+    command = [npm, "install", "--no-audit", "--no-fund", "--legacy-peer-deps", *packages]
+    done = subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX, check=False
+    )
+    assert done.returncode == 0, f"npm install {packages} failed:\n{done.stdout}\n{done.stderr}"

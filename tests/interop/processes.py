@@ -1,4 +1,4 @@
-"""Real processes in tests: a server, a Node program driven by JSON lines."""
+"""Real processes in tests: a server, client programs driven by JSON lines."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.interop.npm import NODE_SOURCES, ROOT, require
 
-__all__ = ["Driver", "Server", "serve", "start_server"]
+__all__ = ["Driver", "NodeDriver", "Server", "serve", "start_server"]
 
 WAIT_SECONDS = 30.0
 
@@ -121,14 +121,11 @@ def serve(*arguments: str, **options: Any) -> Iterator[Server]:
 
 
 class Driver:
-    """A Node program (`node/driver.mjs`) around one SDK."""
+    """A program around one SDK: commands go in as JSON lines, events come out as JSON lines."""
 
-    def __init__(self, directory: Path, sdk: str) -> None:
-        self.directory = directory
-        for source, target in (("driver.mjs", "driver.mjs"), (sdk, "sdk.mjs")):
-            (directory / target).write_text((NODE_SOURCES / source).read_text())
+    def __init__(self, *command: str | Path, directory: Path | None = None) -> None:
         self.process = subprocess.Popen(
-            [require("node"), "driver.mjs"],
+            command,
             cwd=directory,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -152,12 +149,15 @@ class Driver:
         seconds: float = WAIT_SECONDS,
     ) -> dict[str, Any]:
         """Return the first unread event of that name that matches; events of other names stay to be read."""
+        for i, seen in enumerate(self._events):
+            if seen["event"] == event and matching(seen):
+                return self._events.pop(i)
         end = time.monotonic() + seconds
         while True:
-            for i, seen in enumerate(self._events):
-                if seen["event"] == event and matching(seen):
-                    return self._events.pop(i)
-            self._events.append(self._parse(self._lines.next(end - time.monotonic())))
+            came = self._parse(self._lines.next(end - time.monotonic()))
+            if came["event"] == event and matching(came):
+                return came
+            self._events.append(came)
 
     def seen(self, event: str, matching: Callable[[dict[str, Any]], bool] = lambda _event: True) -> bool:
         """Tell whether such an event came and was not read."""
@@ -186,3 +186,15 @@ class Driver:
             event = {"event": "output", "text": line}
         assert event["event"] != "crash", event["text"]
         return event
+
+
+class NodeDriver(Driver):
+    """A Node program (`node/driver.mjs`) around one SDK."""
+
+    def __init__(self, directory: Path, sdk: str) -> None:
+        self.directory = directory
+        for source, target in (("driver.mjs", "driver.mjs"), (sdk, "sdk.mjs")):
+            mine = directory / f"{target}.{os.getpid()}"
+            mine.write_text((NODE_SOURCES / source).read_text())
+            mine.replace(directory / target)  # another test process may be about to run it
+        super().__init__(require("node"), "driver.mjs", directory=directory)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.interop.npm import ROOT, install
-from tests.interop.processes import Driver, Server, serve
+from tests.interop.processes import Driver, NodeDriver, Server, serve
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +34,9 @@ def sdk(request: pytest.FixtureRequest) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def drivers(sdk: tuple[Path, str]) -> Iterator[list[Driver]]:
+def drivers(sdk: tuple[Path, str]) -> Iterator[list[NodeDriver]]:
     """Two programs with the same SDK."""
-    made = [Driver(*sdk), Driver(*sdk)]
+    made = [NodeDriver(*sdk), NodeDriver(*sdk)]
     yield made
     for driver in made:
         driver.close()
@@ -99,7 +99,7 @@ def test_a_token_brings_the_same_identity_back(server: Server, drivers: list[Dri
     assert connect(second, server, token=connected["token"])["identity"] == connected["identity"]
 
 
-def test_a_foreign_token_is_refused(server: Server, drivers: list[Driver]) -> None:
+def test_a_foreign_token_is_refused(server: Server, drivers: list[NodeDriver]) -> None:
     driver = drivers[0]
     token = connect(drivers[1], server)["token"]
     driver.do("connect", url=server.ws, database=DATABASE, token=token[:-6] + "AAAAAA")
@@ -107,7 +107,7 @@ def test_a_foreign_token_is_refused(server: Server, drivers: list[Driver]) -> No
     assert "Unauthorized" in event["text"]
 
 
-def driver_is_1_3(driver: Driver) -> bool:
+def driver_is_1_3(driver: NodeDriver) -> bool:
     return "1.3.3" in str(driver.directory)
 
 
