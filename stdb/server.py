@@ -10,8 +10,9 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -95,20 +96,54 @@ async def serve(options: ServeOptions, started: Callable[[Running], None]) -> No
         StdbError: A publication was refused.
     """
     _prepare_process()
-    with DataDirectory(options.data_directory) as directory, trio.open_signal_receiver(*_SIGNALS) as signals:
+    with DataDirectory(options.data_directory) as directory, _stop_signals() as stop:
         tokens = Tokens(load_or_make_key(directory), Issuers(directory.settings.stdb.issuers))
         operator = load_or_make_operator(directory, tokens)
         storage = ServerStorage(directory, _now_us)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(LoopWatch().run)
-                await _serve_until_signal(options, directory, tokens, operator, storage, signals, nursery, started)
+                await _serve_until_signal(options, directory, tokens, operator, storage, stop, nursery, started)
                 nursery.cancel_scope.cancel()
         finally:
             storage.close()
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+class _Stop:
+    """Told by signals: the first asks for an orderly end, a second ends the process, whatever it is doing."""
+
+    def __init__(self) -> None:
+        self._asked = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._is_asked = False
+
+    def on_signal(self, *_: object) -> None:
+        """Take a signal; runs between two bytecodes of anything, a reducer without end included."""
+        if self._is_asked:
+            _end_at_once()
+        self._is_asked = True
+        self._token.run_sync_soon(self._asked.set)
+
+    async def wait(self) -> None:
+        """Return once an end was asked for."""
+        await self._asked.wait()
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    stop = _Stop()
+    before = [(number, signal.signal(number, stop.on_signal)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield stop
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _end_at_once() -> None:
+    """End the process; as safe as SIGKILL. Not even another thread's output is waited for."""
+    os.write(2, b"stopped before everything was closed; what was confirmed is safe\n")
+    os._exit(1)
 
 
 def _now_us() -> int:
@@ -121,7 +156,7 @@ async def _serve_until_signal(
     tokens: Tokens,
     operator: Credentials,
     storage: ServerStorage,
-    signals: AsyncIterator[int],
+    stop: "_Stop",
     nursery: trio.Nursery,
     started: Callable[[Running], None],
 ) -> None:
@@ -136,11 +171,14 @@ async def _serve_until_signal(
             port: int = listeners[0].socket.getsockname()[1]
             published = [await _publish(host, operator, publication) for publication in options.publications]
             started(Running(f"{_in_url(options.host)}:{port}", port, directory.path, tuple(published)))
-            await anext(signals)
-            nursery.start_soon(_end_at_once, signals)
+            await stop.wait()
+            limit = threading.Timer(SHUTDOWN_SECONDS_MAX, _end_at_once)
+            limit.daemon = True
+            limit.start()
             door.stop_accepting()
         with trio.move_on_after(CLOSING_SECONDS_MAX):  # closing handshakes of clients that answer
             await closed.wait()
+        limit.cancel()
 
 
 def _in_url(host: str) -> str:
@@ -173,15 +211,6 @@ def _host_settings(options: ServeOptions, settings: Settings, operator: Credenti
 async def _publish(host: Host, operator: Credentials, publication: Publication) -> tuple[str, str]:
     result = await host.publish(operator.identity, publication.program, name=publication.name)
     return publication.name, result.identity[::-1].hex()
-
-
-async def _end_at_once(signals: AsyncIterator[int]) -> None:
-    """End the process after a time, or at a second signal; as safe as SIGKILL."""
-    with trio.move_on_after(SHUTDOWN_SECONDS_MAX):
-        await anext(signals)
-    sys.stderr.write("stopped before everything was closed; what was confirmed is safe\n")
-    sys.stderr.flush()
-    os._exit(1)
 
 
 def _prepare_process() -> None:

@@ -1,262 +1,303 @@
-"""A server as a process: killed at any moment, told to stop, started twice. Real sockets, real files."""
+"""`python -m stdb serve` as a process: what it prints, signals, locks, ports, and what is there after a restart."""
 
-import random
+import os
+import re
 import signal
 import socket
+import stat
+import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
-from stdb.net.protocols import messages_v2
-from stdb.sats import bsatn
+from stdb.cli.serve import _print_started
+from stdb.server import Running
+from tests.cli_harness import KITCHEN, Ran, own_place, run, started
+from tests.interop.npm import ROOT
 from tests.interop.processes import Server, start_server
-from tests.websocket_messages import rows_of
 
-pytestmark = pytest.mark.slow
 
-CHAT = Path(__file__).parent.parent / "examples" / "quickstart_chat"
-CLIENT = bsatn.codec(messages_v2.CLIENT_MESSAGE)
-SERVER = bsatn.codec(messages_v2.SERVER_MESSAGE)
-APPLIED, UPDATE, RESULT = 1, 4, 6
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path) -> Iterator[Path]:
+    with own_place(tmp_path / "home"):
+        yield tmp_path
 
 
 @pytest.fixture
-def data() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as path:
-        yield path
+def data(tmp_path: Path) -> str:
+    return str(tmp_path / "data")
 
 
-def start(data: str, *arguments: str, listen: str = "127.0.0.1:0") -> Server:
-    return start_server("--data-dir", data, "--publish", f"{CHAT}=chat", *arguments, listen=listen)
+def serve_to_its_end(*arguments: str) -> Ran:
+    """Run a server that ends by itself."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "stdb", "serve", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return Ran(ended.returncode, ended.stdout, ended.stderr)
 
 
-@asynccontextmanager
-async def connect(url: str) -> AsyncIterator[WebSocketConnection]:
-    """Hold a v2 connection; its socket is closed whoever ends it."""
-    host, _, path = url.removeprefix("ws://").partition("/")
-    name, _, port = host.partition(":")
-    async with await trio.open_tcp_stream(name, int(port)) as stream, trio.open_nursery() as nursery:
-        socket = await wrap_client_stream(
-            nursery, stream, host, f"/{path}", subprotocols=["v2.bsatn.spacetimedb"], max_message_size=1 << 28
-        )
-        yield socket
-        await socket.aclose()
+def kitchen(data: str, *arguments: str) -> Server:
+    return start_server("--data-dir", data, "--publish", f"{KITCHEN}=kitchen", *arguments)
 
 
-class Speaker:
-    """A client over trio-websocket; remembers what was confirmed to it."""
-
-    def __init__(self, socket: WebSocketConnection) -> None:
-        self._socket = socket
-        self.confirmed: set[str] = set()
-
-    async def send(self, message: Any) -> None:
-        await self._socket.send_message(CLIENT.encode(message))
-
-    async def next(self) -> Any:
-        payload = await self._socket.get_message()
-        assert payload[0] == 0, "no compression was asked for"
-        return SERVER.decode_exact(payload[1:])
-
-    async def say(self, request_id: int, text: str) -> None:
-        data = text.encode()
-        await self.send((3, (request_id, 0, "send_message", len(data).to_bytes(4, "little") + data)))
-
-    async def rows(self, table: str) -> list[bytes]:
-        """Return all rows of a table."""
-        await self.send((0, (1, (1,), [f"SELECT * FROM {table}"])))
-        while True:
-            tag, fields = await self.next()
-            if tag == APPLIED:
-                return [row for _, rows in fields[2][0] for row in rows_of(rows)]
+def rows(server: Server) -> int:
+    """Return how many rows the table `plain` has."""
+    ran = run("sql", "kitchen", "select * from plain", "-s", server.http)
+    assert ran.code == 0, ran.err
+    return ran.out.count("\n") - 2
 
 
-async def hammer(url: str, who: int, confirmed: set[str]) -> None:
-    """Send messages as fast as they are answered, 20 in flight, until the server is gone."""
-    said: dict[int, str] = {}
+def call(server: Server, reducer: str, *arguments: str) -> Ran:
+    return run("call", "kitchen", reducer, *arguments, "-s", server.http)
+
+
+# --------------------------------------------------------------------------------------------------- start
+def test_a_server_says_where_it_is_where_its_data_lies_and_how_to_publish(data: str) -> None:
+    server = kitchen(data)
+    server.lines.until("publish a module")
+    identity = re.search(r"c200[0-9a-f]{60}", "\n".join(server.lines.seen))
+    assert identity is not None
+    assert server.lines.seen == [
+        f"stdb is listening on {server.http}",
+        f"data: {Path(data).resolve()}",
+        f"published kitchen, identity: {identity[0]}",
+        f"publish a module: python -m stdb publish -p PATH NAME --server {server.http}",
+    ]
+    assert stat.S_IMODE(os.stat(data).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(f"{data}/operator.token").st_mode) == 0o600
+    assert server.stop() == 0
+
+
+def test_without_a_directory_the_data_lies_in_the_users(home: Path) -> None:
+    server = start_server()
+    assert server.lines.until("^data: (.*)$").group(1) == str((home / "home/XDG_DATA_HOME/stdb").resolve())
+    assert server.stop() == 0
+
+
+def test_a_name_is_made_of_the_path(data: str) -> None:
+    server = start_server("--data-dir", data, "--publish", "examples/quickstart_chat")
+    server.lines.until("^published quickstart-chat, identity: c200")
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("0.0.0.0:3000", "http://127.0.0.1:3000"),
+        ("[::]:3000", "http://[::1]:3000"),
+        ("10.0.0.1:3000", "http://10.0.0.1:3000"),
+    ],
+)
+def test_how_to_publish_names_an_address_of_this_machine(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, address: str, url: str
+) -> None:
+    _print_started(Running(address, 3000, tmp_path, ()))
+    assert capsys.readouterr().out.endswith(f" --server {url}\n")
+
+
+def test_an_ipv6_address_stands_in_brackets(data: str) -> None:
     try:
-        async with connect(url) as socket:
-            speaker = Speaker(socket)
-            for number in range(1 << 30):
-                if len(said) >= 20:
-                    tag, fields = await speaker.next()
-                    if tag == RESULT and fields[2][0] == 0:
-                        confirmed.add(said.pop(fields[0]))
-                else:
-                    said[number] = f"{who}-{number}-{random.random()}"
-                    await speaker.say(number, said[number])
-    except* (ConnectionClosed, HandshakeError, OSError, trio.BrokenResourceError):
-        pass  # the server was killed
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = start_server("--data-dir", data, "--publish", f"{KITCHEN}=kitchen", listen="[::1]:0")
+    assert server.address.startswith("[::1]:")
+    assert call(server, "r_empty").code == 0
+    watched = run("subscribe", "kitchen", "select * from secret", "-n", "0", "-s", server.address)
+    assert (watched.code, watched.err) == (0, "")
+    assert server.stop() == 0
 
 
-async def read_on(speaker: Speaker) -> None:
-    with trio.fail_after(20):
-        while True:
-            await speaker.next()
+def test_a_second_server_on_the_same_data_names_the_first(data: str) -> None:
+    server = start_server("--data-dir", data)
+    assert serve_to_its_end("--data-dir", data, "-l", "127.0.0.1:0") == (
+        1,
+        "",
+        f"Error: another stdb server runs in {data} (pid {server.process.pid}); "
+        "stop it, or choose another --data-dir\n",
+    )
+    assert server.stop() == 0
 
 
-async def check(url: str, confirmed: set[str]) -> None:
-    """Every confirmed message is there once; nobody of the last life is online."""
-    async with connect(url) as socket:
-        speaker = Speaker(socket)
-        row = bsatn.codec(await table_type("message"))
-        texts = [row.decode_exact(data)[3] for data in await speaker.rows("message")]
-        assert len(texts) == len(set(texts))
-        assert confirmed <= set(texts), f"{len(confirmed - set(texts))} confirmed messages are lost"
-    async with connect(url) as socket:
-        speaker = Speaker(socket)
-        row = bsatn.codec(await table_type("user"))
-        users = [row.decode_exact(data) for data in await speaker.rows("user")]
-        assert sum(online for _, _, online in users) == 1, "this client alone"
+def test_a_port_that_is_taken_is_said_as_the_official_server_does(data: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        told = f"Port {port} is already in use. Please free up the port or specify a different port with --listen-addr."
+        assert serve_to_its_end("--data-dir", data, "-l", f"127.0.0.1:{port}") == (1, "", f"Error: {told}\n")
 
 
-async def table_type(name: str) -> Any:
-    from stdb.modules.python.loader import load
-
-    module = load({"chat.py": (CHAT / "__init__.py").read_bytes()}, "chat")
-    table = module.definition.table(name)
-    assert table is not None
-    return table.row_type
+def test_an_address_of_another_machine_cannot_be_listened_on(data: str) -> None:
+    code, out, err = serve_to_its_end("--data-dir", data, "-l", "192.0.2.1:0")
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: cannot listen on 192.0.2.1:0: ")
+    assert err.endswith("Choose another --listen-addr HOST:PORT.\n")
 
 
-def subscribe_url(server: Server, database: str = "chat") -> str:
-    return f"{server.ws}/v1/database/{database}/subscribe?compression=None"
+def test_a_module_that_is_wrong_stops_the_start_with_its_findings(data: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("import stdb\n\n@stdb.table\nclass A:\n    x: complex\n    y: object\n")
+    code, out, err = serve_to_its_end("--data-dir", data, "-l", "127.0.0.1:0", "--publish", str(tmp_path / "bad.py"))
+    assert (code, out) == (1, "")
+    assert "bad.py:5: A.x: complex is no column type" in err
+    assert "bad.py:6: A.y: object is no column type" in err
+    assert "Traceback" not in err
 
 
-def test_kill_9_at_random_moments_loses_nothing_that_was_confirmed(data: str) -> None:
-    confirmed: set[str] = set()
-    chosen = random.Random(5)
-    server = start(data)
-    try:
-        for round_ in range(5):
-
-            async def until_killed(running: Server = server, number: int = round_) -> None:
-                async with trio.open_nursery() as nursery:
-                    for who in range(4):
-                        nursery.start_soon(hammer, subscribe_url(running), 10 * number + who, confirmed)
-                    await trio.sleep(0.3 + chosen.random())
-                    running.kill()
-
-            before = len(confirmed)
-            trio.run(until_killed)
-            assert len(confirmed) > before, "the server answered nobody"
-            server = start(data)
-            trio.run(check, subscribe_url(server), confirmed)
-        assert server.stop() == 0
-    finally:
-        if server.process.poll() is None:
-            server.kill()
-    assert len(confirmed) > 100
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--publish", "nosuch.py=x"], "Error: cannot read the module nosuch.py: No such file or directory\n"),
+        (["--data-dir", "/dev/null/x"], "Error: cannot use the data directory /dev/null/x: "),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_named(data: str, arguments: list[str], told: str) -> None:
+    code, out, err = serve_to_its_end("--data-dir", data, "-l", "127.0.0.1:0", *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith(told)
+    assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_server_cleanly(data: str, signal_number: int) -> None:
-    server = start(data)
-
-    async def main() -> None:
-        async with connect(subscribe_url(server)) as socket:
-            speaker = Speaker(socket)
-            await speaker.rows("user")
-            server.process.send_signal(signal_number)
-            with pytest.raises(ConnectionClosed) as closed:
-                await read_on(speaker)
-            assert (closed.value.reason.code, closed.value.reason.reason) == (1001, "module exited")
-
-    trio.run(main)
-    assert server.process.wait(20) == 0
-    again = start(data)
-    try:
-        trio.run(check, subscribe_url(again), set())
-        assert again.stop() == 0
-    finally:
-        if again.process.poll() is None:
-            again.kill()
+def test_settings_that_are_wrong_stop_the_start(data: str) -> None:
+    Path(data).mkdir()
+    Path(data, "config.toml").write_text("[websocket]\nping-interval = 'often'\n")
+    code, _, err = serve_to_its_end("--data-dir", data, "-l", "127.0.0.1:0")
+    assert code == 1
+    assert err.startswith(f"Error: invalid TOML syntax in {data}/config.toml: ")
 
 
-def test_a_second_server_on_the_same_data_refuses_and_names_the_first(data: str) -> None:
-    import subprocess
-
-    server = start(data)
-    try:
-        command = [sys.executable, "-m", "stdb", "serve", "--listen-addr", "127.0.0.1:0", "--data-dir", data]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        assert second.returncode == 1
-        assert str(server.process.pid) in second.stderr
-        assert "Traceback" not in second.stderr
-        assert server.stop() == 0
-    finally:
-        if server.process.poll() is None:
-            server.kill()
-
-
-def test_a_taken_port_is_said_in_one_line(data: str) -> None:
-    import subprocess
-
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        command = [sys.executable, "-m", "stdb", "serve", "--listen-addr", address, "--data-dir", data]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert result.returncode == 1
-    assert f"Port {address.rpartition(':')[2]} is already in use" in result.stderr
-    assert "Traceback" not in result.stderr
+# --------------------------------------------------------------------------------------------------- end
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_server_cleanly(data: str, number: signal.Signals) -> None:
+    server = kitchen(data)
+    with started("subscribe", "kitchen", "select * from plain", "--print-initial-update", "-s", server.http) as watcher:
+        watcher[1].next(20)
+        server.process.send_signal(number)
+        assert server.process.wait(20) == 0
+        assert watcher[1].next(20) == "Error: the server closed the connection: 1001 module exited"
+    server.lines.join()
+    assert [line for line in server.lines.seen if "Traceback" in line] == []
+    again = start_server("--data-dir", data)
+    assert rows(again) == 3
+    assert again.stop() == 0
 
 
-LOOP = """
-from stdb import ReducerContext, reducer, table, primary_key, u64
+SLOW_GOODBYE = """\
+from stdb import ReducerContext, client_disconnected
 
-@table(public=True)
-class Row:
-    id: u64 = primary_key(auto_inc=True)
-    n: int = 0
-
-@reducer
-def spin(ctx: ReducerContext) -> None:
-    ctx.db[Row].insert(Row(n=1))
+@client_disconnected
+def gone(ctx: ReducerContext) -> None:
     while True:
         pass
-
-@reducer
-def write_forever(ctx: ReducerContext) -> None:
-    while True:
-        ctx.db[Row].insert(Row(n=2))
-
-@reducer
-def add(ctx: ReducerContext) -> None:
-    ctx.db[Row].insert(Row(n=3))
 """
+"""A module that needs a second, the time limit of a reducer, for every client that leaves."""
 
 
-@pytest.mark.parametrize("reducer", ["spin", "write_forever"])
-def test_an_endless_reducer_of_a_python_module_is_stopped_within_its_time(data: str, reducer: str) -> None:
-    source = Path(data) / "loops.py"
-    source.write_text(LOOP)
-    server = start_server("--data-dir", f"{data}/server", "--publish", f"{source}=loops")
+def connect(server: Server, database: str) -> socket.socket:
+    """Return a WebSocket whose first message has come, as a plain socket."""
+    host, _, port = server.address.rpartition(":")
+    lines = [
+        f"GET /v1/database/{database}/subscribe HTTP/1.1",
+        "Host: x",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Protocol: v2.bsatn.spacetimedb",
+    ]
+    client = socket.create_connection((host, int(port)), timeout=20)
+    client.sendall("\r\n".join([*lines, "", ""]).encode())
+    received = b""
+    while b"\x82" not in received.partition(b"\r\n\r\n")[2]:
+        piece = client.recv(1 << 16)
+        assert piece, received
+        received += piece
+    assert received.startswith(b"HTTP/1.1 101")
+    return client
 
-    async def main() -> None:
-        async with connect(subscribe_url(server, "loops")) as socket:
-            speaker = Speaker(socket)
-            assert (await speaker.next())[0] == 0
-            started = time.monotonic()
-            await speaker.send((3, (1, 0, reducer, b"")))
-            await speaker.send((3, (2, 0, "add", b"")))
-            tag, fields = await speaker.next()
-            assert time.monotonic() - started < 1.2
-            assert (tag, fields[0], fields[2]) == (RESULT, 1, (3, "reducer ran out of energy"))
-            tag, fields = await speaker.next()
-            assert (tag, fields[0], fields[2][0]) == (RESULT, 2, 0)
-            assert len(await speaker.rows("row")) == 1
 
-    try:
-        trio.run(main)
-        assert server.stop() == 0
-    finally:
-        if server.process.poll() is None:
-            server.kill()
+def end_with_clients(data: str, tmp_path: Path, count: int, *signals: signal.Signals) -> tuple[int, float]:
+    """Stop a server whose clients need a second each to leave; return its exit code and the seconds it took."""
+    (tmp_path / "slow.py").write_text(SLOW_GOODBYE)
+    server = start_server("--data-dir", data, "--publish", f"{tmp_path / 'slow.py'}=slow")
+    with ExitStack() as clients:
+        for _ in range(count):
+            clients.enter_context(connect(server, "slow"))
+        began = time.monotonic()
+        for number in signals:
+            server.process.send_signal(number)
+        code = server.process.wait(30)
+        seconds = time.monotonic() - began
+    server.lines.until("^stopped before everything was closed; what was confirmed is safe$")
+    server.lines.join()
+    return code, seconds
+
+
+def test_a_second_signal_ends_a_server_at_once(data: str, tmp_path: Path) -> None:
+    code, seconds = end_with_clients(data, tmp_path, 4, signal.SIGTERM, signal.SIGINT)
+    assert code == 1
+    assert seconds < 1
+
+
+@pytest.mark.slow
+def test_an_end_that_takes_ten_seconds_is_cut_short(data: str, tmp_path: Path) -> None:
+    code, seconds = end_with_clients(data, tmp_path, 15, signal.SIGTERM)
+    assert code == 1
+    assert 9 < seconds < 14
+
+
+# --------------------------------------------------------------------------------------------------- what stays
+def test_names_rows_grants_and_tokens_are_there_after_a_restart(data: str) -> None:
+    server = kitchen(data)
+    before = run("list", "-s", server.http).out
+    run("grant", "c2" + "0" * 62, "-s", server.http)
+    assert call(server, "add_plain", "7", "7").code == 0
+    assert server.stop() == 0
+    server = start_server("--data-dir", data)
+    assert rows(server) == 4
+    assert run("list", "-s", server.http).out == before
+    assert "publish-python" in run("grants", "-s", server.http).out
+    assert server.stop() == 0
+
+
+def test_after_a_kill_everything_confirmed_is_there_and_the_lock_is_free(data: str, home: Path) -> None:
+    server = kitchen(data)
+    for number in range(5):
+        assert call(server, "add_plain", str(number), "9").code == 0
+    server.kill()
+    notes = list((home / "home/XDG_STATE_HOME/stdb/servers").iterdir())
+    assert len(notes) == 1
+    again = start_server("--data-dir", data)
+    assert rows(again) == 8
+    assert again.stop() == 0
+
+
+# --------------------------------------------------------------------------------------------------- settings
+@pytest.mark.parametrize(("policy", "code"), [("owner", 1), ("public", 0)])
+def test_sql_says_who_may_read_over_http(data: str, policy: str, code: int) -> None:
+    Path(data).mkdir()
+    Path(data, "config.toml").write_text('[stdb]\nsql = "owner"\n')  # flags win
+    server = kitchen(data, "--sql", policy)
+    ask = ("sql", "kitchen", "select * from plain", "-s", server.http)
+    assert run(*ask).code == 0
+    assert run(*ask, "--anonymous").code == code
+    assert server.stop() == 0
+
+
+def test_the_settings_of_websockets_are_followed(data: str) -> None:
+    """A client that answers no ping is cut after the time that config.toml says."""
+    Path(data).mkdir()
+    Path(data, "config.toml").write_text('[websocket]\nidle-timeout = "200ms"\n')
+    server = kitchen(data)
+    with connect(server, "kitchen") as client:
+        while client.recv(1 << 16):
+            pass
+    assert server.stop() == 0
