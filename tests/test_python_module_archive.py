@@ -175,6 +175,8 @@ def test_hidden_files_caches_and_environments_are_never_packed() -> None:
         ("deep/*.tmp", {"deep/a.tmp"}),
         ("docs/**", {"docs/a.md", "docs/deep/b.md"}),
         ("docs/*", {"docs/a.md", "docs/deep/b.md"}),
+        ("*.md\n*.py\n!/**", set()),
+        ("*\n!*/\n!*.py", {path for path in REST if not path.endswith(".py")}),
         ("docs/*.md", {"docs/a.md"}),
         ("**/gen.py", {"gen.py", "x/y/z/gen.py"}),
         ("x/**/gen.py", {"x/y/z/gen.py"}),

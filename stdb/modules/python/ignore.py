@@ -105,7 +105,7 @@ def _expression(pattern: str) -> str:
     while i < len(pattern):
         if pattern.startswith("**/", i) and (i == 0 or pattern[i - 1] == "/"):
             found, i = found + "(?:.*/)?", i + 3
-        elif pattern[i:] == "**" and i > 0 and pattern[i - 1] == "/":
+        elif pattern[i:] == "**" and (i == 0 or pattern[i - 1] == "/"):
             found, i = found + ".+", i + 2
         elif pattern[i] == "*":
             found, i = found + "[^/]*", i + 1
