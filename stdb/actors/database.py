@@ -243,21 +243,19 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         self.answers.settle(durable)
         if durable != self._durable_seen:
             self._durable_seen = durable
-            for attachment in list(self._waiting):
-                self._flush_one(attachment, durable)
+            self._flush_all(list(self._waiting), durable)
         if self._dirty:
             dirty, self._dirty = self._dirty, []
-            for attachment in dirty:
-                attachment.is_dirty = False
-                self._flush_one(attachment, durable)
+            self._flush_all(dirty, durable)
 
-    def _flush_one(self, attachment: Attachment, durable: int) -> None:
-        sink = attachment.sink
-        sink.flush(durable)
-        if sink.waits():
-            self._waiting[attachment] = None
-        else:
-            self._waiting.pop(attachment, None)
+    def _flush_all(self, attachments: Sequence[Attachment], durable: int) -> None:
+        waiting = self._waiting
+        for attachment in attachments:
+            attachment.is_dirty = False
+            if attachment.sink.flush(durable):
+                waiting[attachment] = None
+            elif waiting:
+                waiting.pop(attachment, None)
 
     def _mark_dirty(self, attachment: Attachment) -> None:
         if not attachment.is_dirty:
@@ -333,10 +331,13 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         """Record a committed transaction and tell the others; return what the caller itself saw."""
         self._records.append(records.encode(delta, event))
         told, others = self.registry.evaluate(delta, subscriber)
+        dirty = self._dirty
         for other, update in others:
             attachment: Attachment = other.owner
             attachment.sink.update(event, update)
-            self._mark_dirty(attachment)
+            if not attachment.is_dirty:  # as `_mark_dirty`, without a call a client
+                attachment.is_dirty = True
+                dirty.append(attachment)
         return told
 
     # ------------------------------------------------------------------ calls

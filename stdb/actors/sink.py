@@ -81,8 +81,8 @@ class ClientSink(Protocol):
     def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
         """Tell of a transaction that this client did not call (or called with NoSuccessNotify)."""
 
-    def flush(self, durable: int) -> None:
-        """Send what may leave: entries from the head whose `needs` is at most `durable`."""
+    def flush(self, durable: int) -> bool:
+        """Send what may leave: entries from the head whose `needs` is at most `durable`; return `waits()`."""
 
     def waits(self) -> bool:
         """Tell whether entries are left that wait for durability."""

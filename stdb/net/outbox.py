@@ -88,18 +88,18 @@ class Outbox:
         """Tell whether entries are left that may not leave yet."""
         return bool(self._entries)
 
-    def flush(self, durable: int) -> None:
-        """Send the entries from the head whose `needs` is at most `durable`, joined into one send."""
+    def flush(self, durable: int) -> bool:
+        """Send the entries from the head whose `needs` is at most `durable`, joined into one send; return `waits()`."""
         self._durable = durable
         entries = self._entries
         if not entries:
-            return
-        if len(entries) == 1 and self._is_plain() and entries[0][0] <= durable:
+            return False
+        if len(entries) == 1 and entries[0][0] <= durable and self._is_plain():
             self._send_only(entries.popleft()[1])  # type: ignore[arg-type]  # none is deferred
-            return
+            return False
         if self._is_over:
             entries.clear()
-            return
+            return False
         if self._deferred or self._close_frame is not None:
             ready = self._take_carefully(durable)
         else:
@@ -115,6 +115,7 @@ class Outbox:
             self._send(ready)
         if entries or self._sending:
             self._check_bounds()
+        return bool(entries)
 
     def send_control_nowait(self, frame: bytes) -> None:
         """Send a ping or pong past everything that waits, but not into the middle of a message."""

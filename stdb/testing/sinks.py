@@ -173,14 +173,15 @@ class RecordingSink:
         """Queue somebody's transaction."""
         self._put(event.needs, Updated(event, update))
 
-    def flush(self, durable: int) -> None:
-        """Let leave what may."""
+    def flush(self, durable: int) -> bool:
+        """Let leave what may; tell whether something waits."""
         while self._queue and self._queue[0][0] <= durable:
             needs, message = self._queue.popleft()
             self.received.append(message)
             self.durable_at.append(durable)
             self.needs.append(needs)
             self._arrived.set()
+        return bool(self._queue)
 
     def waits(self) -> bool:
         """Tell whether something waits for durability."""

@@ -65,9 +65,9 @@ class Dialect(ClientSink, ABC):
             DecodeError: It does not decode; requests before the damage were appended.
         """
 
-    def flush(self, durable: int) -> None:
-        """Send what may leave: entries from the head whose `needs` is at most `durable`."""
-        self.outbox.flush(durable)
+    def flush(self, durable: int) -> bool:
+        """Send what may leave: entries from the head whose `needs` is at most `durable`; return `waits()`."""
+        return self.outbox.flush(durable)
 
     def waits(self) -> bool:
         """Tell whether entries are left that wait for durability."""
