@@ -37,7 +37,6 @@ class Attachment:
         "client",
         "is_connected",
         "is_dirty",
-        "is_waiting",
         "queued",
         "session_id",
         "sink",
@@ -68,8 +67,6 @@ class Attachment:
         """`client_connected` committed and `client_disconnected` did not run yet."""
         self.is_dirty = False
         """Its sink has something to flush at the end of the turn."""
-        self.is_waiting = False
-        """Its sink holds entries that wait for durability."""
         self.queued = 0
         """Requests handed in and not yet served."""
 

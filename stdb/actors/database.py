@@ -113,6 +113,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         self._dirty: list[Attachment] = []
         self._waiting: dict[Attachment, None] = {}
         self._durable_seen = 0
+        self._is_last_request = False
+        """Nothing else waits to be served in this turn."""
         self._queued = 0
         self._queued_requests_max = queued_requests_max
         self._uncrowded = trio.Event()
@@ -199,6 +201,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         while mailbox and left > 0:
             attachment, work = mailbox.popleft()
             if attachment is None:
+                self._is_last_request = not mailbox
                 work()  # type: ignore[operator]  # beside None stands a job
                 left -= 1
                 self._finished = perf_counter()
@@ -217,10 +220,13 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         """Serve requests of one client up to the limits; return how many."""
         handlers = self._handlers
         call_reducer = self._call_reducer
+        mailbox = self._mailbox
+        last = len(requests) - 1
         served = 0
         if attachment.is_connected:
             for request in requests:
                 if type(request) is CallReducer:
+                    self._is_last_request = served == last and not mailbox
                     call_reducer(attachment, request)
                 else:
                     handlers[type(request)](attachment, request)
@@ -331,14 +337,25 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         """Record a committed transaction and tell the others; return what the caller itself saw."""
         self._records.append(records.encode(delta, event))
         told, others = self.registry.evaluate(delta, subscriber)
-        dirty = self._dirty
+        if self._is_last_request:
+            self._tell_at_once(event, others)
+        else:
+            for other, update in others:
+                attachment: Attachment = other.owner
+                attachment.sink.update(event, update)
+                self._mark_dirty(attachment)
+        return told
+
+    def _tell_at_once(self, event: TransactionEvent, others: "list[tuple[SubscriptionActor, ClientUpdate]]") -> None:
+        """Queue and flush in one pass: nothing more can be joined to it, and a second pass finds every client cold."""
+        durable = self._durable_seen
+        waiting = self._waiting
         for other, update in others:
             attachment: Attachment = other.owner
-            attachment.sink.update(event, update)
-            if not attachment.is_dirty:  # as `_mark_dirty`, without a call a client
-                attachment.is_dirty = True
-                dirty.append(attachment)
-        return told
+            sink = attachment.sink
+            sink.update(event, update)
+            if sink.flush(durable):
+                waiting[attachment] = None
 
     # ------------------------------------------------------------------ calls
     def _call_reducer(self, attachment: Attachment, call: CallReducer) -> None:

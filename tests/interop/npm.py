@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["NODE_SOURCES", "install", "require"]
+__all__ = ["NODE_SOURCES", "ROOT", "TEST_CACHE", "alone", "install", "require"]
 
 ROOT = Path(__file__).parent.parent.parent
 NODE_SOURCES = Path(__file__).parent / "node"
-CACHE = Path(os.environ.get("STDB_TEST_CACHE", ROOT / ".cache")) / "npm"
+TEST_CACHE = Path(os.environ.get("STDB_TEST_CACHE", ROOT / ".cache"))
+CACHE = TEST_CACHE / "npm"
 INSTALL_SECONDS_MAX = 600
 
 
@@ -30,10 +31,10 @@ def require(program: str, needed: str = "Node.js 20 or later with npm") -> str:
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Keep the other test processes waiting that want to install the same."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{name}.lock").open("w") as lock:
+def alone(directory: Path) -> Iterator[None]:
+    """Keep the other test processes waiting that want to prepare the same directory."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_name(f"{directory.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -42,7 +43,7 @@ def install(name: str, *packages: str) -> Path:
     """Return a directory named `name` whose node_modules holds `packages` (`name@version`)."""
     npm = require("npm")
     directory = CACHE / name
-    with _alone(name):
+    with alone(directory):
         stamp = directory / ".installed"
         wanted = "\n".join(packages)
         if not (stamp.exists() and stamp.read_text() == wanted):

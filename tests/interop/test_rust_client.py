@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.cargo import build
+from tests.interop.cargo import build, build_with
 from tests.interop.npm import ROOT
 from tests.interop.processes import Driver, Server, serve, start_server
 
@@ -16,17 +16,19 @@ CHAT = ROOT / "examples" / "quickstart_chat"
 DATABASE = "quickstart-chat"
 ALL = ["SELECT * FROM user", "SELECT * FROM message"]
 MANY = 10_000
+SDKS = [
+    pytest.param(("sdk_2", None), id="crates.io 2.8.3"),
+    pytest.param(("sdk_2", "2.10.1"), id="crates.io 2.10.1", marks=pytest.mark.long),
+    pytest.param(("sdk_2", "2.0.1"), id="crates.io 2.0.1", marks=pytest.mark.long),
+    pytest.param(("sdk_1", None), id="crates.io 1.12.0", marks=pytest.mark.long),
+]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param("sdk_2", id="crates.io 2.8.3"),
-        pytest.param("sdk_1", id="crates.io 1.12.0", marks=pytest.mark.long),
-    ],
-)
+@pytest.fixture(scope="module", params=SDKS)
 def program(request: pytest.FixtureRequest) -> Path:
-    return build(request.param)
+    """The program around one SDK; without a version it is the one that the lock file pins."""
+    package, version = request.param
+    return build_with(package, version) if version else build(package)
 
 
 @pytest.fixture(scope="module")

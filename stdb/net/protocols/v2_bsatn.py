@@ -57,6 +57,7 @@ _OK, _ERR, _INTERNAL_ERROR = 0, 2, 3
 _call_head = Struct("<xIBI").unpack_from  # request id, flags, length of the name
 _u32_at = Struct("<I").unpack_from
 _u32 = Struct("<I").pack
+_ONE = _u32(1)
 _tag_and_id = Struct("<BI").pack
 _tag_and_two = Struct("<BII").pack
 _ok_empty_frame = Struct("<BBBBIqBII").pack  # frame header, compression tag, message with two empty arrays
@@ -281,8 +282,12 @@ def encode_query_sets(update: ClientUpdate) -> bytes:
 
 def _query_set(query_set: SetUpdate) -> bytes:
     """Return one QuerySetUpdate: its tables sorted by name, in each the queries that saw a change."""
-    tables = group_by_table(query_set.fragments)
     assert query_set.query_set_id is not None
+    if len(query_set.fragments) == 1:  # most of them
+        (fragment,) = query_set.fragments
+        head = _u32(query_set.query_set_id) + _ONE + write_string(fragment.table_name) + _ONE
+        return head + _table_update_rows(fragment)
+    tables = group_by_table(query_set.fragments)
     parts = [_u32(query_set.query_set_id), _u32(len(tables))]
     for name in sorted(tables):
         fragments = tables[name]

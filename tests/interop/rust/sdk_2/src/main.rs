@@ -79,7 +79,7 @@ impl sdk::Reducer for Reducer {
 
 impl std::fmt::Debug for DbUpdate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("DbUpdate").field("user", &self.user).field("message", &self.message).finish()
+        formatter.debug_struct("DbUpdate").finish_non_exhaustive()
     }
 }
 
