@@ -16,7 +16,21 @@ from stdb.cli.subscribe import Tables, change_line
 from stdb.cli.suggestions import suggest
 from stdb.sats import bsatn
 from stdb.sats import json as sats_json
-from stdb.sats.types import F32, F64, STRING, TIME_DURATION, TIMESTAMP, U8, Array, Element, Product, Ref, Sum, Typespace
+from stdb.sats.types import (
+    F32,
+    F64,
+    STRING,
+    TIME_DURATION,
+    TIMESTAMP,
+    U8,
+    UUID,
+    Array,
+    Element,
+    Product,
+    Ref,
+    Sum,
+    Typespace,
+)
 from stdb.schema.model import ModuleDef, ReducerDef
 from tests.cli_harness import RECORDED
 
@@ -74,6 +88,8 @@ def test_null_inside_a_value_is_nan_too() -> None:
         (TIMESTAMP, 1_500_000, "1970-01-01T00:00:01.500+00:00"),
         (TIMESTAMP, 1 << 62, f"{1 << 62}µs"),
         (TIME_DURATION, -1_500_000, "-1.500000"),
+        (Array(TIME_DURATION), [1], "[(__time_duration_micros__ = +0.000001)]"),
+        (Array(UUID), [bytes(15) + b"\1"], '["01000000-0000-0000-0000-000000000000"]'),
         (Product((Element(None, U8), Element("b", U8))), (1, 2), "(col_0 = 1, b = 2)"),
         (Product(()), (), "()"),
         (Sum((Element("a", U8), Element(None, U8))), (1, 2), "(1 = 2)"),

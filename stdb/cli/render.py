@@ -95,10 +95,8 @@ def _float(value: float, kind: ScalarKind) -> str:
 
 def _special(type_: Product, value: Any, nested: bool) -> str | None:
     text = _special_text(type_, value)
-    if text is None or not nested:
+    if text is None or not nested or type_ == UUID:
         return text
-    if type_ == UUID:
-        return f'"{text}"' if not text.startswith('"') else text
     return f"({type_.elements[0].name} = {text})"
 
 
