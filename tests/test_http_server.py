@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stdb.actors.host import HostSettings
+from stdb.errors import ReducerTimeout
 from stdb.net.http import HEAD_SECONDS_MAX, IDLE_SECONDS_MAX, PIECE_SECONDS_MAX
 from stdb.net.routes_publish import PYTHON_MAGIC
 from stdb.net.tokens import Tokens
 from stdb.sats.types import STRING, U32
+from stdb.schema.model import Lifecycle
 from stdb.storage.settings import Own, Settings
 from stdb.testing.modules import Context, FunctionModule, reducer, table
 from tests.http_harness import KEY, VECTORS, Answer, Client, Door, bearer, loopback, open_door
@@ -339,6 +341,34 @@ def test_strict_servers_let_only_owners_run_sql() -> None:
         assert (await door.send("POST", "/v1/database/notes/sql", bearer(owner), "select * from note")).status == 200
 
     run(test, host_settings=HostSettings(sql="owner"))
+
+
+def late(ctx: Context) -> None:
+    raise ReducerTimeout("the time limit of this call has passed")
+
+
+def test_a_reducer_that_runs_out_of_time_is_402_and_a_client_connected_that_does_is_503() -> None:
+    program = PYTHON_MAGIC + b"late"
+    for lifecycle, status, text in (
+        (None, 402, "Module energy budget exhausted."),
+        (Lifecycle.ON_CONNECT, 503, "Insufficient energy balance to run `client_connected` reducer"),
+    ):
+
+        def make(lifecycle: Lifecycle | None = lifecycle) -> FunctionModule:
+            entries = {"late": reducer(late), "on_connect": reducer(late, lifecycle=lifecycle)}
+            return FunctionModule([], entries if lifecycle else {"late": reducer(late)})
+
+        async def main(make: Callable[[], FunctionModule] = make) -> Answer:
+            async with open_door({program: make}) as door:
+                owner = door.tokens.mint()
+                assert (await door.publish(owner, "late", program)).status == 200
+                return await door.send("POST", "/v1/database/late/call/late", bearer(owner) | JSON, "[]")
+
+        answer = trio.run(main)
+        assert (answer.status, answer.text) == (status, text)
+        if lifecycle is None:
+            assert answer.headers["spacetime-energy-used"].isdecimal()
+            assert answer.headers["spacetime-execution-duration-micros"].isdecimal()
 
 
 def test_unconfirmed_calls_are_answered_too() -> None:

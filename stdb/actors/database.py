@@ -27,7 +27,14 @@ from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, RUN_ERRORS, ReducerEnt
 from stdb.actors.deadline import Deadline
 from stdb.actors.programs import added_tables, replace_program
 from stdb.actors.queries import Queries
-from stdb.actors.refusals import BadArguments, ConnectRefused, DatabaseUnavailable, LifecycleCall, NoSuchFunction
+from stdb.actors.refusals import (
+    BadArguments,
+    ConnectOutOfTime,
+    ConnectRefused,
+    DatabaseUnavailable,
+    LifecycleCall,
+    NoSuchFunction,
+)
 from stdb.actors.requests import (
     CallProcedure,
     CallReducer,
@@ -520,7 +527,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             raise DatabaseUnavailable("the server is stopping")
         refusal = self._insert_client(client)
         if refusal is not None:
-            raise ConnectRefused(refusal.text)
+            raise ConnectOutOfTime if refusal.kind == OutcomeKind.OUT_OF_TIME else ConnectRefused(refusal.text)
         try:
             yield
         finally:

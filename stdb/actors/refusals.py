@@ -12,6 +12,7 @@ from stdb.errors import RequestError
 
 __all__ = [
     "BadArguments",
+    "ConnectOutOfTime",
     "ConnectRefused",
     "DatabaseUnavailable",
     "LifecycleCall",
@@ -41,6 +42,13 @@ class BadArguments(RequestError):
 
 class ConnectRefused(RequestError):
     """The module's `client_connected` refused the caller; carries its text (403)."""
+
+
+class ConnectOutOfTime(ConnectRefused):
+    """The module's `client_connected` ran out of time (503)."""
+
+    def __init__(self) -> None:
+        super().__init__("Insufficient energy balance to run `client_connected` reducer")
 
 
 class NotAuthorized(RequestError):

@@ -11,6 +11,7 @@ from typing import Any
 
 from stdb.actors.refusals import (
     BadArguments,
+    ConnectOutOfTime,
     ConnectRefused,
     DatabaseUnavailable,
     LifecycleCall,
@@ -36,6 +37,7 @@ _STATUSES: tuple[tuple[type[StdbError], int], ...] = (
     (MalformedAuthorizationError, 400),
     (AuthError, 401),
     (NotAuthorized, 403),
+    (ConnectOutOfTime, 503),
     (ConnectRefused, 403),
     (NotYourDatabaseError, 403),
     (NoSuchDatabase, 404),

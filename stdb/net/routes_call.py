@@ -21,6 +21,9 @@ __all__ = ["RESOURCES"]
 _REFUSED = 530
 """The reducer said no, or broke: a status of the reference's own."""
 
+_OUT_OF_TIME = (402, "Module energy budget exhausted.")
+"""Our limit of time stands where the reference's limit of energy does."""
+
 
 async def call_reducer(call: Call) -> Response:
     """Run a reducer with the JSON arguments of the body."""
@@ -40,7 +43,8 @@ async def call_reducer(call: Call) -> Response:
     )
     if result.outcome.kind == OutcomeKind.COMMITTED:
         return Response(200, headers)
-    return Response(_REFUSED, headers, result.outcome.text.encode("utf-8", "replace"))
+    status, text = _OUT_OF_TIME if result.outcome.kind == OutcomeKind.OUT_OF_TIME else (_REFUSED, result.outcome.text)
+    return Response(status, headers, text.encode("utf-8", "replace"))
 
 
 async def run_sql(call: Call) -> Response:
