@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 COMMANDS = [
-    *("serve", "publish", "call", "sql", "logs", "subscribe", "describe", "delete", "list", "restart"),
+    *("serve", "publish", "call", "sql", "logs", "subscribe", "describe", "delete", "list", "restart", "recover"),
     *("login", "logout", "grant", "revoke", "grants"),
 ]
 

@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser)
     for add in (_add_serve, _add_publish, _add_call, _add_sql, _add_logs, _add_subscribe, _add_describe):
         add(commands)
-    for add in (_add_databases, _add_login, _add_grants):
+    for add in (_add_databases, _add_recover, _add_login, _add_grants):
         add(commands)
     return parser
 
@@ -133,10 +133,10 @@ def _confirmed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confirmed", choices=("true", "false"), help="wait until what is read is durable")
 
 
-def _at_least(lowest: int) -> Callable[[str], int]:
+def _at_least(lowest: int, bits: int = 32) -> Callable[[str], int]:
     def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < lowest or int(text) >= 1 << 32:
-            raise argparse.ArgumentTypeError(f"{text} is no number from {lowest} to 4294967295")
+        if not text.isdecimal() or not lowest <= int(text) < 1 << bits:
+            raise argparse.ArgumentTypeError(f"{text} is no number from {lowest} to {(1 << bits) - 1}")
         return int(text)
 
     return number
@@ -312,6 +312,24 @@ def _add_databases(commands: _Commands) -> None:
     )
     _database(parser)
     _server(parser)
+
+
+def _add_recover(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "recover",
+        "Keep the good part of a damaged database while no server runs; the old file is put aside.",
+        _with_nothing("recover", "recover"),
+        "recover my-chat --to 1234 --data-dir ./data",
+    )
+    _database(parser)
+    parser.add_argument(
+        "--to",
+        type=_at_least(0, bits=64),
+        metavar="OFFSET",
+        help="keep the transactions before this one (default: all before the first damage)",
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data lies (default: $XDG_DATA_HOME/stdb)")
 
 
 def _add_login(commands: _Commands) -> None:

@@ -347,10 +347,12 @@ def _damage(path: Path, offset: int | None, what: str) -> StorageError:
     return StorageError(f"{where}{what}. {_advice(path, offset)}")
 
 
+_COMMAND = "python -m stdb recover"
+
+
 def _advice(path: Path, offset: int | None) -> str:
     to = "OFFSET" if offset is None else str(offset)
-    command = f"python -m stdb recover {path.stem} --to {to}"
-    return f"`{command}` keeps what is good before that offset and puts the old file aside"
+    return f"`{_COMMAND} {path.stem} --to {to}` keeps what is good before that offset and puts the old file aside"
 
 
 class Recovered(NamedTuple):
@@ -402,7 +404,7 @@ def _copy(path: Path, copy: Path, to_offset: int | None) -> str | None:
                 break
             log.append_nowait([join(record)])
     except StorageError as error:
-        damage = str(error)
+        damage = str(error).partition(f". `{_COMMAND} ")[0]
     finally:
         log.close()
     return damage
