@@ -1,7 +1,8 @@
 """Random clients through the real codecs, frames and connections: every client's cache is its queries' result (I24)."""
 
 from collections import Counter
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import trio
 import trio.testing
@@ -38,8 +39,11 @@ STEPS = st.one_of(
     st.builds(Unsubscribing, st.integers(0, 3)),
     st.builds(Calling, st.sampled_from(["say", "note", "write_and_fail", "flash"]), st.sampled_from(["a", "b", "cc"])),
 )
+Row: TypeAlias = bytes | str
+"""A row as it came: BSATN, or the text of v1.json."""
+
 PEOPLE = st.lists(
-    st.tuples(st.sampled_from(["v1.bsatn", "v2.bsatn", "v3.bsatn"]), st.lists(STEPS, max_size=12)),
+    st.tuples(st.sampled_from(["v1.json", "v1.bsatn", "v2.bsatn", "v3.bsatn"]), st.lists(STEPS, max_size=12)),
     min_size=1,
     max_size=4,
 )
@@ -50,12 +54,12 @@ class Cache:
 
     def __init__(self, client: ChatClient) -> None:
         self.client = client
-        self.rows: Counter[tuple[int | None, str, bytes]] = Counter()
+        self.rows: Counter[tuple[int | None, str, Row]] = Counter()
         self.held: dict[int, str] = {}
         self.asked: dict[int, str] = {}
-        self.answer: list[bytes] | None = None
+        self.answer: list[Row] | None = None
 
-    async def until_answer(self) -> list[bytes]:
+    async def until_answer(self) -> list[Row]:
         """Take messages until a one-off query was answered; return its rows."""
         self.answer = None
         while self.answer is None:
@@ -80,7 +84,8 @@ class Cache:
 
     def _change_v1(self, tables: list[Any]) -> None:
         for _, name, _, updates in tables:
-            for _, (deletes, inserts) in updates:
+            for update in updates:
+                deletes, inserts = update if self.client.is_json else update[1]
                 self._change(None, name, rows_of(inserts), rows_of(deletes))
 
     def _take_v2(self, tag: int, fields: Any) -> None:
@@ -109,7 +114,7 @@ class Cache:
                         inserts, deletes = lists
                         self._change(set_id, name, rows_of(inserts), rows_of(deletes))
 
-    def _change(self, key: int | None, name: str, inserts: list[bytes], deletes: list[bytes]) -> None:
+    def _change(self, key: int | None, name: str, inserts: Sequence[Row], deletes: Sequence[Row]) -> None:
         for row in inserts:
             self.rows[key, name, row] += 1
         for row in deletes:
@@ -135,10 +140,10 @@ async def live(client: ChatClient, steps: list[Any]) -> Cache:
     return cache
 
 
-async def expected(cache: Cache) -> Counter[tuple[int | None, str, bytes]]:
+async def expected(cache: Cache) -> Counter[tuple[int | None, str, Row]]:
     """Ask the held queries afresh."""
     held = [(None, query) for query in set(cache.held.values())] if cache.client.is_v1 else list(cache.held.items())
-    counted: Counter[tuple[int | None, str, bytes]] = Counter()
+    counted: Counter[tuple[int | None, str, Row]] = Counter()
     for key, query in held:
         cache.ask(query)
         for row in await cache.until_answer():
