@@ -70,6 +70,7 @@ def test_mypy_accepts_the_example_and_every_feature() -> None:
     assert mypy(*RIGHT) == []
 
 
+@pytest.mark.slow
 def test_pyright_accepts_the_example_and_every_feature(tmp_path: Path) -> None:
     assert pyright(tmp_path, *RIGHT) == []
 
@@ -79,6 +80,7 @@ def test_mypy_reports_exactly_the_mistakes() -> None:
     assert sorted({line for _, line, _ in found}) == expected("mypy"), found
 
 
+@pytest.mark.slow
 def test_pyright_reports_exactly_the_mistakes(tmp_path: Path) -> None:
     found = pyright(tmp_path, TYPING / "mistakes.py")
     assert sorted({line for _, line, _ in found}) == expected("pyright"), found

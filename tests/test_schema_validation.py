@@ -298,11 +298,11 @@ def test_a_type_that_explodes_when_spelled_out_is_refused_at_once() -> None:
 
 
 def test_a_long_chain_of_types_is_refused_without_a_crash() -> None:
-    chain = [product(next=Ref(i + 2)) for i in range(20_000)] + [product(x=U8)]
+    chain = [product(next=Ref(i + 2)) for i in range(5_000)] + [product(x=U8)]
     begin = time.monotonic()
     found = outcome(module(product(id=U64, v=Ref(1)), *chain))
     assert found == ["table `t` column `v` makes the row too large: more than 65536 parts or 128 levels"]
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 5
 
 
 def test_many_findings_are_counted_instead_of_told() -> None:

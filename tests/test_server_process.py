@@ -20,6 +20,8 @@ from tests.cli_harness import KITCHEN, Ran, own_place, run, started
 from tests.interop.npm import ROOT
 from tests.interop.processes import Server, start_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path) -> Iterator[Path]:
@@ -247,7 +249,6 @@ def test_a_second_signal_ends_a_server_at_once(data: str, tmp_path: Path) -> Non
     assert seconds < 1
 
 
-@pytest.mark.slow
 def test_an_end_that_takes_ten_seconds_is_cut_short(data: str, tmp_path: Path) -> None:
     code, seconds = end_with_clients(data, tmp_path, 15, signal.SIGTERM)
     assert code == 1

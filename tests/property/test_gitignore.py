@@ -51,7 +51,7 @@ def git_takes(files: dict[str, bytes]) -> set[str]:
 
 
 @pytest.mark.skipif(GIT is None, reason="git is asked")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(files=st.sets(paths, min_size=1, max_size=12), top=gitignores, deeper=st.none() | gitignores)
 def test_a_program_holds_the_files_that_git_would_add(files: set[str], top: str, deeper: str | None) -> None:
     tree = {path: b"" for path in files if not any(other.startswith(f"{path}/") for other in files)}

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,9 @@ from stdb.sats.bsatn_layout import Layouts
 from stdb.sats.profiles import MODERN, V0_11, V0_12
 from stdb.sats.types import AlgebraicType, Array, Map, Product, Ref, Scalar, ScalarKind, Sum
 from tests.sats_strategies import EVEN, LIST, RECURSIVE, TREE, algebraic_types, values
+
+PREFIXES = 100
+"""How many prefixes of one value are tried; the last byte is always missed once."""
 
 FEW = settings(max_examples=120, deadline=None)
 
@@ -60,12 +62,12 @@ def test_every_strict_prefix_fails(typed: tuple[AlgebraicType, Any]) -> None:
     type_, value = typed
     codec = bsatn.codec(type_, RECURSIVE)
     data = codec.encode(value)
-    for length in range(len(data)):
+    for length in {*range(0, len(data), len(data) // PREFIXES + 1), len(data) - 1} - {-1}:
         for read in (codec.decode, codec.skip):
-            with pytest.raises(DecodeError) as caught:
-                read(data[:length])
-            assert caught.value.offset is not None
-            assert caught.value.offset <= length
+            failure = outcome(read, data[:length])
+            assert isinstance(failure, Failure), failure
+            assert failure.offset is not None
+            assert failure.offset <= length
 
 
 class Failure(NamedTuple):
