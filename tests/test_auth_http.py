@@ -87,6 +87,10 @@ def test_another_instance_refuses_a_token_instead_of_making_its_bearer_anonymous
             ("GET", "/v1/database/x/names"),
             ("GET", "/v1/ping"),
             ("POST", "/v1/identity/websocket-token"),
+            ("POST", "/v1/database/x/call/f"),
+            ("POST", "/v1/database/x/sql"),
+            ("GET", "/v1/database/x/subscribe"),
+            ("DELETE", "/v1/database/x"),
         ):
             answer = await door.send(method, path, bearer(FIRST))
             assert (answer.status, answer.text) == (401, "Invalid token: InvalidSignature")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -174,6 +175,21 @@ def test_settings_that_are_wrong_stop_the_start(data: str) -> None:
     code, _, err = serve_to_its_end("--data-dir", data, "-l", "127.0.0.1:0")
     assert code == 1
     assert err.startswith(f"Error: invalid TOML syntax in {data}/config.toml: ")
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="the limits of a process are read from /proc")
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(data: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    try:
+        server = start_server("--data-dir", data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    limits = Path(f"/proc/{server.process.pid}/limits").read_text()
+    found = re.search(r"^Max open files +(\d+) +(\d+) ", limits, re.MULTILINE)
+    assert found is not None
+    assert found[1] == found[2] == str(hard)
+    assert server.stop() == 0
 
 
 # --------------------------------------------------------------------------------------------------- end
