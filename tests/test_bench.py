@@ -31,7 +31,7 @@ def test_a_benchmark_runs_to_its_last_line(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
     ceiling = "" if name in WITHOUT_CEILING else r"; ceiling [\d.,]+; ratio \d+\.\d+"
-    assert re.fullmatch(rf"{name}[\w ]*: [\d.,]+ [^;]+{ceiling}", last), done.stdout
+    assert re.fullmatch(rf"{name}[\w =]*: [\d.,]+ [^;]+{ceiling}", last), done.stdout
     if name == "world":
         assert "dropped clients: 0" in done.stdout
     assert json.loads(figures.read_text())
