@@ -169,6 +169,20 @@ def recovered(directory: Path, wal: bytes, original: Path) -> Datastore:
         log.close()
 
 
+def test_a_process_cut_right_after_any_commit_comes_back_with_exactly_what_was_committed(
+    written: tuple[Path, Life, list[tuple[int, int]]],
+) -> None:
+    kept, life, promised = written
+    wal = (kept / "a.sqlite-wal").read_bytes()
+    assert len(promised) == 26
+    for size, durable in promised:
+        with TemporaryDirectory() as directory:
+            datastore = recovered(Path(directory), wal[:size], kept)
+            assert datastore.next_offset == durable
+            assert state(datastore) == life.states[durable]
+            datastore.verify()
+
+
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_any_lost_or_torn_end_of_the_wal_leaves_a_prefix_with_all_that_was_promised(
