@@ -1,6 +1,8 @@
 """The outbox: order, durability, bounds, and what happens to a client that does not listen."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -357,3 +359,24 @@ def test_a_deferred_frame_leaves_by_itself_when_it_was_durable_already() -> None
         assert wire.sent == b"largez"
 
     run(script)
+
+
+def test_a_client_that_is_gone_keeps_no_rows_alive() -> None:
+    class Rows(list[bytes]):
+        """Something that a weak reference can watch."""
+
+    def deferred(outbox: Outbox) -> weakref.ref[Rows]:
+        rows = Rows([b"row"])
+        outbox.append_deferred(5, lambda: b"".join((bytes(id(outbox) & 1), *rows)))
+        return weakref.ref(rows)
+
+    outbox = Outbox(Wire())
+    gc.disable()  # a cycle of outbox, queue and rows would only be found later
+    try:
+        before = deferred(outbox)
+        outbox.cut()
+        after = deferred(outbox)
+        outbox.flush(5)
+        assert before() is after() is None
+    finally:
+        gc.enable()

@@ -84,7 +84,7 @@ async def serve_client(
         finally:
             attachment.detach_nowait()
     finally:
-        stream.close_nowait()
+        outbox.cut()  # closes the stream, too
     await attachment.wait_detached()
 
 

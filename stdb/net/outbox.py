@@ -78,6 +78,8 @@ class Outbox:
 
     def append_deferred(self, needs: int, encode: Callable[[], bytes]) -> None:
         """Reserve a place for the frame that `encode` returns; the writer task calls it in a worker thread."""
+        if self._is_over:  # nobody will call it, and it may hold many rows
+            return
         deferred = _Deferred(encode)
         self._entries.append((needs, deferred))
         self._unencoded.append(deferred)
