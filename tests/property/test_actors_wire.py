@@ -23,10 +23,14 @@ QUERIES = (
 class Subscribing(NamedTuple):
     set_id: int
     query: int
+    other_form: bool
+    """As a Single on v1, in a batch on v2."""
 
 
 class Unsubscribing(NamedTuple):
     set_id: int
+    other_form: bool
+    """As a Single on v1."""
 
 
 class Calling(NamedTuple):
@@ -35,8 +39,8 @@ class Calling(NamedTuple):
 
 
 STEPS = st.one_of(
-    st.builds(Subscribing, st.integers(0, 3), st.integers(0, len(QUERIES) - 1)),
-    st.builds(Unsubscribing, st.integers(0, 3)),
+    st.builds(Subscribing, st.integers(0, 3), st.integers(0, len(QUERIES) - 1), st.booleans()),
+    st.builds(Unsubscribing, st.integers(0, 3), st.booleans()),
     st.builds(Calling, st.sampled_from(["say", "note", "write_and_fail", "flash"]), st.sampled_from(["a", "b", "cc"])),
 )
 Row: TypeAlias = bytes | str
@@ -72,6 +76,12 @@ class Cache:
             case 8:
                 self.held[fields[2][0]] = self.asked[fields[0]]
                 self._change_v1(fields[3][0])
+            case 5:
+                self.held[fields[2][0]] = self.asked[fields[0]]
+                self._change_v1([fields[3][2]])
+            case 6:
+                del self.held[fields[2][0]]
+                self._change_v1([fields[3][2]])
             case 9:
                 del self.held[fields[2][0]]
                 self._change_v1(fields[3][0])
@@ -94,6 +104,12 @@ class Cache:
                 self.held[fields[1][0]] = self.asked[fields[0]]
                 for name, rows in fields[2][0]:
                     self._change(fields[1][0], name, rows_of(rows), [])
+            case 8:
+                for (set_id,), (outcome, applied) in fields[1]:
+                    if outcome == 0:
+                        self.held[set_id] = self.asked[fields[0]]
+                        for name, rows in applied[0]:
+                            self._change(set_id, name, rows_of(rows), [])
             case 2:
                 del self.held[fields[1][0]]
                 for name, rows in fields[2][0]:
@@ -129,11 +145,19 @@ async def live(client: ChatClient, steps: list[Any]) -> Cache:
     cache = Cache(client)
     for request_id, step in enumerate(steps, 100):
         match step:
-            case Subscribing(set_id, query):
-                cache.asked[request_id] = QUERIES[query]
-                client.subscribe(request_id, set_id, QUERIES[query])
-            case Unsubscribing(set_id):
-                client.unsubscribe(request_id, set_id)
+            case Subscribing(set_id, query, other_form):
+                text = cache.asked[request_id] = QUERIES[query]
+                if not other_form:
+                    client.subscribe(request_id, set_id, text)
+                elif client.is_v1:
+                    client.send((3, (text, request_id, (set_id,))))
+                else:
+                    client.send((5, (request_id, [((set_id,), [text])])))
+            case Unsubscribing(set_id, other_form):
+                if other_form and client.is_v1:
+                    client.send((5, (request_id, (set_id,))))
+                else:
+                    client.unsubscribe(request_id, set_id)
             case Calling(reducer, text):
                 client.call(request_id, reducer, text)
         await trio.lowlevel.checkpoint()
