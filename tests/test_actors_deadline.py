@@ -11,6 +11,8 @@ import trio
 
 from stdb.actors.deadline import NoDeadline, SignalDeadline, open_deadline
 from stdb.actors.sink import OutcomeKind
+from stdb.errors import SchemaError
+from stdb.modules.python.loader import load
 from stdb.testing.hosts import TestClient, identity, open_host
 from stdb.testing.sinks import Updated
 from tests.actors_loops import is_module_frame, loops
@@ -90,6 +92,18 @@ def test_nothing_is_raised_between_reducers_nor_inside_stdb() -> None:
         assert transaction.expired
         deadline.disarm()
         time.sleep(0.03)
+
+
+def test_an_import_without_end_is_a_mistake_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stdb.actors.deadline.LOAD_SECONDS_MAX", 0.05)
+    files = {"chat.py": b"import json\nwhile True:\n    json.dumps([1])\n"}
+    with open_deadline(1.0) as deadline:
+        with pytest.raises(SchemaError) as caught, deadline.loading():
+            load(files)
+        assert deadline.transaction is None
+    (error,) = caught.value.errors
+    text = "the import ran longer than 0.05 s and was stopped (while the module was imported)"
+    assert error in (f"chat.py:2: {text}", f"chat.py:3: {text}")
 
 
 def test_another_thread_gets_no_deadline_and_the_handler_is_put_back() -> None:

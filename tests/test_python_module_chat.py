@@ -6,6 +6,7 @@ import pytest
 
 from stdb.errors import DecodeError, ModuleFault, ReducerError
 from stdb.modules.python import loader
+from stdb.modules.python.module import FATAL
 from stdb.schema.model import Access, CasePolicy, Lifecycle, Visibility
 from tests.python_module_harness import ALICE, BOB, Running, load
 
@@ -132,6 +133,26 @@ def test_no_exception_of_a_module_gets_past_its_entry(raised: str) -> None:
     )
     with pytest.raises(ModuleFault):
         running.call("leave")
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"), [("Exception", ModuleFault), ("SenderError", ReducerError), ("SystemExit", ModuleFault)]
+)
+def test_an_exceptions_own_code_does_not_get_past_the_entry_either(base: str, expected: type[Exception]) -> None:
+    running = Running(
+        f"""
+        from stdb import *
+        class Evil({base}):
+            def __str__(self): raise SystemExit
+            __class__ = __notes__ = __traceback__ = __cause__ = property(__str__)
+        @reducer
+        def leave(ctx: ReducerContext) -> None:
+            raise Evil
+        """
+    )
+    with pytest.raises(expected) as caught:
+        running.call("leave")
+    assert str(caught.value) in (FATAL, "(its text cannot be had: SystemExit)")
 
 
 def test_a_reducer_calls_another_as_a_plain_function_in_the_same_transaction() -> None:

@@ -147,6 +147,11 @@ def test_syntax_errors_of_all_files_are_told_at_once() -> None:
         ("1 / 0", "chat.py:2: ZeroDivisionError: division by zero (while the module was imported)"),
         ("raise SystemExit(3)", "chat.py:2: SystemExit: 3 (while the module was imported)"),
         ("def f():\n    raise ValueError\nf()", "chat.py:3: ValueError (while the module was imported)"),
+        ("class E(Exception):\n    def __str__(self): raise SystemExit\nraise E",
+         "chat.py:4: E: (its text cannot be had: SystemExit) (while the module was imported)"),
+        ("x = " + "-" * 100_000 + "1", "chat.py:1: SyntaxError: an expression is nested too deeply"),
+        ("from stdb import *\ndef end(): raise SystemExit\n@table\nclass T:\n    x: 'end()'",
+         "chat.py:3: SystemExit (while the module was imported)"),
         ("import json\njson.loads('{')", "chat.py:3: JSONDecodeError: Expecting property name"),
     ],
 )  # fmt: skip

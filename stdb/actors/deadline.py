@@ -1,6 +1,6 @@
 """Deadline: stops a Python reducer that runs too long without breaking the tables it was writing.
 
-Responsible for: the time limit of one reducer (`SignalDeadline`), of the whole event loop (`LoopWatch`).
+Responsible for: the time limit of one reducer or import (`SignalDeadline`), of the whole event loop (`LoopWatch`).
 Not responsible for: rolling back (`database`), WASM fuel (`modules.wasm`).
 
 A timer signal interrupts the main thread between two bytecodes. Its handler looks at the interrupted stack: code of
@@ -14,7 +14,7 @@ import faulthandler
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
@@ -26,10 +26,20 @@ from stdb.errors import ReducerTimeout
 if TYPE_CHECKING:
     from stdb.datastore.transaction import Transaction
 
-__all__ = ["LOOP_SECONDS_MAX", "Deadline", "LoopWatch", "NoDeadline", "SignalDeadline", "open_deadline"]
+__all__ = [
+    "LOAD_SECONDS_MAX",
+    "LOOP_SECONDS_MAX",
+    "Deadline",
+    "LoopWatch",
+    "NoDeadline",
+    "SignalDeadline",
+    "open_deadline",
+]
 
 LOOP_SECONDS_MAX = 30.0
 """How long the event loop may stand still before the server logs where and stops."""
+LOAD_SECONDS_MAX = 10.0
+"""How long a module may take to be imported, libraries included; everything else stands still meanwhile."""
 
 _RETRY_SECONDS = 0.001
 _GENERATED = "<generated>"
@@ -42,7 +52,7 @@ MODULE_PREFIX = "_stdb_modules."
 class Deadline(Protocol):
     """The time limit of reducers; the actor sets `started` and `transaction` before each, clears the latter after."""
 
-    transaction: "Transaction | None"
+    transaction: "Transaction | _Import | None"
     """What the running reducer writes through; None between reducers."""
     started: float
     """When it began, by `time.perf_counter`."""
@@ -53,12 +63,15 @@ class Deadline(Protocol):
     def disarm(self) -> None:
         """End the turn."""
 
+    def loading(self) -> AbstractContextManager[None]:
+        """Stop the import of a module inside the block after LOAD_SECONDS_MAX; not within a turn."""
+
 
 class NoDeadline:
     """No time limit: for tests, and for servers outside the main thread."""
 
     def __init__(self) -> None:
-        self.transaction: Transaction | None = None
+        self.transaction: Transaction | _Import | None = None
         self.started = 0.0
 
     def arm(self) -> None:
@@ -67,14 +80,26 @@ class NoDeadline:
     def disarm(self) -> None:
         """Do nothing."""
 
+    def loading(self) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+
+class _Import:
+    """What stands for a transaction while a module is imported."""
+
+    def __init__(self) -> None:
+        self.expired = False
+
 
 class SignalDeadline:
     """A time limit by SIGALRM; use `open_deadline`. All databases of a process share one: only one runs at a time."""
 
     def __init__(self, seconds_max: float, is_module_frame: Callable[[FrameType], bool] | None = None) -> None:
         self.seconds_max = seconds_max
-        self.transaction: Transaction | None = None
+        self.transaction: Transaction | _Import | None = None
         self.started = 0.0
+        self._running = "the reducer"
         self._is_module_frame = is_module_frame or _is_module_frame
         self._is_armed = False
 
@@ -88,6 +113,20 @@ class SignalDeadline:
         self._is_armed = False
         signal.setitimer(signal.ITIMER_REAL, 0)
 
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Stop the import of a module inside the block after LOAD_SECONDS_MAX."""
+        usual = self.seconds_max, self._running
+        self.seconds_max, self._running = LOAD_SECONDS_MAX, "the import"
+        self.started, self.transaction = perf_counter(), _Import()
+        self.arm()
+        try:
+            yield
+        finally:
+            self.transaction = None
+            self.disarm()
+            self.seconds_max, self._running = usual
+
     def on_signal(self, _signum: int, frame: FrameType | None) -> None:
         """Stop the running reducer if its time is over; else come back when it will be."""
         if not self._is_armed:
@@ -99,7 +138,7 @@ class SignalDeadline:
             return
         transaction.expired = True
         if self._is_safe_to_raise(frame):
-            raise ReducerTimeout(f"the reducer ran longer than {self.seconds_max:g} s and was stopped")
+            raise ReducerTimeout(f"{self._running} ran longer than {self.seconds_max:g} s and was stopped")
 
     def _is_safe_to_raise(self, frame: FrameType | None) -> bool:
         """Tell whether the module is on top, and no table further down waits for it to return."""

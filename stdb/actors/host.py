@@ -293,7 +293,7 @@ class Host:
 
     def _load(self, program: bytes) -> Module:
         try:
-            return self._launcher.load(program)
+            return self._launcher.load_in_time(program)
         except SchemaError as error:
             findings = "".join(f"{finding}\n\n" for finding in error.errors)
             raise PublishFailed(f"Errors occurred:\n{findings}") from error

@@ -61,6 +61,11 @@ class Launcher(NamedTuple):
     query_rows_max: int
     queued_requests_max: int
 
+    def load_in_time(self, program: bytes) -> Module:
+        """Return the module of a program; an import without end is stopped (`LOAD_SECONDS_MAX`). Raises as `load`."""
+        with self.deadline.loading():
+            return self.load(program)
+
     def create(self, module: Module, program: bytes, identity: bytes, owner: bytes, log: LogSink) -> bytes:
         """Make the tables of a new database and run `init`, in one transaction; return its record. Keeps nothing.
 
@@ -125,7 +130,7 @@ class Launcher(NamedTuple):
             datastore = Datastore()
             await _replay(datastore, log)
             program = stored_program(datastore, identity)
-            module = self.load(program) if update is None else TablesOnly(datastore)
+            module = self.load_in_time(program) if update is None else TablesOnly(datastore)
             module.attach(datastore, identity, module_log)
             actor = DatabaseActor(
                 identity=identity,

@@ -71,6 +71,8 @@ class Version:
         for module, (path, text) in self._sources.items():
             try:
                 self._codes[module] = compile(text, self.directory + path, "exec", dont_inherit=True)
+            except (RecursionError, MemoryError):  # so much nesting makes either
+                yield SyntaxError("an expression is nested too deeply", (self.directory + path, 1, None, None))
             except (SyntaxError, ValueError) as error:  # a null character makes either, without a place
                 if isinstance(error, SyntaxError) and error.filename is not None:
                     yield error
@@ -89,7 +91,11 @@ class Version:
         """Yield file name, syntax tree and namespace of every imported module."""
         for module, namespace in self.namespaces().items():
             path, text = self._sources[module]
-            yield self.directory + path, ast.parse(text), namespace
+            try:
+                tree = ast.parse(text)
+            except (RecursionError, MemoryError):  # it compiled, but only just
+                continue
+            yield self.directory + path, tree, namespace
 
     def namespaces(self) -> dict[str, dict[str, Any]]:
         """Return the namespaces of what is imported so far, by dotted name."""

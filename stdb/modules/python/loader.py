@@ -15,14 +15,14 @@ from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
-from stdb.errors import SchemaError
+from stdb.errors import ReducerTimeout, SchemaError
 from stdb.modules.python.archive import program_hash, unpack
 from stdb.modules.python.blocking import time_facade, unwatch, watch
 from stdb.modules.python.declarations import SOURCE_ROOT, Declarations, Finding, Place, collecting
 from stdb.modules.python.definition import Program, build
 from stdb.modules.python.importer import Version
 from stdb.modules.python.module import PythonModule
-from stdb.modules.python.output import Output
+from stdb.modules.python.output import Output, failure_text
 
 __all__ = ["load", "load_archive", "program_name"]
 
@@ -61,11 +61,14 @@ def load(files: Mapping[str, bytes], name: str | None = None) -> PythonModule:
     watch(version.directory, output)
     try:
         program = _import(version, findings)
-    except BaseException:
+    except BaseException as error:
         unwatch(version.directory)
         version.unload()
         output.close()
-        raise
+        if issubclass(type(error), Exception):
+            raise
+        # annotations and defaults are the module's own code, too: no SystemExit of theirs ends the server
+        raise SchemaError([str(_import_finding(error))]) from error
     return PythonModule(program, version, output, digest)
 
 
@@ -134,12 +137,24 @@ def _syntax_finding(error: SyntaxError) -> Finding:
 
 
 def _import_finding(error: BaseException) -> Finding:
+    """Return what stopped an import; the exception's own code may do as it likes."""
+    try:
+        return _place_import(error)
+    except BaseException as inner:  # noqa: BLE001 - as `failure_text`
+        return Finding(
+            None, f"an exception that cannot be shown: {type(inner).__name__} (while the module was imported)"
+        )
+
+
+def _place_import(error: BaseException) -> Finding:
     """Return what stopped an import, at the innermost line of the program."""
     if isinstance(error, SyntaxError) and (error.filename or "").startswith(SOURCE_ROOT):
         return _syntax_finding(error)
     frames = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(SOURCE_ROOT)]
     place = Place(frames[-1].filename, frames[-1].lineno or 1) if frames else None
-    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    text = failure_text(error)
+    if not issubclass(type(error), ReducerTimeout):
+        text = f"{type(error).__name__}: {text}".rstrip(": ")
     if isinstance(error, ModuleNotFoundError):
         text += "; install it where the server runs, or remove the import"
     return Finding(place, f"{text} (while the module was imported)")

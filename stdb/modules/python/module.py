@@ -20,7 +20,7 @@ from stdb.modules.python.context import ReducerContext
 from stdb.modules.python.database import Database, make_database
 from stdb.modules.python.declarations import Place
 from stdb.modules.python.definition import BuiltReducer, Program
-from stdb.modules.python.output import Output, describe_failure, failure_place
+from stdb.modules.python.output import Output, describe_failure, failure_place, failure_text
 from stdb.modules.python.query import Access
 from stdb.modules.python.table import Binding
 from stdb.sats import bsatn
@@ -126,13 +126,14 @@ def _argument_decoder(reducer: BuiltReducer, typespace: Typespace) -> Callable[[
 
 def _raise_sorted(error: BaseException, call: ReducerCall) -> NoReturn:
     """Raise what the database knows for what left a reducer."""
-    if call.transaction.expired or isinstance(error, ReducerTimeout):
+    kind = type(error)  # `isinstance` would ask the exception, which is module code
+    if call.transaction.expired or issubclass(kind, ReducerTimeout):
         place = failure_place(error)
         where = "" if place is None else f"; it was at {place}"
-        text = str(error) if isinstance(error, ReducerTimeout) else "the time limit of this call has passed"
+        text = failure_text(error) if issubclass(kind, ReducerTimeout) else "the time limit of this call has passed"
         raise ReducerTimeout(text + where) from error
-    if isinstance(error, ReducerError):
-        raise error
+    if issubclass(kind, ReducerError):
+        raise ReducerError(failure_text(error)) from error
     place = failure_place(error)
     raise ModuleFault(
         FATAL,
@@ -147,7 +148,7 @@ def mutable_state(version: "Version") -> Iterator[tuple[Place, str]]:
     for filename, tree, namespace in version.trees():
         for line, name in _assigned(tree):
             value = namespace.get(name)
-            if isinstance(value, _MUTABLE) and not name.startswith("__"):
+            if issubclass(type(value), _MUTABLE) and not name.startswith("__"):
                 yield Place(filename, line), _STATE.format(name=name, kind=type(value).__name__)
         for node in ast.walk(tree):
             if isinstance(node, ast.Global):

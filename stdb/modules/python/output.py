@@ -20,7 +20,7 @@ from typing import Any
 from stdb.modules.protocol import LogLevel, LogSink
 from stdb.modules.python.declarations import SOURCE_ROOT, Place, shown_path
 
-__all__ = ["Facade", "Output", "describe_failure", "failure_place", "module_frames"]
+__all__ = ["Facade", "Output", "describe_failure", "failure_place", "failure_text", "module_frames"]
 
 _LEVELS = ((logging.ERROR, LogLevel.ERROR), (logging.WARNING, LogLevel.WARN), (logging.INFO, LogLevel.INFO))
 PENDING_LINES_MAX = 1000
@@ -157,15 +157,29 @@ def module_frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
 
 def failure_place(error: BaseException) -> Place | None:
     """Return the innermost line of module code that an exception came through."""
-    frames = module_frames(error.__traceback__)
+    try:
+        frames = module_frames(error.__traceback__)
+    except BaseException:  # noqa: BLE001 - an exception's own code, see `failure_text`
+        return None
     return Place(frames[-1].filename, frames[-1].lineno or 0) if frames else None
+
+
+def failure_text(error: BaseException) -> str:
+    """Return what an exception says. Its own `__str__` is module code: whatever that raises stays here."""
+    try:
+        return str.__str__(str(error))
+    except BaseException as inner:  # noqa: BLE001 - SystemExit in a `__str__` must not end the server
+        return f"(its text cannot be had: {type(inner).__name__})"
 
 
 def describe_failure(error: BaseException) -> str:
     """Return an exception as Python would print it, causes first, with the frames of module code alone."""
     parts: list[str] = []
     seen: set[int] = set()
-    _describe(error, parts, seen)
+    try:
+        _describe(error, parts, seen)
+    except BaseException as inner:  # noqa: BLE001 - an exception's own code, see `failure_text`
+        parts.append(f"(an exception that cannot be shown: {type(inner).__name__})")
     return "\n".join(parts).rstrip()
 
 
