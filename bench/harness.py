@@ -44,8 +44,12 @@ class Report:
     ours: Series
     ceiling: Series | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    headline: tuple[float, str] | None = None
+    """What the last line says instead, with its unit: a time, which has no ceiling."""
 
     def line(self) -> str:
+        if self.headline is not None:
+            return f"{self.name}: {self.headline[0]:,.2f} {self.headline[1]}"
         value = statistics.median(self.ours.per_cpu)
         text = f"{self.name}: {value:,.0f} {self.unit}"
         if self.ceiling is None:

@@ -61,7 +61,8 @@ def _measure(server: Process, confirmed: str, seconds: float, rounds: int) -> Re
         "call_to_result_ms": _figures(run_.results),
         "call_to_last_subscriber_ms": _figures(run_.arrivals),
     }
-    return Report(f"latency confirmed={confirmed}", "calls per server CPU second", ours, extra=figures)
+    headline = percentile(run_.results, 0.99) * 1000, "ms p99 from call to result"
+    return Report(f"latency confirmed={confirmed}", "calls per server CPU second", ours, None, figures, headline)
 
 
 def _figures(seconds: list[float]) -> dict[str, float]:
