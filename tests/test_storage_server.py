@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from stdb.datastore import records
+from stdb.errors import StorageError
 from stdb.storage.data_directory import DataDirectory
 from stdb.storage.server_storage import ServerStorage
 
@@ -37,5 +39,20 @@ def test_durability_is_told_in_the_event_loop_and_the_log_is_found_again(tmp_pat
             storage.delete_database(IDENTITY)
             assert list((tmp_path / "databases").iterdir()) == []
             storage.close()
+
+    trio.run(run)
+
+
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_a_lost_control_store_beside_databases_is_refused_by_name(tmp_path: Path, is_missing: bool) -> None:
+    async def run() -> None:
+        with DataDirectory(tmp_path) as directory:
+            ServerStorage(directory, lambda: 0).close()  # the first start finds none, and no databases
+            directory.control_path.unlink()
+            if not is_missing:
+                directory.control_path.touch()
+            directory.database_path(IDENTITY).touch()
+            with pytest.raises(StorageError, match=r"control\.sqlite: it is missing or empty"):
+                ServerStorage(directory, lambda: 0)
 
     trio.run(run)

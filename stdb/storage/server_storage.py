@@ -30,8 +30,9 @@ class ServerStorage:
         """Open the control store of `directory`, which stays the caller's.
 
         Raises:
-            StorageError: The control store cannot be read.
+            StorageError: The control store cannot be read, or is missing where there are databases.
         """
+        _check_control_store(directory)
         self.control = Control(str(directory.control_path))
         self._directory = directory
         self._now_us = now_us
@@ -75,3 +76,15 @@ class ServerStorage:
         for log in self._module_logs.values():
             log.close()
         self.control.close()
+
+
+def _check_control_store(directory: DataDirectory) -> None:
+    """Refuse to begin anew beside databases that nobody would know of any more."""
+    path = directory.control_path
+    is_there = path.exists() and path.stat().st_size > 0
+    orphan = None if is_there else next((path.parent / "databases").glob("*.sqlite"), None)
+    if orphan is not None:
+        raise StorageError(
+            f"control store {path}: it is missing or empty, but there are databases, like {orphan.name}; "
+            "put it back from a backup, or choose another --data-dir"
+        )
