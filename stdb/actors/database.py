@@ -65,6 +65,8 @@ REQUESTS_A_TURN_MAX = 256
 TURN_SECONDS_MAX = 0.002
 CROWDED_REQUESTS = 65_536
 """Requests of all clients that may wait before readers wait too (DESIGN decision 8)."""
+BACKLOG_CHECKED = 16_384
+"""Transactions that may be on their way to the disk before clients that wait for it are held to their bounds."""
 SESSION_BUSY = (4000, "session busy")
 MODULE_EXITED = (1001, "module exited")
 
@@ -254,7 +256,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
     def _flush(self) -> None:
         durable = self.log.durable
         self.answers.settle(durable)
-        if durable != self._durable_seen:
+        if durable != self._durable_seen or self.datastore.next_offset - durable > BACKLOG_CHECKED:
             self._durable_seen = durable
             self._flush_all(list(self._waiting), durable)
         if self._dirty:
@@ -347,10 +349,14 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         if self._is_last_request:
             self._tell_at_once(event, others)
         else:
+            waiting = self._waiting
             for other, update in others:
                 attachment: Attachment = other.owner
                 attachment.sink.update(event, update)
-                self._mark_dirty(attachment)
+                if attachment.sink.confirmed:
+                    waiting[attachment] = None  # nothing of it may leave before its record is on the disk
+                else:
+                    self._mark_dirty(attachment)
         return told
 
     def _tell_at_once(self, event: TransactionEvent, others: "list[tuple[SubscriptionActor, ClientUpdate]]") -> None:
@@ -361,7 +367,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             attachment: Attachment = other.owner
             sink = attachment.sink
             sink.update(event, update)
-            if sink.flush(durable):
+            if sink.confirmed or sink.flush(durable):
                 waiting[attachment] = None
 
     # ------------------------------------------------------------------ calls
