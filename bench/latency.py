@@ -134,10 +134,8 @@ class Paced:
                 self._arrived(payload, now)
 
     def _arrived(self, payload: bytes, now: float) -> None:
-        # The newest row: the inserts come before the deletes, each row is id u32, value u64.
-        marker = b"\0" + (12).to_bytes(2, "little") + (12).to_bytes(4, "little")
-        place = payload.index(marker) + len(marker) + 4
-        (value,) = VALUE.unpack_from(payload, place)
+        (row,) = load.inserted_rows(payload)
+        (value,) = VALUE.unpack_from(row, 4)
         sent, missing = self.watched[value]
         if missing == 1:
             self.arrivals.append(now - sent)

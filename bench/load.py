@@ -114,6 +114,43 @@ def one_off(request_id: int, query: str) -> bytes:
     return client_frame(b"\2" + U32.pack(request_id) + text(query))
 
 
+UPDATES_AT = {4: 2, REDUCER_RESULT: 19}
+"""Where the query sets begin in a TransactionUpdate and in a ReducerResult that is Ok, compression tag included."""
+
+
+def inserted_rows(payload: bytes) -> Iterator[bytes]:
+    """Yield the rows that a TransactionUpdate or a ReducerResult inserts, each list of rows as one run of bytes."""
+    offset = UPDATES_AT.get(payload[1])
+    if offset is None or (payload[1] == REDUCER_RESULT and payload[14] != OK):
+        return
+    sets, offset = _u32(payload, offset)
+    for _ in range(sets):
+        tables, offset = _u32(payload, offset + 4)
+        for _ in range(tables):
+            size, offset = _u32(payload, offset)
+            parts, offset = _u32(payload, offset + size)
+            for _ in range(parts):
+                inserts, offset = _row_list(payload, offset + 1)
+                _, offset = _row_list(payload, offset)
+                if inserts:
+                    yield inserts
+
+
+def _u32(payload: bytes, offset: int) -> tuple[int, int]:
+    return U32.unpack_from(payload, offset)[0], offset + 4
+
+
+def _row_list(payload: bytes, offset: int) -> tuple[bytes, int]:
+    """Return the rows of a BsatnRowList and the offset after it."""
+    if payload[offset]:
+        count, offset = _u32(payload, offset + 1)
+        offset += 8 * count
+    else:
+        offset += 3
+    size, offset = _u32(payload, offset)
+    return payload[offset : offset + size], offset + size
+
+
 class Window:
     """Connections with a rolling window of calls in flight each; every reply lets the next call go."""
 

@@ -25,9 +25,6 @@ CHUNK_SIZE = 10.0
 SPEED = 2.0
 DATABASE = "world"
 ROW = struct.Struct("<IIffQ")
-UPDATE, SUBSCRIBE_APPLIED = 4, 1
-REDUCER_RESULT = 6
-INSERTS = b"\0" + ROW.size.to_bytes(2, "little") + ROW.size.to_bytes(4, "little")
 
 
 @dataclass
@@ -149,13 +146,7 @@ def _receive(player: Player, sent: dict[tuple[int, int], float]) -> list[float]:
     used = 0
     ages = []
     for used, payload in load.frames(data):  # noqa: B007 - the last offset is what is used
-        if payload[1] not in (UPDATE, REDUCER_RESULT):
-            continue
-        place = payload.find(INSERTS)
-        while place >= 0:
-            id_, _, _, _, step = ROW.unpack_from(payload, place + len(INSERTS))
-            if (id_, step) in sent:
-                ages.append(now - sent[id_, step])
-            place = payload.find(INSERTS, place + len(INSERTS) + ROW.size)
+        for rows in load.inserted_rows(payload):
+            ages += [now - sent[id_, step] for id_, _, _, _, step in ROW.iter_unpack(rows)]
     player.rest = data[used:]
     return ages
