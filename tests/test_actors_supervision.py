@@ -9,6 +9,7 @@ import trio
 from stdb.actors.host import Host
 from stdb.actors.refusals import DatabaseUnavailable
 from stdb.actors.sink import Client, OutcomeKind
+from stdb.actors.supervision import without_directories
 from stdb.testing.hosts import TestClient, identity, open_host
 from stdb.testing.sinks import Closed
 from stdb.testing.storage import MemoryStorage
@@ -211,6 +212,12 @@ def test_a_damaged_log_keeps_one_database_down_and_the_others_up(caplog: pytest.
             assert (await TestClient(other, 1).call("nothing")).outcome.kind == OutcomeKind.COMMITTED
 
     run(main)
+
+
+def test_clients_are_not_told_where_the_server_keeps_its_files() -> None:
+    name = "c2" * 32 + ".sqlite"
+    told = without_directories(f"/var/lib/stdb/databases/{name}: offset 3: disk full; kept as /var/lib/x/{name}.bad")
+    assert told == f"{name}: offset 3: disk full; kept as {name}.bad"
 
 
 def test_a_module_that_no_longer_loads_keeps_its_database_down(caplog: pytest.LogCaptureFixture) -> None:

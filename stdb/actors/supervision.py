@@ -9,6 +9,7 @@ minutes, or at once when its log or its program cannot be loaded, it stays down 
 """
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -20,7 +21,7 @@ from stdb.actors.database import MODULE_EXITED, DatabaseActor
 from stdb.actors.refusals import DatabaseUnavailable, UpdateRejected
 from stdb.errors import ModuleFault, SchemaError, StorageError
 
-__all__ = ["Launch", "Supervisor"]
+__all__ = ["Launch", "Supervisor", "without_directories"]
 
 Launch = Callable[[], AbstractAsyncContextManager[DatabaseActor]]
 """Recovers a database and holds what it needs (its log) open."""
@@ -199,7 +200,7 @@ class Supervisor:
                 await self._changed.wait()
 
     def _go_down(self, reason: str, close: tuple[int, str]) -> None:
-        self.reason = reason
+        self.reason = without_directories(reason)
         self._bury(close)
         self._set(_State.DOWN)
 
@@ -219,3 +220,8 @@ class Supervisor:
                 f"the database is down: {self.reason}; `python -m stdb restart {self._name}` or a publish revives it"
             )
         return DatabaseUnavailable(f"the database is {self._state.value}")
+
+
+def without_directories(reason: str) -> str:
+    """Return a reason as anybody may read it: where the server keeps its files is told in its log alone."""
+    return re.sub(r"\S*/(?=[0-9a-f]{64}\.sqlite)", "", reason)

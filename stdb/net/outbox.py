@@ -23,6 +23,21 @@ WAITING_BYTES_MAX = 64 * 1024 * 1024
 """What may wait behind the message being sent; a client with more is cut. One message alone is never refused."""
 
 
+ENCODERS_MAX = 2
+"""Large answers that are encoded at a time, of all clients: each holds all its rows once more until it is sent."""
+_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("encoders")
+
+
+def _encoders() -> trio.CapacityLimiter:
+    """Return what lets ENCODERS_MAX encode at a time, one for all clients of the running event loop."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(ENCODERS_MAX)
+        _limiter.set(limiter)
+        return limiter
+
+
 class _Deferred:
     """A place in the queue whose frame is encoded later; its length is what of it is encoded by now."""
 
@@ -184,7 +199,8 @@ class Outbox:
     async def _encode_next(self) -> None:
         """Encode the oldest deferred frame in a worker thread, and send it if it may leave."""
         deferred = self._unencoded.popleft()
-        self._fill(deferred, await trio.to_thread.run_sync(deferred.encode, abandon_on_cancel=True))
+        frame = await trio.to_thread.run_sync(deferred.encode, abandon_on_cancel=True, limiter=_encoders())
+        self._fill(deferred, frame)
 
     def _fill(self, deferred: _Deferred, frame: bytes) -> None:
         """Put a frame into the place kept for it."""
