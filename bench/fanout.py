@@ -56,10 +56,16 @@ class Case:
 
 
 SAME_QUERY = Case(
-    "fanout same query", "client messages", True, 1, lambda _i: "SELECT * FROM shared", _shared, lambda _i: b"\0"
+    "fanout same query", "client messages", True, 1, lambda _i: "SELECT * FROM shared", _shared, lambda _i: bytes(9)
 )
 OWN_ROWS = Case(
-    "fanout own rows", "transactions", False, 64, _own_query, _owned, lambda i: b"\1" + U32.pack(i % SUBSCRIBERS)
+    "fanout own rows",
+    "transactions",
+    False,
+    64,
+    _own_query,
+    _owned,
+    lambda i: b"\1" + U32.pack(i % SUBSCRIBERS) + bytes(8),
 )
 
 
@@ -98,7 +104,9 @@ class Side:
 
     def _subscriber(self, i: int, query: Callable[[int], str] | None) -> socket.socket:
         sock = load.connect(self.process.port, DATABASE, "compression=None&confirmed=false")
-        if query is not None:
+        if query is None:
+            sock.sendall(load.client_frame(b"\2"))
+        else:
             sock.sendall(load.subscribe(1, 1, query(i)))
             load.read_message(sock)
         return sock

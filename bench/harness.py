@@ -44,12 +44,13 @@ class Report:
     ours: Series
     ceiling: Series | None = None
     extra: dict[str, Any] = field(default_factory=dict)
-    headline: tuple[float, str] | None = None
-    """What the last line says instead, with its unit: a time, which has no ceiling."""
+    headline: tuple[float, float, str] | None = None
+    """What the last line compares instead: a time of ours, the ceiling's, their unit."""
 
     def line(self) -> str:
         if self.headline is not None:
-            return f"{self.name}: {self.headline[0]:,.2f} {self.headline[1]}"
+            ours, ceiling, unit = self.headline
+            return f"{self.name}: {ours:,.2f} {unit}; ceiling {ceiling:,.2f}; ratio {ours / ceiling:.2f}"
         value = statistics.median(self.ours.per_cpu)
         text = f"{self.name}: {value:,.0f} {self.unit}"
         if self.ceiling is None:

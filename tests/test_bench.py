@@ -13,8 +13,6 @@ from bench.__main__ import BENCHMARKS
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-WITHOUT_CEILING = ("latency", "world")
-"""Times as clients see them: no prototype does the same."""
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -30,7 +28,7 @@ def test_a_benchmark_runs_to_its_last_line(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
-    ceiling = "" if name in WITHOUT_CEILING else r"; ceiling [\d.,]+; ratio \d+\.\d+"
+    ceiling = r"; ceiling [\d.,]+; ratio \d+\.\d+"
     assert re.fullmatch(rf"{name}[\w =]*: [\d.,]+ [^;]+{ceiling}", last), done.stdout
     if name == "world":
         assert "dropped clients: 0" in done.stdout
