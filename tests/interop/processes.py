@@ -193,7 +193,7 @@ class NodeDriver(Driver):
 
     def __init__(self, directory: Path, sdk: str) -> None:
         self.directory = directory
-        for source, target in (("driver.mjs", "driver.mjs"), (sdk, "sdk.mjs")):
+        for source, target in (("driver.mjs", "driver.mjs"), ("common.mjs", "common.mjs"), (sdk, "sdk.mjs")):
             mine = directory / f"{target}.{os.getpid()}"
             mine.write_text((NODE_SOURCES / source).read_text())
             mine.replace(directory / target)  # another test process may be about to run it

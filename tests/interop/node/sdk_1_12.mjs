@@ -1,6 +1,7 @@
 // npm `spacetimedb` 1.12: SubscribeMulti over v1.bsatn, schema objects.
 import { DbConnectionBuilder, DbConnectionImpl, SubscriptionBuilderImpl, procedures, reducerSchema, reducers, schema,
   t, table } from 'spacetimedb';
+import { build, subscribe, tellResult, watch } from './common.mjs';
 
 const tables = schema(
   table({ name: 'user', indexes: [], constraints: [] },
@@ -16,34 +17,16 @@ class Connection extends DbConnectionImpl {
   subscriptionBuilder = () => new SubscriptionBuilderImpl(this);
 }
 
-export function connect({ url, database, token, compression, say, plain }) {
-  const builder = new DbConnectionBuilder(remote, config => new Connection(config))
-    .withUri(url).withModuleName(database).withCompression(compression ?? 'none')
-    .onConnect((_connection, identity, received) =>
-      say({ event: 'connected', identity: identity.toHexString(), token: received }))
-    .onConnectError((_context, error) => say({ event: 'connect error', text: String(error?.message ?? error) }))
-    .onDisconnect(() => say({ event: 'disconnected' }));
-  const connection = (token ? builder.withToken(token) : builder).build();
-  for (const name of ['user', 'message']) {
-    const handle = connection.db[name];
-    handle.onInsert((_context, row) => say({ event: 'insert', table: name, row: plain[name](row) }));
-    handle.onDelete((_context, row) => say({ event: 'delete', table: name, row: plain[name](row) }));
-    handle.onUpdate?.((_context, old, row) =>
-      say({ event: 'update', table: name, old: plain[name](old), row: plain[name](row) }));
-  }
+export function connect(options) {
+  const { database, say } = options;
+  const builder = new DbConnectionBuilder(remote, config => new Connection(config)).withModuleName(database);
+  const connection = build(builder, options);
+  for (const name of ['user', 'message']) watch(name, connection.db[name], options);
   for (const [name, hook] of [['setName', 'onSetName'], ['sendMessage', 'onSendMessage'],
     ['noSuchReducer', 'onNoSuchReducer']])
-    connection.reducers[hook](context => {
-      const status = context.event.status;
-      say({ event: 'result', reducer: name, status: status.tag.toLowerCase(), text: status.value?.toString() });
-    });
+    connection.reducers[hook](tellResult(name, say));
   return {
-    subscribe: (queries, applied, failed) => {
-      const handle = connection.subscriptionBuilder().onApplied(applied)
-        .onError((context, error) => failed(String(error?.message ?? context.event?.message ?? context.event)))
-        .subscribe(queries);
-      return { unsubscribeThen: done => handle.unsubscribeThen(done) };
-    },
+    subscribe: (...rest) => subscribe(connection.subscriptionBuilder(), ...rest),
     call: (reducer, args) => connection.reducers[reducer](args),
     count: name => connection.db[name].count(),
     rows: name => [...connection.db[name].iter()],

@@ -1,6 +1,7 @@
 // npm `@clockworklabs/spacetimedb-sdk` 1.3.3: SubscribeMulti over v1.bsatn, hand-made module object.
 import { AlgebraicType, BinaryWriter, DbConnectionBuilder, DbConnectionImpl, ProductTypeElement,
   SubscriptionBuilderImpl } from '@clockworklabs/spacetimedb-sdk';
+import { build, subscribe, tellResult, watch } from './common.mjs';
 
 const product = fields => AlgebraicType.createProductType(
   Object.entries(fields).map(([name, type]) => new ProductTypeElement(name, type)));
@@ -27,35 +28,16 @@ const remote = {
   setReducerFlagsConstructor: () => ({}),
 };
 
-export function connect({ url, database, token, compression, say, plain }) {
-  let connection;
-  const builder = new DbConnectionBuilder(remote, made => made)
-    .withUri(url).withModuleName(database).withCompression(compression ?? 'none')
-    .onConnect((_connection, identity, received) =>
-      say({ event: 'connected', identity: identity.toHexString(), token: received }))
-    // This SDK reports the end of any connection as a connect error; it never calls onDisconnect.
-    .onConnectError((_context, error) => say({ event: 'disconnected', text: String(error?.message ?? error) }))
-    .onDisconnect(() => say({ event: 'disconnected' }));
-  connection = (token ? builder.withToken(token) : builder).build();
+export function connect(options) {
+  const { database, say } = options;
+  const builder = new DbConnectionBuilder(remote, made => made).withModuleName(database);
+  // This SDK reports the end of any connection as a connect error; it never calls onDisconnect.
+  const connection = build(builder, { ...options, failure: 'disconnected' });
   const table = name => connection.clientCache.getOrCreateTable(remote.tables[name]);
-  for (const name of ['user', 'message']) {
-    table(name).onInsert((_context, row) => say({ event: 'insert', table: name, row: plain[name](row) }));
-    table(name).onDelete((_context, row) => say({ event: 'delete', table: name, row: plain[name](row) }));
-    table(name).onUpdate((_context, old, row) =>
-      say({ event: 'update', table: name, old: plain[name](old), row: plain[name](row) }));
-  }
-  for (const [name, wireName] of Object.entries(wire))
-    connection.onReducer(wireName, context => {
-      const status = context.event.status;
-      say({ event: 'result', reducer: name, status: status.tag.toLowerCase(), text: status.value?.toString() });
-    });
+  for (const name of ['user', 'message']) watch(name, table(name), options);
+  for (const [name, wireName] of Object.entries(wire)) connection.onReducer(wireName, tellResult(name, say));
   return {
-    subscribe: (queries, applied, failed) => {
-      const handle = new SubscriptionBuilderImpl(connection).onApplied(applied)
-        .onError((context, error) => failed(String(error?.message ?? context.event?.message ?? context.event)))
-        .subscribe(queries);
-      return { unsubscribeThen: done => handle.unsubscribeThen(done) };
-    },
+    subscribe: (...rest) => subscribe(new SubscriptionBuilderImpl(connection), ...rest),
     call: (reducer, args) => {
       const writer = new BinaryWriter(1024);
       argumentTypes[wire[reducer]].serialize(writer, args);

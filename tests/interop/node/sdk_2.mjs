@@ -1,6 +1,7 @@
 // npm `spacetimedb` 2.x: query sets over v2.bsatn or v3.bsatn.
 import { DbConnectionBuilder, DbConnectionImpl, SubscriptionBuilderImpl, procedures, reducerSchema, reducers, schema,
   t, table } from 'spacetimedb';
+import { build, subscribe, watch } from './common.mjs';
 
 const tables = schema({
   user: table({ name: 'user', indexes: [], constraints: [] },
@@ -17,28 +18,13 @@ class Connection extends DbConnectionImpl {
   subscriptionBuilder = () => new SubscriptionBuilderImpl(this);
 }
 
-export function connect({ url, database, token, compression, say, plain }) {
-  const builder = new DbConnectionBuilder(remote, config => new Connection(config))
-    .withUri(url).withDatabaseName(database).withCompression(compression ?? 'none')
-    .onConnect((_connection, identity, received) =>
-      say({ event: 'connected', identity: identity.toHexString(), token: received }))
-    .onConnectError((_context, error) => say({ event: 'connect error', text: String(error?.message ?? error) }))
-    .onDisconnect(() => say({ event: 'disconnected' }));
-  const connection = (token ? builder.withToken(token) : builder).build();
-  for (const name of ['user', 'message']) {
-    const handle = connection.db[name];
-    handle.onInsert((_context, row) => say({ event: 'insert', table: name, row: plain[name](row) }));
-    handle.onDelete((_context, row) => say({ event: 'delete', table: name, row: plain[name](row) }));
-    handle.onUpdate?.((_context, old, row) =>
-      say({ event: 'update', table: name, old: plain[name](old), row: plain[name](row) }));
-  }
+export function connect(options) {
+  const { database, say } = options;
+  const builder = new DbConnectionBuilder(remote, config => new Connection(config)).withDatabaseName(database);
+  const connection = build(builder, options);
+  for (const name of ['user', 'message']) watch(name, connection.db[name], options);
   return {
-    subscribe: (queries, applied, failed) => {
-      const handle = connection.subscriptionBuilder().onApplied(applied)
-        .onError((context, error) => failed(String(error?.message ?? context.event?.message ?? context.event)))
-        .subscribe(queries);
-      return { unsubscribeThen: done => handle.unsubscribeThen(done) };
-    },
+    subscribe: (...rest) => subscribe(connection.subscriptionBuilder(), ...rest),
     call: (reducer, args) => connection.reducers[reducer](args).then(
       () => say({ event: 'result', reducer, status: 'committed' }),
       error => say({ event: 'result', reducer, status: 'failed', kind: error?.constructor?.name, text: error?.message })),

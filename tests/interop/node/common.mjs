@@ -1,0 +1,31 @@
+// What the programs of all SDKs share: who connected, what changed, how a call and a subscription ended.
+const textOf = error => String(error?.message ?? error);
+
+export function build(builder, { url, token, compression, say, failure = 'connect error' }) {
+  builder.withUri(url).withCompression(compression ?? 'none')
+    .onConnect((_connection, identity, received) =>
+      say({ event: 'connected', identity: identity.toHexString(), token: received }))
+    .onConnectError((_context, error) => say({ event: failure, text: textOf(error) }))
+    .onDisconnect(() => say({ event: 'disconnected' }));
+  return (token ? builder.withToken(token) : builder).build();
+}
+
+export function watch(name, handle, { say, plain }) {
+  handle.onInsert((_context, row) => say({ event: 'insert', table: name, row: plain[name](row) }));
+  handle.onDelete((_context, row) => say({ event: 'delete', table: name, row: plain[name](row) }));
+  handle.onUpdate((_context, old, row) =>
+    say({ event: 'update', table: name, old: plain[name](old), row: plain[name](row) }));
+}
+
+// 1.x tells the caller by an event; 2.x by a promise.
+export const tellResult = (reducer, say) => context => {
+  const status = context.event.status;
+  say({ event: 'result', reducer, status: status.tag.toLowerCase(), text: status.value?.toString() });
+};
+
+export function subscribe(builder, queries, applied, failed) {
+  const handle = builder.onApplied(applied)
+    .onError((context, error) => failed(textOf(error ?? context.event?.message ?? context.event)))
+    .subscribe(queries);
+  return { unsubscribeThen: done => handle.unsubscribeThen(done) };
+}
