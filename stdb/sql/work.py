@@ -1,0 +1,55 @@
+"""Work: what one statement may cost, and how a long one lets others run in between.
+
+Responsible for: counting rows visited and produced against a bound; `Steps`, an evaluation that can pause.
+Not responsible for: when to pause (whoever drives the steps: `stdb.actors`), plans.
+
+Source: DESIGN decision 14. Plans hand over rows in batches of at most `BATCH` rows of work, empty batches included; who
+collects them yields after each, so that a pause is possible at least once per `BATCH` rows visited.
+"""
+
+from collections.abc import Generator
+from typing import TypeAlias, TypeVar
+
+from stdb.errors import QueryError
+
+__all__ = ["BATCH", "Steps", "Work", "finish"]
+
+BATCH = 1_000
+"""Most rows visited between two looks at the bound, and between two chances to pause."""
+
+Result = TypeVar("Result")
+Steps: TypeAlias = Generator[None, None, Result]
+"""An evaluation that may be paused at every `yield` and returns its result; the tables must not change meanwhile."""
+
+
+class Work:
+    """Rows that a statement visited and produced so far; `rows_max` None counts without a bound."""
+
+    __slots__ = ("rows_max", "spent")
+
+    def __init__(self, rows_max: int | None = None) -> None:
+        self.rows_max = rows_max
+        self.spent = 0
+
+    def spend(self, rows: int) -> None:
+        """Count rows.
+
+        Raises:
+            QueryError: More than `rows_max` all in all.
+        """
+        self.spent += rows
+        if self.rows_max is not None and self.spent > self.rows_max:
+            raise QueryError(
+                f"The query visits and returns more than {self.rows_max} rows; "
+                "narrow it with WHERE on an indexed column or LIMIT"
+            )
+
+
+def finish(steps: Steps[Result]) -> Result:
+    """Run steps to their end without a pause; return the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
