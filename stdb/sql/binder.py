@@ -13,25 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stdb.errors import QueryError
 from stdb.sats import keys, satn
-from stdb.sats.types import BOOL, BYTES, IDENTITY, STRING, U64, AlgebraicType
+from stdb.sats.types import BOOL, BYTES, IDENTITY, U64, AlgebraicType
 from stdb.schema.model import Access
-from stdb.sql.literals import is_comparable, parse_integer, parse_literal
+from stdb.sql.literals import is_comparable, parse_literal
 from stdb.sql.shape import (
     Chain,
     Columns,
     Count,
-    DeleteShape,
     Field,
-    InsertShape,
     Logic,
     Operand,
     SelectShape,
     Sender,
-    SetShape,
     ShapedTable,
-    ShowShape,
     Star,
-    UpdateShape,
 )
 from stdb.sql.syntax import Literal, LiteralKind
 
@@ -52,17 +47,15 @@ __all__ = [
     "Position",
     "Scope",
     "Typed",
-    "bind_change",
     "bind_select",
-    "bind_variable",
+    "column_index",
+    "expect_bool",
     "find_table",
+    "mismatch",
 ]
 
-_U64_MAX = (1 << 64) - 1
 OWNER_ONLY = ("st_module",)
 """Tables that say they are public and are the owner's alone: the program is its source (spec 06 section 4, we)."""
-VARIABLES = ("row_limit",)
-"""The system variables that SET and SHOW know."""
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -248,7 +241,7 @@ class Scope:
     def position(self, column: Field) -> Position:
         """Return the place of a column: by accessor name first, then by canonical name."""
         place = self.relation(column.alias)
-        found = _column_index(self.relations[place].table, column.column)
+        found = column_index(self.relations[place].table, column.column)
         if found is None:
             raise QueryError(f"`{column.column}` is not in scope")
         return Position(place, found, self.relations[place].table.schema.definition.columns[found].type)
@@ -275,19 +268,19 @@ class Scope:
             case Field():
                 position = self.position(operand)
                 if expected is not None and position.type != expected:
-                    raise _mismatch(position.type, expected)
+                    raise mismatch(position.type, expected)
                 return position, position.type
             case Logic(is_and, terms):
-                _expect_bool(expected)
+                expect_bool(expected)
                 return Conjunction(is_and, tuple(self.typed(term, BOOL)[0] for term in terms)), BOOL
             case Chain(first, rest):
-                _expect_bool(expected)
+                expect_bool(expected)
                 return self._chain(first, rest), BOOL
         raise AssertionError(operand)
 
     def _literal(self, literal: Literal, expected: AlgebraicType | None) -> tuple[Typed, AlgebraicType]:
         if literal.kind is LiteralKind.BOOL:
-            _expect_bool(expected)
+            expect_bool(expected)
             return Constant(literal.text == "true", BOOL), BOOL
         if expected is None:
             raise QueryError("Cannot resolve type for literal expression")
@@ -301,7 +294,7 @@ class Scope:
             return Constant(keys.value_key(IDENTITY)(identity), IDENTITY), IDENTITY
         if expected == BYTES:
             return Constant(identity[::-1], BYTES), BYTES
-        raise _mismatch(IDENTITY, expected)
+        raise mismatch(IDENTITY, expected)
 
     def _chain(self, first: Operand, rest: tuple[tuple[str, Operand], ...]) -> Comparison:
         compared = self._comparison(rest[0][0], first, rest[0][1])
@@ -320,7 +313,8 @@ class Scope:
         return Comparison(typed_left, ((comparison, typed_right),))
 
 
-def _column_index(table: "Table", name: str) -> int | None:
+def column_index(table: "Table", name: str) -> int | None:
+    """Return the place of a column by its accessor or canonical name; None when there is none."""
     columns = table.schema.definition.columns
     by_accessor = next((place for place, column in enumerate(columns) if column.accessor == name), None)
     if by_accessor is not None:
@@ -328,106 +322,14 @@ def _column_index(table: "Table", name: str) -> int | None:
     return next((place for place, column in enumerate(columns) if column.name == name), None)
 
 
-def _mismatch(expected: AlgebraicType, inferred: AlgebraicType) -> QueryError:
+def mismatch(expected: AlgebraicType, inferred: AlgebraicType) -> QueryError:
+    """Return the refusal of a type that does not fit."""
     return QueryError(
         f"Unexpected type: (expected) {satn.format_type(expected)} != {satn.format_type(inferred)} (inferred)"
     )
 
 
-def _expect_bool(expected: AlgebraicType | None) -> None:
+def expect_bool(expected: AlgebraicType | None) -> None:
+    """Refuse a boolean where another type is expected."""
     if expected is not None and expected != BOOL:
-        raise _mismatch(BOOL, expected)
-
-
-# Changes and variables: checked in full; running them is not part of this server yet.
-
-
-def bind_change(shape: InsertShape | UpdateShape | DeleteShape, datastore: "Datastore", caller: Caller) -> "Table":
-    """Check an INSERT, UPDATE or DELETE; return its table.
-
-    Raises:
-        QueryError: A name or type that does not fit, a system table, a caller who may not change rows.
-    """
-    match shape:
-        case InsertShape(name):
-            table = find_table(datastore, name, caller)
-            _check_insert(shape, table)
-        case UpdateShape(shaped):
-            table = find_table(datastore, shaped.name, caller)
-            _check_assignments(shape, table)
-            _check_condition(shaped, shape.where, datastore, caller)
-        case DeleteShape(shaped, where):
-            table = find_table(datastore, shaped.name, caller)
-            _check_condition(shaped, where, datastore, caller)
-    name = table.schema.name
-    if table.schema.is_system and name != "st_var":
-        raise QueryError(f"`{name}` is a system table; DML on system tables is not supported")
-    _require_owner(caller)
-    return table
-
-
-def bind_variable(shape: SetShape | ShowShape, caller: Caller) -> int | None:
-    """Check a SET or SHOW; return the value that SET gives.
-
-    Raises:
-        QueryError: No such variable, no such value, a caller who may not SET.
-    """
-    if shape.name not in VARIABLES:
-        raise QueryError(f"{shape.name} is not a valid system variable")
-    if isinstance(shape, ShowShape):
-        return None
-    literal = shape.value
-    if literal.kind is not LiteralKind.NUMBER:
-        given = {LiteralKind.BOOL: BOOL, LiteralKind.STRING: STRING}.get(literal.kind, BYTES)
-        raise _mismatch(U64, given)
-    value = parse_integer(literal.text, 0, _U64_MAX)
-    if value is None:
-        raise QueryError(f"The literal expression `{literal.text}` cannot be parsed as type `U64`")
-    _require_owner(caller)
-    return value
-
-
-def _require_owner(caller: Caller) -> None:
-    if not caller.is_owner:
-        raise QueryError(f"Caller {caller.identity[::-1].hex()} is not authorized to run SQL DML statements")
-
-
-def _check_insert(shape: InsertShape, table: "Table") -> None:
-    columns = table.schema.definition.columns
-    if len(shape.columns) != len(columns):
-        raise QueryError(
-            f"The number of fields ({len(shape.columns)}) in the INSERT does not match "
-            f"the number of columns ({len(columns)}) of the table `{table.schema.name}`"
-        )
-    for row in shape.rows:
-        if len(row) != len(columns):
-            raise QueryError(
-                f"Inserting a row with {len(row)} values into `{table.schema.name}` which has {len(columns)} fields"
-            )
-        for literal, column in zip(row, columns, strict=True):
-            _check_given(literal, column.type)
-
-
-def _check_given(literal: Literal, type_: AlgebraicType) -> None:
-    """Check a literal that is stored: the kind of literal counts, other than in a comparison."""
-    if literal.kind is LiteralKind.BOOL:
-        _expect_bool(type_)
-    elif literal.kind is LiteralKind.STRING and type_ != STRING:
-        raise _mismatch(STRING, type_)
-    else:
-        parse_literal(literal.text, type_)
-
-
-def _check_assignments(shape: UpdateShape, table: "Table") -> None:
-    for name, literal in shape.assignments:
-        column = _column_index(table, name)
-        if column is None:
-            raise QueryError(f"`{table.schema.name}` does not have a field `{name}`")
-        _check_given(literal, table.schema.definition.columns[column].type)
-
-
-def _check_condition(shaped: ShapedTable, where: Operand | None, datastore: "Datastore", caller: Caller) -> None:
-    scope = Scope(caller)
-    scope.add(shaped, datastore)
-    if where is not None:
-        scope.typed(where, BOOL)
+        raise mismatch(BOOL, expected)

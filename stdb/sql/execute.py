@@ -22,10 +22,9 @@ from stdb.sql.binder import (
     BoundSelect,
     BoundStar,
     Caller,
-    bind_change,
     bind_select,
-    bind_variable,
 )
+from stdb.sql.changes import SqlStats, bind_change, bind_variable
 from stdb.sql.joins import check_joins
 from stdb.sql.lexer import is_plain_name
 from stdb.sql.parser import parse
@@ -70,14 +69,6 @@ _NO_CHANGES = "Unsupported: INSERT, UPDATE, DELETE and SET are not supported yet
 _ALL_TABLES = re.compile(r"\s*select\s+\*\s+from\s+\*\s*", re.IGNORECASE)
 _ROW_LIMIT_VARIANT = 8
 """The U64 variant of the values in st_var."""
-
-
-class SqlStats(NamedTuple):
-    """Rows that a statement changed."""
-
-    rows_inserted: int = 0
-    rows_deleted: int = 0
-    rows_updated: int = 0
 
 
 class SqlResult(NamedTuple):
