@@ -1,13 +1,14 @@
 """Predicates: a typed condition to a function from row bytes to bool, and to the values that prune.
 
-Responsible for: compiling conditions over one table; finding the columns a condition fixes to constants.
+Responsible for: compiling conditions over one table or over joined rows; finding the columns a condition fixes to
+constants.
 Not responsible for: choosing indexes (`plan`), which rows to ask about.
 
 Compiled predicates are generated source over keys (ARCHITECTURE: equality and order of keys are those of values); only
 names the generator made up stand in it. `evaluate` is their plain twin.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,9 +16,21 @@ from stdb.sats import keys
 from stdb.sats.types import Product
 from stdb.sql.binder import COMPARISONS, Comparison, Conjunction, Constant, Position, Typed
 
-__all__ = ["Predicate", "Restriction", "compile_predicate", "evaluate", "restriction"]
+__all__ = [
+    "JoinPredicate",
+    "Predicate",
+    "Restriction",
+    "compile_joined",
+    "compile_predicate",
+    "evaluate",
+    "relations_of",
+    "restriction",
+    "terms_of",
+]
 
 Predicate: TypeAlias = Callable[[bytes], bool]
+JoinPredicate: TypeAlias = Callable[[tuple[bytes, ...]], bool]
+"""A condition over joined rows, given as a tuple."""
 
 _KEYS_MAX = 2_048
 """Most combinations of constants that a condition is pruned by."""
@@ -34,16 +47,30 @@ def compile_predicate(condition: Typed, row_type: Product) -> Predicate:
             return _equal_to(keys.row_key(row_type, (column,)), key)
     source = _Source()
     result = source.emit(condition)
-    columns = sorted(source.columns)
+    columns = tuple(sorted(column for _, column in source.columns))
     if not columns:
         return _always(evaluate(condition, {}))
-    extract = keys.row_key(row_type, tuple(columns))
-    unpacked = ", ".join(f"c{column}" for column in columns)
-    body = "\n".join(f"        {line}" for line in (f"{unpacked} = extract(row)", *source.lines, f"return {result}"))
-    arguments = ", ".join(["extract", *(f"k{place}" for place in range(len(source.constants)))])
-    namespace: dict[str, Any] = {}
-    exec(f"def make({arguments}):\n    def matches(row):\n{body}\n    return matches\n", namespace)
-    predicate: Predicate = namespace["make"](extract, *source.constants)
+    unpacked = ", ".join(f"c0_{column}" for column in columns)
+    predicate: Predicate = source.make([f"{unpacked} = x0(row)"], result, [keys.row_key(row_type, columns)])
+    return predicate
+
+
+def compile_joined(condition: Typed, row_types: Sequence[Product], places: Sequence[int]) -> JoinPredicate:
+    """Return a condition over several relations as a function of a tuple of rows.
+
+    `row_types` are those of the relations, `places` says where in the tuple the row of each relation stands.
+    """
+    source = _Source(is_joined=True)
+    result = source.emit(condition)
+    by_relation: dict[int, list[int]] = {}
+    for relation, column in sorted(source.columns):
+        by_relation.setdefault(relation, []).append(column)
+    unpacking, extracts = [], []
+    for relation, columns in by_relation.items():
+        unpacked = ", ".join(f"c{relation}_{column}" for column in columns)
+        unpacking.append(f"{unpacked} = x{len(extracts)}(row[{places[relation]}])")
+        extracts.append(keys.row_key(row_types[relation], tuple(columns)))
+    predicate: JoinPredicate = source.make(unpacking, result, extracts)
     return predicate
 
 
@@ -56,12 +83,24 @@ def _always(answer: bool) -> Predicate:
 
 
 class _Source:
-    """Source of one predicate. Operands of comparisons that are conditions themselves become lines before it."""
+    """Source of one predicate. Operands of comparisons that are conditions themselves become lines before it.
 
-    def __init__(self) -> None:
-        self.columns: set[int] = set()
+    Unless it `is_joined`, every column is one of the same row, whatever relation its position says.
+    """
+
+    def __init__(self, *, is_joined: bool = False) -> None:
+        self.is_joined = is_joined
+        self.columns: set[tuple[int, int]] = set()
         self.constants: list[Any] = []
         self.lines: list[str] = []
+
+    def make(self, unpacking: list[str], result: str, extracts: list[Callable[[bytes], Any]]) -> Any:
+        """Return the function of `row` whose columns `unpacking` reads and whose outcome is `result`."""
+        body = "\n".join(f"        {line}" for line in (*unpacking, *self.lines, f"return {result}"))
+        names = [f"x{place}" for place in range(len(extracts))] + [f"k{place}" for place in range(len(self.constants))]
+        namespace: dict[str, Any] = {}
+        exec(f"def make({', '.join(names)}):\n    def matches(row):\n{body}\n    return matches\n", namespace)
+        return namespace["make"](*extracts, *self.constants)
 
     def emit(self, condition: Typed) -> str:
         match condition:
@@ -70,9 +109,10 @@ class _Source:
                     return str(key)
                 self.constants.append(key)
                 return f"k{len(self.constants) - 1}"
-            case Position(_, column):
-                self.columns.add(column)
-                return f"c{column}"
+            case Position(relation, column):
+                relation = relation if self.is_joined else 0
+                self.columns.add((relation, column))
+                return f"c{relation}_{column}"
             case Conjunction(is_and, terms):
                 return "(" + (" and " if is_and else " or ").join(map(self.emit, terms)) + ")"
             case Comparison(first, rest):
@@ -111,6 +151,31 @@ def evaluate(condition: Typed, row: Any) -> Any:
                 value = COMPARISONS[operator](value, evaluate(operand, row))
             return value
     raise AssertionError(condition)
+
+
+# What a condition is made of.
+
+
+def terms_of(condition: Typed | None) -> list[Typed]:
+    """Return the terms that all must hold for a condition to hold; none for no condition."""
+    match condition:
+        case None:
+            return []
+        case Conjunction(True, terms):
+            return [inner for term in terms for inner in terms_of(term)]
+    return [condition]
+
+
+def relations_of(operand: Typed) -> set[int]:
+    """Return the relations whose columns an expression mentions."""
+    match operand:
+        case Position(relation):
+            return {relation}
+        case Comparison(first, rest):
+            return relations_of(first).union(*(relations_of(each) for _, each in rest))
+        case Conjunction(_, terms):
+            return set().union(*map(relations_of, terms))
+    return set()
 
 
 # What a condition fixes.
