@@ -1,81 +1,221 @@
-"""Changes by SQL: INSERT, UPDATE, DELETE and SET, from an allowed statement to one that is checked in full.
+"""Changes by SQL: INSERT, UPDATE, DELETE and SET, checked in full, then run in steps within an open transaction.
 
-Responsible for: names and types of changes, who may make them.
-Not responsible for: syntax (`shape`), conditions (`binder`).
+Responsible for: names and types of changes, who may make them, which rows they read and write, what they count.
+Not responsible for: syntax (`shape`), conditions (`binder`, `plan`), commit and rollback (who opened the transaction).
+
+A statement that fails may have written already; its transaction is to be rolled back. Rows go through the same
+`Transaction` as those of reducers: set semantics, unique constraints, auto-increment columns.
 
 Source: spec 06 sections 2.2 (its last part) and 4.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from stdb.errors import QueryError
-from stdb.sats.types import BOOL, BYTES, STRING, U64, AlgebraicType
+from stdb.errors import QueryError, UniqueViolation
+from stdb.sats import bsatn
+from stdb.sats.types import BOOL, BYTES, STRING, U64, AlgebraicType, Element, Product
 from stdb.sql.binder import Caller, Scope, column_index, expect_bool, find_table, mismatch
 from stdb.sql.literals import parse_integer, parse_literal
-from stdb.sql.shape import (
-    DeleteShape,
-    InsertShape,
-    Operand,
-    SetShape,
-    ShapedTable,
-    ShowShape,
-    UpdateShape,
-)
+from stdb.sql.plan import TablePlan
+from stdb.sql.shape import DeleteShape, InsertShape, Operand, SetShape, ShapedTable, UpdateShape
 from stdb.sql.syntax import Literal, LiteralKind
+from stdb.sql.work import BATCH, Steps, Work
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.table import Table
+    from stdb.datastore.transaction import Transaction
 
-__all__ = ["SqlStats", "bind_change", "bind_variable"]
+__all__ = ["ROW_LIMIT_VARIANT", "ChangeShape", "ChangeStatement", "SqlStats", "bind_change", "check_variable"]
 
 VARIABLES = ("row_limit",)
 """The system variables that SET and SHOW know."""
+ROW_LIMIT_VARIANT = 8
+"""The U64 variant of the values in st_var."""
 _U64_MAX = (1 << 64) - 1
+
+ChangeShape: TypeAlias = InsertShape | UpdateShape | DeleteShape | SetShape
+"""An allowed statement that changes rows."""
 
 
 class SqlStats(NamedTuple):
     """Rows that a statement changed."""
 
     rows_inserted: int = 0
+    """Really added: not those that were there already."""
     rows_deleted: int = 0
     rows_updated: int = 0
+    """Matched by an UPDATE, whether it changed them or not."""
 
 
-def bind_change(shape: InsertShape | UpdateShape | DeleteShape, datastore: "Datastore", caller: Caller) -> "Table":
-    """Check an INSERT, UPDATE or DELETE; return its table.
+class ChangeStatement(ABC):
+    """A statement that changes rows of `table`, ready to run."""
+
+    def __init__(self, table: "Table") -> None:
+        self.table = table
+
+    def steps(self, transaction: "Transaction", work: Work) -> Steps[SqlStats]:
+        """Run it in the open transaction; may pause at least once per `BATCH` rows read or written.
+
+        Raises:
+            QueryError: Two rows would have one unique key, or the work is more than allowed; roll back.
+        """
+        try:
+            return (yield from self._run(transaction, work))
+        except UniqueViolation as error:
+            raise QueryError(f"IndexError: {error}") from error
+
+    @abstractmethod
+    def _run(self, transaction: "Transaction", work: Work) -> Steps[SqlStats]:
+        """Change the rows."""
+
+
+class _Insert(ChangeStatement):
+    """Adds rows that are known in full, INSERT and SET."""
+
+    def __init__(self, table: "Table", rows: list[bytes]) -> None:
+        super().__init__(table)
+        self._rows = rows
+
+    def _run(self, transaction: "Transaction", work: Work) -> Steps[SqlStats]:
+        before = len(self.table)
+        yield from _insert_all(transaction, self.table, self._rows, work)
+        return SqlStats(rows_inserted=len(self.table) - before)
+
+
+class _Delete(ChangeStatement):
+    """Takes out the rows that match a condition."""
+
+    def __init__(self, plan: TablePlan) -> None:
+        super().__init__(plan.table)
+        self._plan = plan
+
+    def _run(self, transaction: "Transaction", work: Work) -> Steps[SqlStats]:
+        rows = yield from _matching(self._plan, work)
+        yield from _delete_all(transaction, self.table, rows, work)
+        return SqlStats(rows_deleted=len(rows))
+
+
+class _Update(ChangeStatement):
+    """Takes out all rows that match a condition, then puts them in again with new values."""
+
+    def __init__(self, plan: TablePlan, values: dict[int, bytes]) -> None:
+        super().__init__(plan.table)
+        self._plan = plan
+        self._changed = _replacer(plan.table, values)
+
+    def _run(self, transaction: "Transaction", work: Work) -> Steps[SqlStats]:
+        rows = yield from _matching(self._plan, work)
+        yield from _delete_all(transaction, self.table, rows, work)
+        yield from _insert_all(transaction, self.table, map(self._changed, rows), work)
+        return SqlStats(rows_updated=len(rows))
+
+
+def _matching(plan: TablePlan, work: Work) -> Steps[list[bytes]]:
+    """Return the rows that match now; all of them before the first is changed."""
+    rows: list[bytes] = []
+    for batch in plan.batches(work):
+        rows += batch
+        yield
+    return rows
+
+
+def _delete_all(transaction: "Transaction", table: "Table", rows: list[bytes], work: Work) -> Steps[None]:
+    for part in _parts(rows):
+        work.spend(len(part))
+        for row in part:
+            transaction.delete(table, row)
+        yield
+
+
+def _insert_all(transaction: "Transaction", table: "Table", rows: Iterable[bytes], work: Work) -> Steps[None]:
+    for part in _parts(rows):
+        work.spend(len(part))
+        for row in part:
+            transaction.insert(table, row)
+        yield
+
+
+def _parts(rows: Iterable[bytes]) -> Iterator[list[bytes]]:
+    remaining = iter(rows)
+    while part := list(islice(remaining, BATCH)):
+        yield part
+
+
+def _replacer(table: "Table", values: dict[int, bytes]) -> Callable[[bytes], bytes]:
+    """Return the function that replaces the values of some columns of a row; the rest is kept to the bit."""
+    types = [column.type for column in table.schema.definition.columns]
+    pieces, start = [], 0
+    for column in sorted(values):
+        pieces.append((_skip(types[start:column]), _skip([types[column]]), values[column]))
+        start = column + 1
+
+    def changed(row: bytes) -> bytes:
+        parts: list[bytes] = []
+        at = 0
+        for skip_kept, skip_old, new in pieces:
+            end = skip_kept(row, at)
+            parts += row[at:end], new
+            at = skip_old(row, end)
+        parts.append(row[at:])
+        return b"".join(parts)
+
+    return changed
+
+
+def _skip(types: list[AlgebraicType]) -> Callable[[bytes, int], int]:
+    """Return the function from the start of values in a row to their end."""
+    codec = bsatn.codec(Product(tuple(Element(None, type_) for type_ in types)))
+    if codec.fixed_size is None:
+        return codec.skip
+    size = codec.fixed_size
+    return lambda row, at: at + size
+
+
+# From a shape to a statement.
+
+
+def bind_change(shape: ChangeShape, datastore: "Datastore", caller: Caller) -> ChangeStatement:
+    """Return a change with everything resolved and typed.
 
     Raises:
         QueryError: A name or type that does not fit, a system table, a caller who may not change rows.
     """
     match shape:
-        case InsertShape(name):
-            table = find_table(datastore, name, caller)
-            _check_insert(shape, table)
-        case UpdateShape(shaped):
-            table = find_table(datastore, shaped.name, caller)
-            _check_assignments(shape, table)
-            _check_condition(shaped, shape.where, datastore, caller)
-        case DeleteShape(shaped, where):
-            table = find_table(datastore, shaped.name, caller)
-            _check_condition(shaped, where, datastore, caller)
-    name = table.schema.name
-    if table.schema.is_system and name != "st_var":
+        case SetShape():
+            statement = _set(shape, datastore)
+        case InsertShape():
+            table = find_table(datastore, shape.table, caller)
+            statement = _Insert(table, _rows(shape, table))
+        case UpdateShape():
+            table = find_table(datastore, shape.table.name, caller)
+            values = _assigned(shape, table)
+            statement = _Update(_plan(shape.table, shape.where, datastore, caller), values)
+        case DeleteShape():
+            statement = _Delete(_plan(shape.table, shape.where, datastore, caller))
+    name = statement.table.schema.name
+    if statement.table.schema.is_system and name != "st_var":
         raise QueryError(f"`{name}` is a system table; DML on system tables is not supported")
-    _require_owner(caller)
-    return table
+    if not caller.is_owner:
+        raise QueryError(f"Caller {caller.identity[::-1].hex()} is not authorized to run SQL DML statements")
+    return statement
 
 
-def bind_variable(shape: SetShape | ShowShape, caller: Caller) -> int | None:
-    """Check a SET or SHOW; return the value that SET gives.
+def check_variable(name: str) -> None:
+    """Check the name of a system variable.
 
     Raises:
-        QueryError: No such variable, no such value, a caller who may not SET.
+        QueryError: There is no such variable.
     """
-    if shape.name not in VARIABLES:
-        raise QueryError(f"{shape.name} is not a valid system variable")
-    if isinstance(shape, ShowShape):
-        return None
+    if name not in VARIABLES:
+        raise QueryError(f"{name} is not a valid system variable")
+
+
+def _set(shape: SetShape, datastore: "Datastore") -> ChangeStatement:
+    check_variable(shape.name)
     literal = shape.value
     if literal.kind is not LiteralKind.NUMBER:
         given = {LiteralKind.BOOL: BOOL, LiteralKind.STRING: STRING}.get(literal.kind, BYTES)
@@ -83,51 +223,53 @@ def bind_variable(shape: SetShape | ShowShape, caller: Caller) -> int | None:
     value = parse_integer(literal.text, 0, _U64_MAX)
     if value is None:
         raise QueryError(f"The literal expression `{literal.text}` cannot be parsed as type `U64`")
-    _require_owner(caller)
-    return value
+    table = datastore.table("st_var")
+    return _Insert(table, [table.schema.codec.encode((shape.name, (ROW_LIMIT_VARIANT, value)))])
 
 
-def _require_owner(caller: Caller) -> None:
-    if not caller.is_owner:
-        raise QueryError(f"Caller {caller.identity[::-1].hex()} is not authorized to run SQL DML statements")
-
-
-def _check_insert(shape: InsertShape, table: "Table") -> None:
+def _rows(shape: InsertShape, table: "Table") -> list[bytes]:
+    """Return the rows of an INSERT; values belong to columns by position, whatever names are listed."""
     columns = table.schema.definition.columns
     if len(shape.columns) != len(columns):
         raise QueryError(
             f"The number of fields ({len(shape.columns)}) in the INSERT does not match "
             f"the number of columns ({len(columns)}) of the table `{table.schema.name}`"
         )
+    encode = table.schema.codec.encode
+    rows = []
     for row in shape.rows:
         if len(row) != len(columns):
             raise QueryError(
                 f"Inserting a row with {len(row)} values into `{table.schema.name}` which has {len(columns)} fields"
             )
-        for literal, column in zip(row, columns, strict=True):
-            _check_given(literal, column.type)
+        rows.append(encode(tuple(_value(literal, column.type) for literal, column in zip(row, columns, strict=True))))
+    return rows
 
 
-def _check_given(literal: Literal, type_: AlgebraicType) -> None:
-    """Check a literal that is stored: the kind of literal counts, other than in a comparison."""
-    if literal.kind is LiteralKind.BOOL:
-        expect_bool(type_)
-    elif literal.kind is LiteralKind.STRING and type_ != STRING:
-        raise mismatch(STRING, type_)
-    else:
-        parse_literal(literal.text, type_)
-
-
-def _check_assignments(shape: UpdateShape, table: "Table") -> None:
+def _assigned(shape: UpdateShape, table: "Table") -> dict[int, bytes]:
+    """Return the encoded new values by column; of several for one column the first counts."""
+    values: dict[int, bytes] = {}
     for name, literal in shape.assignments:
         column = column_index(table, name)
         if column is None:
             raise QueryError(f"`{table.schema.name}` does not have a field `{name}`")
-        _check_given(literal, table.schema.definition.columns[column].type)
+        type_ = table.schema.definition.columns[column].type
+        values.setdefault(column, bsatn.codec(type_).encode(_value(literal, type_)))
+    return values
 
 
-def _check_condition(shaped: ShapedTable, where: Operand | None, datastore: "Datastore", caller: Caller) -> None:
+def _value(literal: Literal, type_: AlgebraicType) -> Any:
+    """Return a literal that is stored: the kind of literal counts, other than in a comparison."""
+    if literal.kind is LiteralKind.BOOL:
+        expect_bool(type_)
+        return literal.text == "true"
+    if literal.kind is LiteralKind.STRING and type_ != STRING:
+        raise mismatch(STRING, type_)
+    return parse_literal(literal.text, type_)
+
+
+def _plan(shaped: ShapedTable, where: Operand | None, datastore: "Datastore", caller: Caller) -> TablePlan:
     scope = Scope(caller)
     scope.add(shaped, datastore)
-    if where is not None:
-        scope.typed(where, BOOL)
+    condition = None if where is None else scope.typed(where, BOOL)[0]
+    return TablePlan(scope.relations[0].table, condition, is_parameterised=scope.is_parameterised)

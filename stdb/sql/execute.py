@@ -24,7 +24,7 @@ from stdb.sql.binder import (
     Caller,
     bind_select,
 )
-from stdb.sql.changes import SqlStats, bind_change, bind_variable
+from stdb.sql.changes import ROW_LIMIT_VARIANT, SqlStats, bind_change, check_variable
 from stdb.sql.joins import check_joins
 from stdb.sql.lexer import is_plain_name
 from stdb.sql.parser import parse
@@ -34,7 +34,6 @@ from stdb.sql.shape import (
     Columns,
     Field,
     SelectShape,
-    SetShape,
     ShapedTable,
     ShowShape,
     sql_shape,
@@ -67,8 +66,6 @@ QUERY_ROWS_MAX = 10_000_000
 _NO_JOINS = "Unsupported: joins are not supported yet by this server"
 _NO_CHANGES = "Unsupported: INSERT, UPDATE, DELETE and SET are not supported yet by this server; call a reducer instead"
 _ALL_TABLES = re.compile(r"\s*select\s+\*\s+from\s+\*\s*", re.IGNORECASE)
-_ROW_LIMIT_VARIANT = 8
-"""The U64 variant of the values in st_var."""
 
 
 class SqlResult(NamedTuple):
@@ -149,7 +146,7 @@ def row_limit(datastore: "Datastore") -> int | None:
     table = datastore.table("st_var")
     for row in table.rows():
         name, (variant, value) = table.schema.codec.decode_exact(row)
-        if name == "row_limit" and variant == _ROW_LIMIT_VARIANT:
+        if name == "row_limit" and variant == ROW_LIMIT_VARIANT:
             limit: int = value
             return limit
     return None
@@ -209,11 +206,8 @@ def compile_sql(text: str, datastore: "Datastore", caller: Caller) -> SqlPlan:
         QueryError: It is none, not for this caller, or one that this server does not run yet.
     """
     shape = sql_shape(parse(text))
-    if isinstance(shape, SetShape):
-        bind_variable(shape, caller)
-        raise QueryError(_NO_CHANGES)
     if isinstance(shape, ShowShape):
-        bind_variable(shape, caller)
+        check_variable(shape.name)
         shape = _show(shape)
     if not isinstance(shape, SelectShape):
         bind_change(shape, datastore, caller)
