@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ def datastore_of(schema: str, *, with_numbers: bool = False) -> Datastore:
     datastore.create_tables(ModuleDef(t.Typespace.EMPTY, definitions))
     for each in document["tables"]:
         rows = json.loads(substitute(each.get("rows_after_init_json_text", "[]")))
-        insert(datastore, each["name"], rows)
+        insert(datastore, each["name"], rows, generated=each["auto_inc"])
     for name, rows in cases()["result_data"].get(schema, {}).items():
         insert(datastore, name, rows)
     if with_numbers:
@@ -222,9 +223,17 @@ def _literals_of(case: dict[str, Any]) -> list[Any]:
     return json.loads(f"[{case['sql'].rpartition('(')[2][:-1]}]")
 
 
-def insert(datastore: Datastore, table_name: str, rows: list[Any]) -> None:
-    """Insert rows in positional JSON into a table, within the open transaction."""
+def insert(datastore: Datastore, table_name: str, rows: list[Any], generated: Sequence[str] = ()) -> None:
+    """Insert rows in positional JSON into a table, within the open transaction.
+
+    `generated` are columns whose values the sequence of the table shall give; it must give those of the rows.
+    """
     table = datastore.table(table_name)
     row_type = table.schema.row_type
     for row in rows:
-        table.insert(bsatn.codec(row_type).encode(plain(row_type, row)))
+        wanted = plain(row_type, row)
+        given = (
+            0 if column.name in generated else value for column, value in zip(row_type.elements, wanted, strict=True)
+        )
+        encoded = table.insert(bsatn.codec(row_type).encode(tuple(given)))
+        assert encoded == bsatn.codec(row_type).encode(wanted)
