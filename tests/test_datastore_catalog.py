@@ -10,9 +10,9 @@ import pytest
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.records import Record
 from stdb.errors import SchemaError, UniqueViolation
-from stdb.sats.types import SCHEDULE_AT, STRING, U8, U64
+from stdb.sats.types import SCHEDULE_AT, STRING, U8, U64, Array
 from stdb.schema import documents, validation
-from stdb.schema.model import Access, IndexAlgorithm, IndexDef, RowLevelSecurityDef, SequenceDef, TableDef, UniqueDef
+from stdb.schema.model import Access, IndexAlgorithm, IndexDef, SequenceDef, TableDef, UniqueDef, ViewDef
 from stdb.schema.system_tables import USER_ID_FIRST
 from tests.datastore_samples import as_record, make_database, make_module, make_table, row, state, transaction, values
 
@@ -141,9 +141,115 @@ def test_a_name_is_taken_once() -> None:
 def test_what_is_not_supported_yet_is_refused_by_name() -> None:
     datastore = Datastore()
     datastore.begin(0)
-    rule = RowLevelSecurityDef("SELECT * FROM item")
-    with pytest.raises(SchemaError, match="`SELECT \\* FROM item`: row level security is not supported yet"):
-        datastore.create_tables(replace(make_module(ITEM), row_level_security=(rule,)))
+    view = ViewDef("mine", "mine", 0, True, False, Array(ITEM.row_type))
+    with pytest.raises(SchemaError, match="view `mine`: views are not supported yet"):
+        datastore.create_tables(replace(make_module(ITEM), views=(view,)))
+
+
+# Rules of row-level security
+
+
+RULES = ((4096, "SELECT * FROM item"), (4096, "SELECT * FROM item WHERE size = 1"), (4097, "SELECT * FROM timer"))
+RULES_BY_TABLE = {
+    4096: ("SELECT * FROM item", "SELECT * FROM item WHERE size = 1"),
+    4097: ("SELECT * FROM timer",),
+}
+
+
+def with_rules() -> tuple[Datastore, list[Record]]:
+    """Return a database with two tables and their rules, and its records."""
+    datastore, records = Datastore(), []
+    for step in range(2):
+        tx = datastore.begin(0)
+        if step == 0:
+            datastore.create_tables(make_module(ITEM, TIMER))
+        else:
+            datastore.catalog.replace_rules(RULES)
+        records.append(as_record(tx.commit()))
+    return datastore, records
+
+
+def replayed(records: list[Record]) -> Datastore:
+    """Return the database that records make."""
+    datastore = Datastore()
+    for record in records:
+        datastore.replay(record)
+    return datastore
+
+
+def test_rules_are_rows_by_the_table_that_they_protect() -> None:
+    datastore, _ = with_rules()
+    assert datastore.rules == RULES_BY_TABLE
+    assert values(datastore.table("st_row_level_security")) == [*RULES]
+    assert make_database(ITEM).rules == {}
+
+
+def test_rules_are_there_after_a_replay() -> None:
+    datastore, records = with_rules()
+    again = replayed(records)
+    assert again.rules == datastore.rules
+    assert state(again) == state(datastore)
+    again.verify()
+
+
+def test_rules_made_with_their_tables_are_there_after_a_replay() -> None:
+    datastore = Datastore()
+    tx = datastore.begin(0)
+    datastore.create_tables(make_module(ITEM, TIMER))
+    datastore.catalog.replace_rules(RULES)
+    assert replayed([as_record(tx.commit())]).rules == RULES_BY_TABLE
+
+
+def test_new_rules_stand_in_the_place_of_the_old_ones() -> None:
+    datastore, records = with_rules()
+    tx = datastore.begin(0)
+    datastore.catalog.replace_rules([(4097, "SELECT * FROM timer"), (4097, "SELECT * FROM timer WHERE id = 1")])
+    delta = tx.commit()
+    assert datastore.rules == {4097: ("SELECT * FROM timer", "SELECT * FROM timer WHERE id = 1")}
+    assert [(each.table.schema.name, len(each.inserts), len(each.deletes)) for each in delta.tables] == [
+        ("st_row_level_security", 1, 2)
+    ]
+    again = replayed([*records, as_record(delta)])
+    assert {table_id: set(texts) for table_id, texts in again.rules.items()} == {
+        table_id: set(texts) for table_id, texts in datastore.rules.items()
+    }
+
+
+def test_the_same_rules_again_change_nothing() -> None:
+    datastore, _ = with_rules()
+    tx = datastore.begin(0)
+    datastore.catalog.replace_rules(RULES)
+    assert tx.commit() is None
+    assert datastore.rules == RULES_BY_TABLE
+
+
+def test_rules_are_rolled_back() -> None:
+    datastore, _ = with_rules()
+    before = state(datastore)
+    tx = datastore.begin(0)
+    datastore.catalog.replace_rules([])
+    assert datastore.rules == {}
+    datastore.catalog.drop_table(datastore.table("item"))
+    tx.rollback()
+    assert datastore.rules == RULES_BY_TABLE
+    assert state(datastore) == before
+
+
+def test_a_dropped_table_takes_its_rules_with_it() -> None:
+    datastore, records = with_rules()
+    tx = datastore.begin(0)
+    datastore.catalog.drop_table(datastore.table("item"))
+    records.append(as_record(tx.commit()))
+    assert datastore.rules == {4097: ("SELECT * FROM timer",)}
+    assert replayed(records).rules == datastore.rules
+
+
+def test_a_table_in_a_new_layout_keeps_its_rules() -> None:
+    datastore, records = with_rules()
+    tx = datastore.begin(0)
+    datastore.catalog.create_index(datastore.table("item"), NEW_INDEX)
+    records.append(as_record(tx.commit()))
+    assert datastore.rules == replayed(records).rules == RULES_BY_TABLE
 
 
 def test_a_unique_constraint_needs_an_index_on_its_columns() -> None:

@@ -32,7 +32,7 @@ from stdb.schema.model import (
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
 
-__all__ = ["CATALOG_TABLES", "Catalog", "read_schemas"]
+__all__ = ["CATALOG_TABLES", "RULES_TABLE", "Catalog", "read_rules", "read_schemas"]
 
 CATALOG_TABLES = (
     "st_table",
@@ -47,6 +47,8 @@ CATALOG_TABLES = (
     "st_column_accessor",
 )
 """The system tables whose rows say what tables there are."""
+RULES_TABLE = "st_row_level_security"
+"""The system table whose rows are the rules of row-level security."""
 
 _BTREE, _DIRECT, _HASH = 1, 2, 3
 _UNIQUE = 1
@@ -93,6 +95,16 @@ class Catalog:
             self._delete(name, table_id=schema.id)
         self._delete("st_table", table_id=schema.id)
         self._datastore.uninstall(schema.id)
+        if schema.id in self._datastore.rules:
+            self._delete(RULES_TABLE, table_id=schema.id)
+            self._datastore.refresh_rules()
+
+    def replace_rules(self, rules: Iterable[tuple[int, str]]) -> None:
+        """Make these the rules: ids of protected tables and SQL, which `stdb.sql.rules.replace_rules` has checked."""
+        self._datastore.table(RULES_TABLE).clear()
+        for table_id, sql in rules:
+            self._insert(RULES_TABLE, table_id, sql)
+        self._datastore.refresh_rules()
 
     def create_index(self, table: Table, index: IndexDef) -> Table:
         """Build an index over the rows that are there; return the table in its new layout."""
@@ -278,6 +290,13 @@ def _without(definition: TableDef, part: str, ids: tuple[int, ...], name: str) -
         raise SchemaError([f"table `{definition.name}` has no `{name}` among its {part}"])
     changes: dict[str, Any] = {part: tuple(each for each, _ in kept)}
     return replace(definition, **changes), tuple(i for _, i in kept)
+
+
+def read_rules(datastore: "Datastore") -> dict[int, tuple[str, ...]]:
+    """Return the rules of row-level security as SQL by the id of the table that they protect."""
+    return {
+        table_id: tuple(sql for _, sql in rows) for table_id, rows in _rows_by_table(datastore, RULES_TABLE).items()
+    }
 
 
 def read_schemas(datastore: "Datastore", table_ids: Iterable[int]) -> dict[int, tuple[TableSchema, dict[int, int]]]:

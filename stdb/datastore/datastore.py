@@ -8,7 +8,9 @@ The rows that the system tables have of themselves are made at every start and a
 more system tables opens an older log.
 """
 
-from stdb.datastore.catalog import CATALOG_TABLES, Catalog, read_schemas
+from collections.abc import Mapping
+
+from stdb.datastore.catalog import CATALOG_TABLES, RULES_TABLE, Catalog, read_rules, read_schemas
 from stdb.datastore.delta import UndoEntry
 from stdb.datastore.records import Change, Record, decode_changes
 from stdb.datastore.sequence import Reservations, Sequence
@@ -30,6 +32,7 @@ __all__ = ["Datastore"]
 _CATALOG_IDS = {SYSTEM_TABLE_IDS[name] for name in CATALOG_TABLES}
 _CATALOG_ID_LAST = max(_CATALOG_IDS)
 _SEQUENCE_TABLE = SYSTEM_TABLE_IDS["st_sequence"]
+_RULES_ID = SYSTEM_TABLE_IDS[RULES_TABLE]
 
 
 class Datastore:
@@ -46,6 +49,9 @@ class Datastore:
         self.next_offset = 0
         """The offset that the next changing transaction gets: how many there were."""
         self.catalog = Catalog(self)
+        self.rules: Mapping[int, tuple[str, ...]] = {}
+        """The rules of row-level security: SQL by the id of the table they protect. Empty for most databases; what
+        `st_row_level_security` says, read once after each change."""
         self._by_name: dict[str, Table] = {}
         self._bootstrap()
 
@@ -66,14 +72,13 @@ class Datastore:
     def create_tables(self, definition: ModuleDef) -> None:
         """Create every table of a module, in the order of their names (04 section 7), within the open transaction.
 
+        The rules of row-level security are SQL over these tables: `stdb.sql.rules.replace_rules` writes them behind.
+
         Raises:
             SchemaError: The module declares what this version cannot keep.
         """
         assert self.transaction is not None, "tables are created within a transaction"
         unsupported = [f"view `{view.name}`: views are not supported yet" for view in definition.views]
-        unsupported += [
-            f"`{rule.sql}`: row level security is not supported yet" for rule in definition.row_level_security
-        ]
         if unsupported:
             raise SchemaError(unsupported)
         for table in sorted(definition.tables, key=lambda each: each.name):
@@ -95,6 +100,12 @@ class Datastore:
         old = self.tables[table_id]
         self._swap(table_id, None)
         self.undo.append((None, lambda: self._swap(table_id, old), None, None))
+
+    def refresh_rules(self) -> None:
+        """Read `rules` again after a change of their rows; the undo log gets the way back."""
+        before = self.rules
+        self.rules = read_rules(self)
+        self.undo.append((None, lambda: setattr(self, "rules", before), None, None))
 
     def _swap(self, table_id: int, table: Table | None) -> None:
         before = self.tables.pop(table_id, None)
@@ -175,7 +186,11 @@ class Datastore:
         for table_id, deletes, inserts in catalog:
             self.tables[table_id].apply(deletes, inserts)
         dropped = self._follow_catalog(catalog) if catalog else set()
-        return [change for change in changes if change.table_id not in _CATALOG_IDS | dropped]
+        for change in changes:
+            if change.table_id == _RULES_ID:
+                self.tables[_RULES_ID].apply(change.deletes, change.inserts)
+                self.rules = read_rules(self)
+        return [change for change in changes if change.table_id not in _CATALOG_IDS | dropped | {_RULES_ID}]
 
     def _follow_catalog(self, changes: list[Change]) -> set[int]:
         """Bring the tables in line with changed catalogue rows; return the ids of tables that are no more."""
