@@ -9,6 +9,7 @@ kept from then on, so tables that are only looked up by equality never pay for i
 """
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, TypeAlias
 
 from sortedcontainers import SortedList
@@ -64,6 +65,22 @@ class Index:
         """Return the rows with exactly this key, in no particular order."""
         raise AssertionError("an Index is a UniqueIndex or a ManyIndex")
 
+    def stream(self, key: Key) -> Iterator[bytes]:
+        """Yield the rows with exactly this key without making a list of them; nothing may be written meanwhile."""
+        raise AssertionError("an Index is a UniqueIndex or a ManyIndex")
+
+    def stream_range(self, prefix: tuple[Key, ...], lower: Bound, upper: Bound) -> Iterator[bytes]:
+        """Yield what `scan` returns without making a list of it; nothing may be written meanwhile.
+
+        Raises:
+            NoSuchIndex: As `scan`.
+        """
+        point = self._point(prefix, lower, upper)
+        if point is not None:
+            return self.stream(point[0])
+        self._refuse_hash()
+        return chain.from_iterable(map(self.stream, self._keys(prefix, lower, upper)))
+
     def scan(self, prefix: tuple[Key, ...] = (), lower: Bound = None, upper: Bound = None) -> list[bytes]:
         """Return the rows in a range, in key order (07 section 4).
 
@@ -78,13 +95,16 @@ class Index:
         point = self._point(prefix, lower, upper)
         if point is not None:
             return self.find_all(point[0])
-        if self.definition.algorithm is IndexAlgorithm.HASH:
-            raise NoSuchIndex(f"Index `{self.name}` does not support seeking for a range: it is a hash index")
+        self._refuse_hash()
         return [row for key in self._keys(prefix, lower, upper) for row in self.find_all(key)]
 
     def keys_in_order(self) -> list[Key]:
         """Return every distinct key in order."""
         return list(self._ordered())
+
+    def _refuse_hash(self) -> None:
+        if self.definition.algorithm is IndexAlgorithm.HASH:
+            raise NoSuchIndex(f"Index `{self.name}` does not support seeking for a range: it is a hash index")
 
     def _point(self, prefix: tuple[Key, ...], lower: Bound, upper: Bound) -> tuple[Key] | None:
         """Return the one key that the range means, in a 1-tuple; None when it is a true range."""
@@ -160,6 +180,10 @@ class UniqueIndex(Index):
         row = self.entries.get(key)
         return [] if row is None else [row]
 
+    def stream(self, key: Key) -> Iterator[bytes]:
+        """Yield the row with this key, if any."""
+        return iter(self.find_all(key))
+
     def add(self, key: Key, place: Key, row: bytes) -> None:
         """Enter a row whose key is free."""
         if self.order is not None and key not in self.entries:
@@ -198,6 +222,13 @@ class ManyIndex(Index):
             return []
         stored = self.stored
         return [stored[place] for place in places] if type(places) is dict else [stored[places]]
+
+    def stream(self, key: Key) -> Iterator[bytes]:
+        """Yield the rows with exactly this key without making a list of them; nothing may be written meanwhile."""
+        places = self.entries.get(key)
+        if type(places) is dict:
+            return map(self.stored.__getitem__, places)
+        return iter(self.find_all(key))
 
     def add(self, key: Key, place: Key, row: bytes) -> None:
         """Enter a row by its place."""

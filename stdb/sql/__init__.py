@@ -1,11 +1,10 @@
 """SQL: the subscription language, one-off queries and full SQL over the tables of one database."""
 
 from stdb.sql.binder import Caller
+from stdb.sql.changes import ChangeStatement, SqlStats
 from stdb.sql.execute import (
     QUERY_ROWS_MAX,
-    SqlPlan,
-    SqlResult,
-    SqlStats,
+    check_row_limit,
     compile_one_off,
     compile_sql,
     compile_subscription,
@@ -14,23 +13,39 @@ from stdb.sql.execute import (
     readable_user_tables,
     row_limit,
     run_sql,
+    work_of,
 )
-from stdb.sql.plan import Pruning, TablePlan
+from stdb.sql.join_plan import JoinPlan
+from stdb.sql.plan import Edge, Pruning, TablePlan, Trigger
+from stdb.sql.query_plan import Branch, QueryPlan
+from stdb.sql.statement import SelectStatement, SqlResult
+from stdb.sql.work import Steps, Work, finish
 
 __all__ = [
     "QUERY_ROWS_MAX",
+    "Branch",
     "Caller",
+    "ChangeStatement",
+    "Edge",
+    "JoinPlan",
     "Pruning",
-    "SqlPlan",
+    "QueryPlan",
+    "SelectStatement",
     "SqlResult",
     "SqlStats",
+    "Steps",
     "TablePlan",
+    "Trigger",
+    "Work",
+    "check_row_limit",
     "compile_one_off",
     "compile_sql",
     "compile_subscription",
+    "finish",
     "is_subscribe_to_all",
     "quote_name",
     "readable_user_tables",
     "row_limit",
     "run_sql",
+    "work_of",
 ]

@@ -23,6 +23,8 @@ def check_joins(select: BoundSelect) -> None:
     Raises:
         QueryError: A join column without an index, an event table to look up in, more than two tables.
     """
+    if not select.joins:
+        return
     pushed = _pushed_terms(select.where)
     looked_up = [_looked_up(select, place, pushed) for place in range(len(select.joins))]
     if any(relation is None for relation in looked_up):

@@ -6,24 +6,24 @@ Not responsible for: names and types (`binder`), columns and LIMIT of a result (
 Source: spec 06 sections 3.2, 5.3 and 7; DESIGN decision 7.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import cached_property
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from stdb.errors import QueryError
 from stdb.sats import keys
 from stdb.schema.model import IndexAlgorithm
 from stdb.sql.binder import Comparison, Conjunction, Constant, Position, Typed
 from stdb.sql.predicate import Predicate, Restriction, compile_predicate, restriction
+from stdb.sql.work import BATCH, Work
 
 if TYPE_CHECKING:
     from stdb.datastore.table import AnyIndex, Table
 
-__all__ = ["Pruning", "TablePlan", "work_error"]
+__all__ = ["Edge", "Pruning", "TablePlan", "Trigger"]
 
-_SLICE = 16_384
-"""Rows between two looks at the bound on work."""
+_UNORDERED_MAX = 65_536
+"""Distinct keys that a query may put in order for a range; above it reads the table unless the order is there."""
 _MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
@@ -34,6 +34,23 @@ class Pruning(NamedTuple):
     keys: tuple[Any, ...]
     extract: Callable[[bytes], Any]
     is_exact: bool
+
+
+class Edge(NamedTuple):
+    """A changed row concerns the plan only if a partner row passes: one with its key in `via`, as the tables are now.
+
+    A partner passes if `pruning.extract(partner)` is one of `pruning.keys`. Edges of the same `shape` differ in nothing
+    but those keys.
+    """
+
+    key_of: Callable[[bytes], Any]
+    via: "AnyIndex"
+    pruning: Pruning
+    shape: Hashable
+
+
+Trigger: TypeAlias = Pruning | Edge | None
+"""What a changed row of one relation must have to concern a plan; None when every change may."""
 
 
 class _Lookup(NamedTuple):
@@ -51,6 +68,10 @@ class _Range(NamedTuple):
     prefix: tuple[Any, ...]
     lower: tuple[Any, bool] | None
     upper: tuple[Any, bool] | None
+
+    def is_ordered(self) -> bool:
+        """Tell whether the keys are in order already, or soon: to order very many would hold everybody up."""
+        return self.via.order is not None or self.via.distinct_keys() <= _UNORDERED_MAX
 
 
 class TablePlan:
@@ -86,77 +107,69 @@ class TablePlan:
         """What a row that pruning let through must still pass; None when nothing."""
         return None if self.pruning is not None and self.pruning.is_exact else self.matches
 
-    def rows(self, rows_max: int | None = None) -> list[bytes]:
-        """Return the matching rows now, references only.
+    @property
+    def tables(self) -> "tuple[Table, ...]":
+        """The one table, as plans of several have them."""
+        return (self.table,)
 
-        Raises:
-            QueryError: More than `rows_max` rows were visited and produced.
-        """
-        if rows_max is not None:
-            return list(self.scan(rows_max))
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """What a changed row must have to concern the plan, per relation."""
+        return (self.pruning,)
+
+    def rows(self) -> list[bytes]:
+        """Return the matching rows now, references only."""
         rows, matches = self._candidates()
         return list(rows) if matches is None else list(filter(matches, rows))
 
-    def scan(self, rows_max: int) -> Iterator[bytes]:
-        """Yield the matching rows, counting every row visited and every row produced.
+    def batches(self, work: Work) -> Iterator[list[bytes]]:
+        """Yield the matching rows now, in batches, counting every row visited and every row produced.
 
         Raises:
-            QueryError: More than `rows_max` together.
+            QueryError: More than `work` allows.
         """
         rows, matches = self._candidates()
-        work, remaining = 0, iter(rows)
-        while part := list(islice(remaining, _SLICE)):
+        remaining = iter(rows)
+        while part := list(islice(remaining, BATCH)):
             found = part if matches is None else list(filter(matches, part))
-            work += len(part) + len(found)
-            if work > rows_max:
-                raise work_error(rows_max)
-            yield from found
-
-    def count(self, rows_max: int) -> int:
-        """Return how many rows match.
-
-        Raises:
-            QueryError: More than `rows_max` rows were visited.
-        """
-        if self.condition is None:
-            return len(self.table)
-        rows, matches = self._candidates()
-        visited, found, remaining = 0, 0, iter(rows)
-        while part := list(islice(remaining, _SLICE)):
-            visited += len(part)
-            if visited > rows_max:
-                raise work_error(rows_max)
-            found += len(part) if matches is None else sum(1 for _ in filter(matches, part))
-        return found
+            work.spend(len(part) + len(found))
+            yield found
 
     def _candidates(self) -> tuple[Iterable[bytes], Predicate | None]:
         """Return rows to look at and what they must pass."""
         if self._lookup is not None:
             index, wanted, covers = self._lookup
-            found = index.find_all(wanted[0]) if len(wanted) == 1 else chain.from_iterable(map(index.find_all, wanted))
-            return found, None if covers else self.matches
-        if self._range is not None:
+            return chain.from_iterable(map(index.stream, wanted)), None if covers else self.matches
+        if self._range is not None and self._range.is_ordered():
             index, prefix, lower, upper = self._range
-            return index.scan(prefix, lower, upper), self.matches
+            return index.stream_range(prefix, lower, upper), self.matches
         return self.table.rows(), self.matches
+
+    def candidates(self) -> int:
+        """Return about how many rows are looked at."""
+        if self._lookup is not None:
+            index, wanted, _ = self._lookup
+            return len(wanted) * (1 if index.unique else len(self.table) // (index.distinct_keys() or 1) + 1)
+        if self._range is not None:
+            return len(self.table) // 2
+        return len(self.table)
 
     def estimate(self, limit: int | None = None) -> int:
         """Return how many rows the reference thinks are scanned; `limit` bounds a bare scan (spec 06 section 7)."""
+        if self.condition is None and limit is not None:
+            return min(len(self.table), limit)
+        return self.estimated()[0]
+
+    def estimated(self) -> tuple[int, int]:
+        """Return how many rows the reference thinks are scanned, and how many it thinks are found."""
         rows = len(self.table)
         if self.condition is None:
-            return rows if limit is None else min(rows, limit)
+            return rows, rows
         if self._lookup is None or len(self._lookup.keys) > 1:
-            return 2 * rows
+            return 2 * rows, rows
         distinct = self._lookup.via.distinct_keys()
         found = rows // distinct if distinct else 0
-        return found if self._lookup.covers else 2 * found
-
-
-def work_error(rows_max: int) -> QueryError:
-    """Return the refusal of a query that costs too much."""
-    return QueryError(
-        f"The query visits and returns more than {rows_max} rows; narrow it with WHERE on an indexed column or LIMIT"
-    )
+        return (found if self._lookup.covers else 2 * found), found
 
 
 def _bare(combination: tuple[Any, ...]) -> Any:

@@ -65,7 +65,8 @@ def compile_joined(condition: Typed, row_types: Sequence[Product], places: Seque
     by_relation: dict[int, list[int]] = {}
     for relation, column in sorted(source.columns):
         by_relation.setdefault(relation, []).append(column)
-    unpacking, extracts = [], []
+    unpacking: list[str] = []
+    extracts: list[Callable[[bytes], Any]] = []
     for relation, columns in by_relation.items():
         unpacked = ", ".join(f"c{relation}_{column}" for column in columns)
         unpacking.append(f"{unpacked} = x{len(extracts)}(row[{places[relation]}])")

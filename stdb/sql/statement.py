@@ -1,0 +1,137 @@
+"""Statements of full SQL that read: a SELECT ready to run, branches and what comes behind them.
+
+Responsible for: joining the branches of a query into one stream, its estimate, SHOW.
+Not responsible for: one branch (`plan`, `join_plan`), columns, groups, order and limits of the result (`analytic`),
+statements that write (`changes`).
+
+Source: spec 06 sections 4, 6 and 7.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from stdb.sats import bsatn, keys
+from stdb.sats.types import U64, Element, Product
+from stdb.sql.binder import BoundColumns, BoundCount, BoundSelect, BoundStar
+from stdb.sql.changes import SqlStats
+from stdb.sql.join_plan import JoinPlan
+from stdb.sql.plan import TablePlan
+from stdb.sql.query_plan import branch_of
+from stdb.sql.work import Steps, Work
+
+__all__ = ["SelectStatement", "SqlResult"]
+
+
+class SqlResult(NamedTuple):
+    """The answer to one statement: columns (names and types) and rows as plain values."""
+
+    row_type: Product
+    rows: list[tuple[Any, ...]]
+    stats: SqlStats = SqlStats()
+
+
+class Tail:
+    """What comes behind the joined rows: columns, count, limit."""
+
+    def __init__(self, select: BoundSelect) -> None:
+        self._select = select
+        self._row_types = [relation.table.schema.row_type for relation in select.relations]
+
+    @property
+    def row_type(self) -> Product:
+        """The columns of the result."""
+        match self._select.projection:
+            case BoundCount(name):
+                return Product((Element(name, U64),))
+            case BoundColumns(listed):
+                return Product(tuple(Element(name, position.type) for position, name in listed))
+            case BoundStar(relation):
+                return self._row_types[relation]
+        raise AssertionError(self._select.projection)
+
+    def steps(self, batches: Iterator[list[tuple[bytes, ...]]], work: Work) -> Steps[list[tuple[Any, ...]]]:
+        """Return the rows of the result."""
+        limit = self._select.limit
+        if isinstance(self._select.projection, BoundCount):
+            count = 0
+            for batch in batches:
+                count += len(batch)
+                yield
+            return [] if limit == 0 else [(count,)]
+        read = self._reader()
+        rows: list[tuple[Any, ...]] = []
+        for batch in batches:
+            if limit is not None and len(rows) + len(batch) >= limit:
+                rows += map(read, batch[: limit - len(rows)])
+                break
+            rows += map(read, batch)
+            yield
+        return rows
+
+    def _reader(self) -> Callable[[tuple[bytes, ...]], tuple[Any, ...]]:
+        projection = self._select.projection
+        if isinstance(projection, BoundStar):
+            decode, place = bsatn.codec(self._row_types[projection.relation]).decode_exact, projection.relation
+            return lambda rows: decode(rows[place])
+        assert isinstance(projection, BoundColumns)
+        columns = [
+            (each.relation, keys.row_column(self._row_types[each.relation], each.column))
+            for each, _ in projection.columns
+        ]
+        return lambda rows: tuple([column(rows[place]) for place, column in columns])
+
+
+class SelectStatement:
+    """A SELECT ready to run. `branches` are what it stands for under row-level security; `select` is as written."""
+
+    def __init__(self, select: BoundSelect, branches: Sequence[BoundSelect]) -> None:
+        self._select = select
+        self._tail = Tail(select)
+        self._branches = [(branch_of(branch), _places(select, branch)) for branch in branches]
+
+    @property
+    def row_type(self) -> Product:
+        """The columns of the result."""
+        return self._tail.row_type
+
+    def estimate(self) -> int:
+        """Return how many rows the reference thinks are scanned (spec 06 section 7)."""
+        limit = None if isinstance(self._select.projection, BoundCount) else self._select.limit
+        return sum(
+            plan.estimate() if isinstance(plan, JoinPlan) else plan.estimate(limit) for plan, _ in self._branches
+        )
+
+    def steps(self, work: Work) -> Steps[SqlResult]:
+        """Evaluate it; may be paused at least once per `BATCH` rows visited.
+
+        Raises:
+            QueryError: More rows are visited, produced or held than `work` and the server allow.
+        """
+        counted = self._counted()
+        if counted is not None:
+            return SqlResult(self.row_type, counted)
+        rows = yield from self._tail.steps(self._combinations(work), work)
+        return SqlResult(self.row_type, rows)
+
+    def _counted(self) -> list[tuple[int]] | None:
+        """Return the result of `count(*)` over a whole table, which needs no look at the rows; else None."""
+        (plan, _), *others = self._branches
+        is_count = isinstance(self._select.projection, BoundCount)
+        if not is_count or others or not isinstance(plan, TablePlan) or plan.condition is not None:
+            return None
+        return [] if self._select.limit == 0 else [(len(plan.table),)]
+
+    def _combinations(self, work: Work) -> Iterator[list[tuple[bytes, ...]]]:
+        """Yield the joined rows in batches: a tuple of one row for each relation of the statement as it is written."""
+        for plan, places in self._branches:
+            if isinstance(plan, JoinPlan):
+                yield from plan.combinations(work, places)
+            else:
+                for batch in plan.batches(work):
+                    yield list(zip(batch))
+
+
+def _places(select: BoundSelect, branch: BoundSelect) -> list[int]:
+    """Return where in a branch the relations of the statement stand: they keep their aliases."""
+    aliases = {relation.alias: place for place, relation in enumerate(branch.relations)}
+    return [aliases[relation.alias] for relation in select.relations]
