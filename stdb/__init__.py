@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stdb.modules.python.database import Database
     from stdb.modules.python.functions import client_connected, client_disconnected, init, reducer
     from stdb.modules.python.rows import replace
+    from stdb.modules.python.rules import client_visibility_filter
     from stdb.modules.python.scalars import (
         f32,
         f64,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         Request,
         Response,
         ViewContext,
-        client_visibility_filter,
         http_route,
         migrate,
         procedure,
@@ -126,6 +126,7 @@ _HOMES = {
     _PYTHON + "database": ("Database",),
     _PYTHON + "functions": ("client_connected", "client_disconnected", "init", "reducer"),
     _PYTHON + "rows": ("replace",),
+    _PYTHON + "rules": ("client_visibility_filter",),
     _PYTHON + "scalars": (
         *(f"{kind}{size}" for kind in "iu" for size in (8, 16, 32, 64, 128, 256)),
         *("f32", "f64"),
@@ -134,7 +135,7 @@ _HOMES = {
     _PYTHON + "tables": ("product", "sum_type", "table"),
     _PYTHON + "unsupported": (
         *("AnonymousViewContext", "HttpContext", "MigrationContext", "OldRow", "ProcedureContext", "Request"),
-        *("Response", "ViewContext", "client_visibility_filter", "http_route", "migrate", "procedure", "view"),
+        *("Response", "ViewContext", "http_route", "migrate", "procedure", "view"),
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -5,8 +5,11 @@ from textwrap import dedent
 
 import pytest
 
+from stdb import client_visibility_filter
 from stdb.errors import SchemaError
+from stdb.schema import documents
 from stdb.schema.model import IndexAlgorithm, Visibility
+from stdb.schema.raw import RawRowLevelSecurity
 from tests.python_module_harness import Running, load
 
 HEAD = "import enum\nfrom typing import *\nfrom stdb import *\n"
@@ -234,7 +237,6 @@ def test_two_types_of_one_name_are_refused() -> None:
         ("@procedure\nasync def f(ctx: ProcedureContext) -> int: ...", "@procedure"),
         ("@http_route('GET', '/hello')\ndef f(ctx: HttpContext, request: Request) -> Response: ...", "@http_route"),
         ("@migrate('old')\ndef f(old: OldRow, ctx: MigrationContext) -> None: ...", "@migrate"),
-        ("client_visibility_filter('SELECT * FROM x')", "client_visibility_filter()"),
         ("@table(scheduled=True)\nclass Tick:\n    zone: u32", "@table(scheduled=True)"),
         ("@reducer(scheduled=int)\ndef f(ctx: ReducerContext, timer: int) -> None: ...", "@reducer(scheduled=…)"),
     ],
@@ -242,6 +244,101 @@ def test_two_types_of_one_name_are_refused() -> None:
 def test_what_this_version_cannot_run_is_refused_by_name(source: str, what: str) -> None:
     text = f"{what} is not supported by this version of stdb: remove it to publish"
     assert findings("\n" + source) == [f"chat.py:1: {text}"]
+
+
+RULE_HINT = "; write a filter as SELECT t.* FROM t [JOIN …] [WHERE …], returning a public table of this module"
+RULE_TABLES = """
+    @table(public=True)
+    class Message:
+        sender: Identity
+        room: int = index()
+    @table
+    class Member:
+        who: Identity = index()
+        room: int = index()
+"""
+
+
+@pytest.mark.parametrize(
+    ("sql", "text"),
+    [
+        (
+            "SELECT * FROM member",
+            "Cannot define RLS rule on private table: member. "
+            "Please make table public if you wish to restrict access using RLS.",
+        ),
+        ("SELECT * FROM letter", "no such table: `letter`. If the table exists, it may be marked private."),
+        ("SELECT * FROM message WHERE author = :sender", "`author` is not in scope"),
+        (
+            "SELECT room FROM message",
+            "Column projections are not supported in subscriptions; Subscriptions must return a table type",
+        ),
+        ("SELECT * FROM message LIMIT 1", "Unsupported: SELECT * FROM message LIMIT 1"),
+        ("DELETE FROM message", "Unsupported: Non-SELECT queries"),
+        ("", "Empty SQL query"),
+    ],
+)
+def test_a_filter_that_is_no_rule_is_refused_at_its_line(sql: str, text: str) -> None:
+    source = dedent(RULE_TABLES) + f"client_visibility_filter({sql!r})\n"
+    assert findings(source) == [f"chat.py:9: failed to create row-level security: `{sql}`: {text}{RULE_HINT}"]
+
+
+def test_filters_that_need_each_other_are_refused() -> None:
+    source = """
+        @table(public=True)
+        class A:
+            n: int
+        @table(public=True)
+        class B:
+            n: int
+        client_visibility_filter("SELECT a.* FROM a JOIN b")
+        client_visibility_filter("SELECT b.* FROM b JOIN a")
+    """
+    errors = findings(source)
+    assert [error.partition(": ")[0] for error in errors] == ["chat.py:7", "chat.py:8"]
+    assert all("Discovered cyclic dependency when resolving RLS rules for table id `" in error for error in errors)
+
+
+def test_a_filter_that_is_no_text_is_refused_at_its_line() -> None:
+    text = "client_visibility_filter takes the SQL of a query as text, got 5"
+    assert findings("\nclient_visibility_filter(5)") == [f"chat.py:1: {text}"]
+    with pytest.raises(TypeError, match=text):
+        client_visibility_filter(5)
+
+
+def test_every_wrong_filter_is_told() -> None:
+    source = dedent(RULE_TABLES) + "client_visibility_filter('x')\nclient_visibility_filter('SELECT * FROM message')\n"
+    source += "client_visibility_filter('SELECT')\n"
+    assert [error.partition(": ")[0] for error in findings(source)] == ["chat.py:9", "chat.py:11"]
+
+
+def test_filters_are_rules_of_the_definition_in_their_order() -> None:
+    rules = (
+        "SELECT * FROM message WHERE sender = :sender",
+        "SELECT m.* FROM member r JOIN message m ON r.room = m.room WHERE r.who = :sender",
+        "SELECT * FROM message WHERE sender = :sender",
+    )
+    source = HEAD + dedent(RULE_TABLES) + "".join(f"client_visibility_filter({sql!r})\n" for sql in rules)
+    definition = load(source).definition
+    assert tuple(rule.sql for rule in definition.row_level_security) == rules
+    for version in (9, 10):
+        written = documents.to_json(definition, version=version)
+        assert documents.from_json(written).row_level_security == tuple(map(RawRowLevelSecurity, rules))
+
+
+def test_a_filter_declared_in_a_function_that_runs_later_is_none() -> None:
+    source = """
+        @table(public=True)
+        class A:
+            n: int
+        @reducer
+        def late(ctx: ReducerContext) -> None:
+            client_visibility_filter("SELECT * FROM a")
+    """
+    running = Running(HEAD + dedent(source))
+    running.call("late")
+    assert running.module.definition.row_level_security == ()
+    assert running.store.rules == {}
 
 
 def test_annotations_may_be_text_and_know_the_module_whose_class_wrote_them() -> None:

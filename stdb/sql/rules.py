@@ -42,12 +42,14 @@ from stdb.sql.shape import SelectShape, subscription_shape
 if TYPE_CHECKING:
     from stdb.datastore.table import Table
 
-__all__ = ["BRANCHES_MAX", "DEPTH_MAX", "NODES_MAX", "check_rules", "expand", "replace_rules"]
+__all__ = ["BRANCHES_MAX", "DEPTH_MAX", "NODES_MAX", "TEXT_MAX", "check_rules", "expand", "replace_rules"]
 
 BRANCHES_MAX = 1_000
 """Most branches of one query."""
 NODES_MAX = 100_000
-"""Most relations and parts of conditions in all branches of one query together."""
+"""Most relations and parts of conditions in all branches of one query, or of all rules of a module, together."""
+TEXT_MAX = 1_000_000
+"""Most characters in all rules of a module together."""
 DEPTH_MAX = 50
 """Most rules that stand within each other."""
 
@@ -77,7 +79,7 @@ def expand(bound: BoundSelect, datastore: Datastore, caller: Caller) -> list[Bou
         choices = expansion.choices(bound, ())
     except QueryError as error:
         raise QueryError(_BROKEN) from error
-    branches = _combine(bound, choices)
+    branches = expansion.combine(bound, choices)
     is_parameterised = any(branch.is_parameterised for branch in branches)
     return [
         branch if branch.is_parameterised is is_parameterised else replace(branch, is_parameterised=is_parameterised)
@@ -92,6 +94,7 @@ class _Expansion:
         self._datastore = datastore
         self._reader = Caller(caller.identity, is_owner=True)
         self._views: dict[int, tuple[BoundSelect, ...]] = {}
+        self._nodes = 0
 
     def choices(self, bound: BoundSelect, within: tuple[int, ...]) -> list[tuple[BoundSelect, ...]]:
         """Return for each relation what may stand in its place; nothing where it stays.
@@ -124,7 +127,20 @@ class _Expansion:
         bound = _bind(text, self._datastore, self._reader)
         if _protected(bound).schema.id != table_id:
             raise QueryError(f"The rule returns rows of another table than {table_id}")
-        return _combine(bound, self.choices(bound, (*within, table_id)))
+        return self.combine(bound, self.choices(bound, (*within, table_id)))
+
+    def combine(self, bound: BoundSelect, choices: Sequence[tuple[BoundSelect, ...]]) -> list[BoundSelect]:
+        """Return a query once for each combination of what stands in the place of its relations.
+
+        Raises:
+            QueryError: It is too many times, or too large.
+        """
+        self._nodes += _checked_size(_nodes(bound), choices)
+        if self._nodes > NODES_MAX:
+            raise QueryError(f"The row-level security rules have more than {NODES_MAX} parts altogether: shorten them")
+        if not any(choices):
+            return [bound]
+        return [_branch(bound, chosen) for chosen in product(*(each or (None,) for each in choices))]
 
 
 @lru_cache(maxsize=1024)
@@ -151,16 +167,8 @@ def _returned(rule: BoundSelect) -> int:
 # Branches.
 
 
-def _combine(bound: BoundSelect, choices: Sequence[tuple[BoundSelect, ...]]) -> list[BoundSelect]:
-    """Return the query once for each combination of choices."""
-    if not any(choices):
-        return [bound]
-    _check_size(_nodes(bound), choices)
-    return [_branch(bound, chosen) for chosen in product(*(each or (None,) for each in choices))]
-
-
-def _check_size(own: int, choices: Iterable[Sequence[BoundSelect]]) -> None:
-    """Refuse a query of `own` parts that would become too many branches, or too large ones."""
+def _checked_size(own: int, choices: Iterable[Sequence[BoundSelect]]) -> int:
+    """Return how many parts the branches of a query of `own` parts have; refuse too many of them, or of branches."""
     replaced = [each for each in choices if each]
     count = prod(map(len, replaced))
     if count > BRANCHES_MAX:
@@ -174,6 +182,7 @@ def _check_size(own: int, choices: Iterable[Sequence[BoundSelect]]) -> None:
             f"Row-level security makes this query {count} alternatives of {parts} parts, at most {NODES_MAX} are "
             "possible: ask for fewer tables at once, or with a shorter condition"
         )
+    return parts
 
 
 def _nodes(bound: BoundSelect) -> int:
@@ -311,6 +320,8 @@ def check_rules(definition: ModuleDef) -> dict[str, str]:
 def _replace(datastore: Datastore, rules: Iterable[RowLevelSecurityDef]) -> dict[str, str]:
     """Replace the rules by those that are none to object to so far; return what is wrong, in the order of the rules."""
     texts = list(dict.fromkeys(rule.sql for rule in rules))
+    if (length := sum(map(len, texts))) > TEXT_MAX:
+        raise SchemaError([f"the rules of row-level security have {length} characters, at most {TEXT_MAX} together"])
     tables: dict[str, int] = {}
     findings: dict[str, str] = {}
     for text in texts:
@@ -352,7 +363,7 @@ def _unresolved(datastore: Datastore, tables: dict[str, int]) -> dict[str, str]:
     last = {table_id: text for text, table_id in tables.items()}
     for table_id, found in branches.items():
         try:
-            _check_size(1, [found])
+            _checked_size(1, [found])
         except QueryError as error:
             findings.setdefault(last[table_id], str(error))
     return findings

@@ -16,6 +16,7 @@ from stdb import (
     Unique,
     auto_inc,
     between,
+    client_visibility_filter,
     column,
     desc,
     f32,
@@ -74,6 +75,9 @@ class Seat:
 
 
 old_seat = table(Seat, name="old_seat", public=True)
+
+
+client_visibility_filter("SELECT * FROM seats WHERE room = 'lobby'")
 
 
 @table

@@ -27,6 +27,7 @@ __all__ = [
     "Finding",
     "FunctionDeclaration",
     "Place",
+    "RuleDeclaration",
     "TableDeclaration",
     "UnsupportedDeclaration",
     "caller_place",
@@ -93,6 +94,15 @@ class FunctionDeclaration:
 
 
 @dataclass(frozen=True)
+class RuleDeclaration:
+    """One `client_visibility_filter`."""
+
+    sql: str
+    owner: str
+    place: Place
+
+
+@dataclass(frozen=True)
 class UnsupportedDeclaration:
     """Something that this version of the server cannot run."""
 
@@ -109,6 +119,7 @@ class Declarations:
     """Dotted name under which the version is imported; declarations of other packages are not collected."""
     tables: list[TableDeclaration] = field(default_factory=list)
     functions: list[FunctionDeclaration] = field(default_factory=list)
+    rules: list[RuleDeclaration] = field(default_factory=list)
     unsupported: list[UnsupportedDeclaration] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -130,7 +141,9 @@ def collecting(declarations: Declarations) -> Iterator[None]:
         _current.reset(token)
 
 
-def register(declaration: TableDeclaration | FunctionDeclaration | UnsupportedDeclaration) -> None:
+def register(
+    declaration: TableDeclaration | FunctionDeclaration | RuleDeclaration | UnsupportedDeclaration,
+) -> None:
     """Add a declaration to the load that is running, if it belongs to it."""
     current = _current.get()
     if current is None or not current.owns(declaration.owner):
@@ -140,6 +153,8 @@ def register(declaration: TableDeclaration | FunctionDeclaration | UnsupportedDe
             current.tables.append(declaration)
         case FunctionDeclaration():
             current.functions.append(declaration)
+        case RuleDeclaration():
+            current.rules.append(declaration)
         case UnsupportedDeclaration():
             current.unsupported.append(declaration)
 

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 from stdb.errors import SchemaError
 from stdb.modules.python.annotations import AnnotationError, Annotations, ColumnType
 from stdb.modules.python.columns import NO_DEFAULT, Marker
-from stdb.modules.python.declarations import Declarations, Finding, FunctionDeclaration, Place, TableDeclaration
+from stdb.modules.python.declarations import (
+    Declarations,
+    Finding,
+    FunctionDeclaration,
+    Place,
+    RuleDeclaration,
+    TableDeclaration,
+)
 from stdb.modules.python.rows import RowShape
 from stdb.sats import bsatn
 from stdb.sats.objects import ObjectShape
@@ -23,6 +30,7 @@ from stdb.sats.types import Element, Product, Ref, Scalar, ScalarKind
 from stdb.schema import raw
 from stdb.schema.model import Access, CasePolicy, IndexAlgorithm, Lifecycle, ModuleDef, Visibility
 from stdb.schema.validation import validate
+from stdb.sql.rules import check_rules
 
 __all__ = ["BuiltReducer", "BuiltTable", "Program", "build"]
 
@@ -77,12 +85,13 @@ def build(
     earlier = [*earlier, *declarations.findings]
     findings = [finding for finding in builder.findings if not (earlier and finding.unresolved)]
     _raise_any([*earlier, *findings])
-    definition = _raw(builder.annotations, tables, reducers)
+    definition = _raw(builder.annotations, tables, reducers, declarations.rules)
     try:
         validated = validate(definition)
     except SchemaError as error:
         _raise_any(_with_place(text, tables, reducers) for text in error.errors)
         raise
+    _raise_any(_rule_findings(declarations.rules, validated))
     return Program(validated, tables, reducers)
 
 
@@ -101,6 +110,17 @@ def _with_place(text: str, tables: tuple[BuiltTable, ...], reducers: tuple[Built
         if any(word == each.name or word.startswith(each.name + "_") for word in words):
             return Finding(each.place, text)
     return Finding(None, text)
+
+
+_RULE_HINT = "write a filter as SELECT t.* FROM t [JOIN …] [WHERE …], returning a public table of this module"
+
+
+def _rule_findings(rules: list[RuleDeclaration], definition: ModuleDef) -> Iterator[Finding]:
+    """Yield what is wrong with the filters, each at its place."""
+    wrong = check_rules(definition) if rules else {}
+    for rule in rules:
+        if rule.sql in wrong:
+            yield Finding(rule.place, f"{wrong[rule.sql]}; {_RULE_HINT}")
 
 
 class _Builder:
@@ -283,7 +303,10 @@ def _encode(annotations: Annotations, column_type: ColumnType, value: Any) -> by
 
 
 def _raw(
-    annotations: Annotations, tables: tuple[BuiltTable, ...], reducers: tuple[BuiltReducer, ...]
+    annotations: Annotations,
+    tables: tuple[BuiltTable, ...],
+    reducers: tuple[BuiltReducer, ...],
+    rules: list[RuleDeclaration],
 ) -> raw.RawModuleDefV10:
     declared = [reducer.declaration for reducer in reducers]
     return raw.RawModuleDefV10(
@@ -301,6 +324,7 @@ def _raw(
         lifecycle_reducers=tuple(
             raw.RawLifecycleReducer(each.lifecycle, each.name) for each in declared if each.lifecycle is not None
         ),
+        row_level_security=tuple(raw.RawRowLevelSecurity(rule.sql) for rule in rules),
         case_policy=CasePolicy.NONE,
     )
 

@@ -1,4 +1,4 @@
-"""What spec 08 promises and this version of the server cannot run: views, procedures, routes, migrations, rules.
+"""What spec 08 promises and this version of the server cannot run: views, procedures, routes, migrations.
 
 Responsible for: the names, typed, so that a module that uses them is read and checked; each is refused at publish with
 its place.
@@ -21,7 +21,6 @@ __all__ = [
     "Request",
     "Response",
     "ViewContext",
-    "client_visibility_filter",
     "http_route",
     "migrate",
     "procedure",
@@ -142,11 +141,6 @@ def http_route(method: str, path: str) -> Callable[[F], F]:
 def migrate(table: type[Any] | str) -> Callable[[F], F]:
     """Declare how old rows become new ones when a table's columns change."""
     return _decorate("@migrate", None)  # type: ignore[no-any-return]  # a decorator
-
-
-def client_visibility_filter(sql: str) -> None:
-    """Declare which rows a client may see."""
-    register(UnsupportedDeclaration("client_visibility_filter()", caller_module(), caller_place()))
 
 
 def _decorate(what: str, function: Any) -> Any:
