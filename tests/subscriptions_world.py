@@ -1,7 +1,7 @@
 """A database with a few small tables, transactions over it, and what its clients see: for the subscription tests."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from stdb.datastore.datastore import Datastore
@@ -28,6 +28,13 @@ _TABLES: dict[str, dict[str, Any]] = {
     "secret": {"columns": {"a": t.U8, "b": t.U8}, "access": Access.PRIVATE},
     "ping": {"columns": {"a": t.U8, "b": t.U8}, "is_event": True, "indexes": ((0,),)},
 }
+JOINED: dict[str, dict[str, Any]] = {
+    **_TABLES,
+    "part": {"columns": {"item": t.U32, "slot": t.U8, "kind": t.U32}, "indexes": ((0,), (1, 0), (2,))},
+    "player": {"columns": {"who": t.IDENTITY, "kind": t.U32}, "primary_key": 0, "indexes": ((0,), (1,))},
+    "link": {"columns": {"a": t.U8, "b": t.U8}, "indexes": ((0,), (1, 0))},
+}
+"""The same tables with some more to join them with: with and without unique keys, on indexes of one and two columns."""
 
 
 def _table_def(name: str, document: dict[str, Any]) -> TableDef:
@@ -52,11 +59,11 @@ def _table_def(name: str, document: dict[str, Any]) -> TableDef:
 class World:
     """A database, its registry, and transactions over it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, tables: dict[str, dict[str, Any]] = _TABLES, **options: Any) -> None:
         self.datastore = Datastore()
         transaction = self.datastore.begin(0)
-        tables = tuple(_table_def(name, document) for name, document in _TABLES.items())
-        self.datastore.create_tables(ModuleDef(t.Typespace.EMPTY, tables))
+        definitions = tuple(_table_def(name, document) for name, document in tables.items())
+        self.datastore.create_tables(ModuleDef(t.Typespace.EMPTY, definitions))
         transaction.commit()
         self.registry = Registry(self.datastore, OWNER, **options)
 
@@ -84,6 +91,21 @@ class World:
         return self.transact(
             lambda world: [world.table(name).delete(world.encode(name, *row)) for row in rows] and None
         )
+
+    def change(
+        self, inserts: Mapping[str, Iterable[tuple[Any, ...]]], deletes: Mapping[str, Iterable[tuple[Any, ...]]]
+    ) -> Delta | None:
+        """Take out and put in rows of several tables in one transaction."""
+
+        def change(world: "World") -> None:
+            for name, rows in deletes.items():
+                for row in rows:
+                    assert world.table(name).delete(world.encode(name, *row)), (name, row)
+            for name, rows in inserts.items():
+                for row in rows:
+                    world.table(name).insert(world.encode(name, *row))
+
+        return self.transact(change)
 
     def tell(self, delta: Delta | None, caller: SubscriptionActor | None = None) -> Evaluation:
         assert delta is not None

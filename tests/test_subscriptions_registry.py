@@ -5,8 +5,9 @@ import pytest
 
 from stdb.sats import types as t
 from stdb.schema.model import Access, ColumnDef, ModuleDef, TableDef
+from stdb.sql.work import finish
 from stdb.subscriptions import SubscriptionActor
-from stdb.subscriptions.registry import HeldQuery
+from stdb.subscriptions.pruning import HeldBranch
 from tests.subscriptions_world import ALICE, BOB, World, rows_of, seen_by
 
 BAG = "SELECT * FROM bag"
@@ -18,23 +19,23 @@ def world() -> World:
     return World()
 
 
-def _count_looks(world: World, monkeypatch: pytest.MonkeyPatch) -> list[HeldQuery]:
-    """Return a list that grows by every query whose condition or fragment is computed."""
-    looked: list[HeldQuery] = []
-    fragment: Callable[..., Any] = HeldQuery.fragment
+def _count_looks(monkeypatch: pytest.MonkeyPatch) -> list[HeldBranch]:
+    """Return a list that grows by every branch whose fragment is made."""
+    looked: list[HeldBranch] = []
+    fragment: Callable[..., Any] = HeldBranch.fragment
 
-    def counting(query: HeldQuery, inserts: list[bytes], deletes: list[bytes]) -> Any:
-        looked.append(query)
-        return fragment(query, inserts, deletes)
+    def counting(branch: HeldBranch, inserts: list[bytes], deletes: list[bytes]) -> Any:
+        looked.append(branch)
+        return fragment(branch, inserts, deletes)
 
-    monkeypatch.setattr(HeldQuery, "fragment", counting)
+    monkeypatch.setattr(HeldBranch, "fragment", counting)
     return looked
 
 
 def test_clients_with_the_same_query_share_one_plan_and_one_update(world: World) -> None:
     clients = [world.client(bytes([number] * 32)) for number in range(10, 20)]
     for client in clients:
-        client.subscribe_set(1, [BAG])
+        finish(client.subscribe_set(1, [BAG]))
     assert len(world.registry) == 1
     evaluation = world.tell(world.insert("bag", (1, 1)))
     assert [actor for actor, _ in evaluation.others] == clients
@@ -43,8 +44,8 @@ def test_clients_with_the_same_query_share_one_plan_and_one_update(world: World)
 
 def test_clients_with_another_set_id_share_the_fragment(world: World) -> None:
     first, second = world.client(), world.client(BOB)
-    first.subscribe_set(1, [BAG])
-    second.subscribe_set(2, [BAG])
+    finish(first.subscribe_set(1, [BAG]))
+    finish(second.subscribe_set(2, [BAG]))
     evaluation = world.tell(world.insert("bag", (1, 1)))
     (one,), (two,) = ([*seen_by(evaluation, client).sets] for client in (first, second))  # type: ignore[union-attr]
     assert (one.query_set_id, two.query_set_id) == (1, 2)
@@ -54,7 +55,7 @@ def test_clients_with_another_set_id_share_the_fragment(world: World) -> None:
 def test_the_caller_is_told_apart(world: World) -> None:
     caller, other, stranger = world.client(), world.client(BOB), world.client(ANYBODY)
     for client in (caller, other):
-        client.subscribe_set(1, [BAG])
+        finish(client.subscribe_set(1, [BAG]))
     evaluation = world.tell(world.insert("bag", (1, 1)), caller)
     assert evaluation.caller is not None
     assert evaluation.others == [(other, evaluation.caller)]
@@ -66,7 +67,7 @@ def test_the_caller_is_told_apart(world: World) -> None:
 def test_the_caller_is_told_apart_when_several_queries_change(world: World) -> None:
     caller, other = world.client(), world.client(BOB)
     for client in (caller, other):
-        client.subscribe_set(1, [BAG, "SELECT * FROM bag WHERE a = 1"])
+        finish(client.subscribe_set(1, [BAG, "SELECT * FROM bag WHERE a = 1"]))
     evaluation = world.tell(world.insert("bag", (1, 1)), caller)
     assert evaluation.caller is not None
     assert len(evaluation.caller.sets[0].fragments) == 2
@@ -75,8 +76,8 @@ def test_the_caller_is_told_apart_when_several_queries_change(world: World) -> N
 
 def test_fragments_stand_by_table_name_and_sets_by_id(world: World) -> None:
     client = world.client()
-    client.subscribe_set(9, ["SELECT * FROM item", BAG])
-    client.subscribe_set(2, [BAG])
+    finish(client.subscribe_set(9, ["SELECT * FROM item", BAG]))
+    finish(client.subscribe_set(2, [BAG]))
 
     def change(world: World) -> None:
         world.table("item").insert(world.encode("item", 1, ALICE, 1, 1.0))
@@ -92,16 +93,16 @@ def test_fragments_stand_by_table_name_and_sets_by_id(world: World) -> None:
 
 def test_nobody_is_told_of_what_concerns_nobody(world: World) -> None:
     client = world.client()
-    client.subscribe_set(1, ["SELECT * FROM bag WHERE a = 1", "SELECT * FROM bag WHERE b > 5"])
+    finish(client.subscribe_set(1, ["SELECT * FROM bag WHERE a = 1", "SELECT * FROM bag WHERE b > 5"]))
     assert world.tell(world.insert("bag", (2, 2))).others == []
 
 
 def test_a_changed_row_finds_only_the_plans_it_can_touch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(100):
-        world.client().subscribe_set(1, [f"SELECT * FROM bag WHERE a = {number} AND b = {number + 1}"])
-        world.client().subscribe_set(1, [f"SELECT * FROM bag WHERE a = {number} OR a = {number + 100}"])
+        finish(world.client().subscribe_set(1, [f"SELECT * FROM bag WHERE a = {number} AND b = {number + 1}"]))
+        finish(world.client().subscribe_set(1, [f"SELECT * FROM bag WHERE a = {number} OR a = {number + 100}"]))
     delta = world.insert("bag", (3, 4))
-    looked = _count_looks(world, monkeypatch)
+    looked = _count_looks(monkeypatch)
     evaluation = world.tell(delta)
     assert len(evaluation.others) == len(looked) == 2
 
@@ -110,7 +111,7 @@ def test_a_row_that_moves_between_two_values_concerns_both(world: World) -> None
     world.insert("item", (1, ALICE, 1, 1.0))
     alice, bob, third = world.client(ALICE), world.client(BOB), world.client(ANYBODY)
     for client in (alice, bob, third):
-        client.subscribe_set(1, ["SELECT * FROM item WHERE owner = :sender"])
+        finish(client.subscribe_set(1, ["SELECT * FROM item WHERE owner = :sender"]))
     table = world.table("item")
     delta = world.transact(lambda _: table.update(table.indexes[0], world.encode("item", 1, BOB, 1, 1.0)) and None)
     evaluation = world.tell(delta)
@@ -124,7 +125,7 @@ def test_a_row_that_moves_between_two_values_concerns_both(world: World) -> None
 
 def test_floats_prune_by_their_key(world: World) -> None:
     client = world.client()
-    client.subscribe_set(1, ["SELECT * FROM item WHERE size = 0"])
+    finish(client.subscribe_set(1, ["SELECT * FROM item WHERE size = 0"]))
     assert seen_by(world.tell(world.insert("item", (1, ALICE, 1, -0.0))), client) is not None
     assert seen_by(world.tell(world.insert("item", (2, ALICE, 1, float("nan")))), client) is None
 
@@ -132,9 +133,11 @@ def test_floats_prune_by_their_key(world: World) -> None:
 def test_letting_go_empties_the_registry(world: World) -> None:
     clients = [world.client() for _ in range(3)]
     for client in clients:
-        client.subscribe_set(1, [BAG, "SELECT * FROM bag WHERE a = 1", "SELECT * FROM bag WHERE a = 1 OR a = 2"])
+        finish(
+            client.subscribe_set(1, [BAG, "SELECT * FROM bag WHERE a = 1", "SELECT * FROM bag WHERE a = 1 OR a = 2"])
+        )
     for client in clients:
-        client.unsubscribe_set(1)
+        finish(client.unsubscribe_set(1))
     assert len(world.registry) == 0
     assert list(world.registry.queries()) == []
     assert world.tell(world.insert("bag", (1, 1))).others == []
@@ -152,8 +155,8 @@ def _replace_table(world: World, name: str) -> None:
 
 def test_after_a_change_of_schema_plans_are_bound_anew_or_their_holders_named(world: World) -> None:
     whole, column = world.client(), world.client(BOB)
-    whole.subscribe_set(1, [BAG])
-    column.subscribe_set(1, ["SELECT * FROM bag WHERE a = 1"])
+    finish(whole.subscribe_set(1, [BAG]))
+    finish(column.subscribe_set(1, ["SELECT * FROM bag WHERE a = 1"]))
     _replace_table(world, "bag")
     assert world.registry.recompile() == {column}
     evaluation = world.tell(world.insert("bag", (1,)))

@@ -1,24 +1,26 @@
-"""The registry: every distinct query that somebody holds, and who sees what of a transaction.
+"""Registry: every distinct query that somebody holds, and who sees what of a transaction.
 
-Responsible for: one compiled plan per distinct query, reference-counted; finding the plans a changed row can touch
-(pruning); evaluating a delta once per query and sharing the result among all who see the same.
-Not responsible for: what one client holds and is told (`actor`), compiling SQL (`stdb.sql`), wire formats.
+Responsible for: one compiled plan per distinct query, reference-counted; evaluating a delta once per branch of a query
+and sharing the result among all who see the same.
+Not responsible for: finding the branches that a delta can concern (`pruning`), what one client holds and is told
+(`actor`), compiling SQL (`stdb.sql`), wire formats.
 
 Source: spec 06 sections 5.2 to 5.4, DESIGN decision 7. The plain twin of `evaluate` is `plain.evaluate_plainly`; a
 property test keeps the two equal.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stdb.errors import QueryError
-from stdb.sql import Caller, TablePlan, compile_one_off, compile_subscription, row_limit
+from stdb.sql import Caller, QueryPlan, compile_one_off, compile_subscription, row_limit
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate
+from stdb.subscriptions.pruning import HeldBranch, Hit, TableBranches, Touched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from stdb.datastore.datastore import Datastore
-    from stdb.datastore.delta import Delta, TableDelta
+    from stdb.datastore.delta import Delta
     from stdb.subscriptions.actor import SubscriptionActor
 
 __all__ = ["COUNTED", "INITIAL_BYTES_MAX", "LEGACY", "Evaluation", "HeldQuery", "Registry"]
@@ -35,21 +37,23 @@ COUNTED = -1
 class HeldQuery:
     """One distinct query: its plan and its holders, grouped by label (a query set id, LEGACY or COUNTED)."""
 
-    __slots__ = ("groups", "holders", "key", "plan", "repeats", "serial", "text")
+    __slots__ = ("branches", "groups", "holders", "key", "plan", "repeats", "serial", "text")
 
-    def __init__(self, text: str, key: "_QueryKey", plan: TablePlan, serial: int) -> None:
+    def __init__(self, text: str, key: "_QueryKey", plan: QueryPlan, serial: int) -> None:
         self.text = text
         self.key = key
         self.plan = plan
         self.serial = serial
         """Age of the query: counts compiled queries; fragments of one table are told in this order."""
+        self.branches: tuple[HeldBranch, ...] = ()
+        """The branches of the plan that watch tables: all of them while somebody holds the query and it compiles."""
         self.groups: dict[int, dict[SubscriptionActor, None]] = {}
         self.holders: dict[SubscriptionActor, int] = {}
         self.repeats = 0
         """How many holders hold it under more than one label."""
 
     def fragment(self, inserts: list[bytes], deletes: list[bytes]) -> Fragment:
-        """Return rows of this query as a fragment."""
+        """Return rows of this query, of all its branches, as a fragment."""
         schema = self.plan.table.schema
         return Fragment(schema.id, schema.name, schema, inserts, deletes, schema.definition.is_event)
 
@@ -82,7 +86,7 @@ class Registry:
         self.owner = owner
         self.initial_bytes_max = initial_bytes_max
         self._queries: dict[_QueryKey, HeldQuery] = {}
-        self._tables: dict[int, _TableQueries] = {}
+        self._tables: dict[int, TableBranches] = {}
         self._compiled = 0
 
     def __len__(self) -> int:
@@ -115,7 +119,7 @@ class Registry:
         """Tell whether somebody holds this query."""
         return self._queries.get(query.key) is query
 
-    def one_off(self, text: str, caller: Caller) -> TablePlan:
+    def one_off(self, text: str, caller: Caller) -> QueryPlan:
         """Return the plan of a one-off query; nothing is kept.
 
         Raises:
@@ -156,37 +160,46 @@ class Registry:
     def recompile(self) -> "set[SubscriptionActor]":
         """Bind every held query to the tables as they are now; call it after a change of schema.
 
-        Returns the clients that hold a query which no longer compiles; that query stays as it was for them until they
-        let go of it, and never again sees a change.
+        Returns the clients that hold a query which no longer compiles, or now depends on who asks; that query stays as
+        it was for them until they let go of it, and never again sees a change.
         """
         stranded: set[SubscriptionActor] = set()
-        held = list(self._queries.values())
         self._tables.clear()
-        for query in held:
+        for query in self._queries.values():
+            query.branches = ()
             identity = next(iter(query.holders)).caller.identity
             try:
-                query.plan = compile_subscription(query.text, self.datastore, Caller(identity, query.key.is_owner))
+                plan = compile_subscription(query.text, self.datastore, Caller(identity, query.key.is_owner))
             except QueryError:
+                plan = None
+            if plan is None or (plan.parameterised and query.key.identity is None):
                 stranded.update(query.holders)
             else:
-                self._tables.setdefault(query.plan.table.schema.id, _TableQueries()).add(query)
+                query.plan = plan
+                self._watch(query)
         return stranded
 
     def _register(self, query: HeldQuery) -> None:
         assert query.key not in self._queries
         self._queries[query.key] = query
-        table_id = query.plan.table.schema.id
-        self._tables.setdefault(table_id, _TableQueries()).add(query)
+        self._watch(query)
 
     def _unregister(self, query: HeldQuery) -> None:
         del self._queries[query.key]
-        table_id = query.plan.table.schema.id
-        queries = self._tables.get(table_id)
-        if queries is None or query not in queries:  # `recompile` could not place it
-            return
-        queries.remove(query)
-        if queries.is_empty():
-            del self._tables[table_id]
+        for branch in query.branches:
+            for relation, table in enumerate(branch.plan.tables):
+                watching = self._tables[table.schema.id]
+                watching.remove(branch, relation)
+                if not watching:
+                    del self._tables[table.schema.id]
+        query.branches = ()
+
+    def _watch(self, query: HeldQuery) -> None:
+        """Let every branch of a query watch the table of each of its relations."""
+        query.branches = tuple(HeldBranch(query, place, plan) for place, plan in enumerate(query.plan.branches))
+        for branch in query.branches:
+            for relation, table in enumerate(branch.plan.tables):
+                self._tables.setdefault(table.schema.id, TableBranches()).add(branch, relation)
 
     # Evaluating.
 
@@ -195,126 +208,39 @@ class Registry:
 
         Must be called before the next transaction touches the tables.
         """
-        hits: list[_Hit] = []
+        hits: list[Hit] = []
+        touched: Touched = {}
         tables = self._tables
         for changed in delta.tables:
-            queries = tables.get(changed.table.schema.id)
-            if queries is not None:
-                queries.collect(changed, hits)
+            watching = tables.get(changed.table.schema.id)
+            if watching is not None:
+                watching.collect(changed, hits, touched)
+        if touched:
+            _evaluate_joins(touched, delta, hits)
         if not hits:
             return _NOTHING
-        if len(hits) == 1 and not hits[0].query.repeats:
+        if len(hits) == 1 and not hits[0].branch.query.repeats:
             return _fan_out(hits[0], caller)
         return _merge(hits, caller)
-
-
-class _Hit(NamedTuple):
-    query: HeldQuery
-    fragment: Fragment
 
 
 _NOTHING = Evaluation(None, [])
 
 
-class _Instances(NamedTuple):
-    """Queries that fix the same columns to constants, by the key of those constants."""
-
-    extract: "Callable[[bytes], Any]"
-    by_key: dict[Any, list[HeldQuery]]
-
-
-class _TableQueries:
-    """The held queries of one table: those found by a value of a changed row, and those that are always evaluated."""
-
-    __slots__ = ("_always", "_pruned")
-
-    def __init__(self) -> None:
-        self._always: dict[HeldQuery, None] = {}
-        self._pruned: dict[tuple[int, ...], _Instances] = {}
-
-    def __contains__(self, query: HeldQuery) -> bool:
-        pruning = query.plan.pruning
-        if pruning is None:
-            return query in self._always
-        instances = self._pruned.get(pruning.columns)
-        return instances is not None and any(query in instances.by_key.get(key, ()) for key in pruning.keys)
-
-    def is_empty(self) -> bool:
-        return not self._always and not self._pruned
-
-    def add(self, query: HeldQuery) -> None:
-        pruning = query.plan.pruning
-        if pruning is None:
-            self._always[query] = None
-            return
-        instances = self._pruned.get(pruning.columns)
-        if instances is None:
-            instances = self._pruned[pruning.columns] = _Instances(pruning.extract, {})
-        for key in pruning.keys:
-            instances.by_key.setdefault(key, []).append(query)
-
-    def remove(self, query: HeldQuery) -> None:
-        pruning = query.plan.pruning
-        if pruning is None:
-            del self._always[query]
-            return
-        by_key = self._pruned[pruning.columns].by_key
-        for key in pruning.keys:
-            queries = by_key[key]
-            queries.remove(query)
-            if not queries:
-                del by_key[key]
-        if not by_key:
-            del self._pruned[pruning.columns]
-
-    def collect(self, changed: "TableDelta", hits: list[_Hit]) -> None:
-        """Append a hit for every query of this table that the delta touches."""
-        inserts = changed.inserts
-        deletes = [] if changed.table.schema.definition.is_event else changed.deletes
-        if self._always:
-            _collect_always(self._always, inserts, deletes, hits)
-        for instances in self._pruned.values():
-            _collect_pruned(instances, inserts, deletes, hits)
+def _evaluate_joins(touched: "Iterable[HeldBranch]", delta: "Delta", hits: list[Hit]) -> None:
+    """Append a hit for every one of these join branches that the delta changes; bags, rows repeat as often as said."""
+    by_table = {changed.table.schema.id: changed for changed in delta.tables}
+    for branch in touched:
+        inserts, deletes = branch.plan.changes(by_table)
+        if inserts or deletes:
+            hits.append(Hit(branch, branch.fragment(inserts, deletes)))
 
 
-def _collect_always(
-    queries: "Iterable[HeldQuery]", inserts: list[bytes], deletes: list[bytes], hits: list[_Hit]
-) -> None:
-    whole: Fragment | None = None
-    for query in queries:
-        matches = query.plan.matches
-        if matches is None:  # the whole table: all such queries share one fragment, however they are spelt
-            if whole is None:
-                whole = query.fragment(inserts, deletes)
-            if inserts or deletes:
-                hits.append(_Hit(query, whole))
-            continue
-        entered, left = list(filter(matches, inserts)), list(filter(matches, deletes))
-        if entered or left:
-            hits.append(_Hit(query, query.fragment(entered, left)))
-
-
-def _collect_pruned(instances: _Instances, inserts: list[bytes], deletes: list[bytes], hits: list[_Hit]) -> None:
-    found: dict[HeldQuery, tuple[list[bytes], list[bytes]]] = {}
-    extract, by_key = instances
-    for side, rows in enumerate((inserts, deletes)):
-        for row in rows:
-            for query in by_key.get(extract(row), ()):
-                matches = query.plan.residual
-                if matches is None or matches(row):
-                    pair = found.get(query)
-                    if pair is None:
-                        pair = found[query] = ([], [])
-                    pair[side].append(row)
-    for query, (entered, left) in found.items():
-        hits.append(_Hit(query, query.fragment(entered, left)))
-
-
-def _fan_out(hit: _Hit, caller: "SubscriptionActor | None") -> Evaluation:
+def _fan_out(hit: Hit, caller: "SubscriptionActor | None") -> Evaluation:
     """One query changed and each of its holders holds it once: one update per label."""
     told: ClientUpdate | None = None
     others: list[tuple[SubscriptionActor, ClientUpdate]] = []
-    for label, group in hit.query.groups.items():
+    for label, group in hit.branch.query.groups.items():
         update = ClientUpdate((SetUpdate(label if label >= 0 else None, (hit.fragment,)),))
         if caller is not None and caller in group:
             told = update
@@ -324,16 +250,16 @@ def _fan_out(hit: _Hit, caller: "SubscriptionActor | None") -> Evaluation:
     return Evaluation(told, others)
 
 
-def _merge(hits: list[_Hit], caller: "SubscriptionActor | None") -> Evaluation:
-    """Several queries changed, or one that somebody holds twice: clients with the same path of hits share an update.
+def _merge(hits: list[Hit], caller: "SubscriptionActor | None") -> Evaluation:
+    """Several branches changed, or one that somebody holds twice: clients with the same path of hits share an update.
 
     Every (hit, label) is a step; a client's state is the last step it took, which knows the one before.
     """
-    hits.sort(key=_telling_order)
+    hits.sort(key=lambda hit: hit.branch.order)
     states: dict[SubscriptionActor, int] = {}
     steps: list[_Step] = []
-    for query, fragment in hits:
-        for label, group in query.groups.items():
+    for branch, fragment in hits:
+        for label, group in branch.query.groups.items():
             after: dict[int | None, int] = {}
             for actor in group:
                 before = states.get(actor)
@@ -352,10 +278,6 @@ class _Step(NamedTuple):
     before: int | None
     label: int
     fragment: Fragment
-
-
-def _telling_order(hit: _Hit) -> tuple[str, int]:
-    return hit.fragment.table_name, hit.query.serial
 
 
 def _update_of(steps: "Sequence[_Step]", state: int) -> ClientUpdate:
