@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from stdb.schema.model import (
     IndexAlgorithm,
     IndexDef,
     ModuleDef,
+    RowLevelSecurityDef,
     SequenceDef,
     TableDef,
     UniqueDef,
 )
+from stdb.sql.rules import replace_rules
 
 VECTORS = Path(__file__).parent / "vectors"
 OWNER = bytes((*range(1, 31), 0x00, 0xC2))  # its hex begins with a letter, as those of all real ones
@@ -53,9 +55,9 @@ def recorded_texts() -> dict[str, dict[str, str]]:
     return {each["id"]: each["texts"] for each in document["cases"] if "texts" in each}
 
 
-def substitute(text: str) -> str:
+def substitute(text: str, identities: Mapping[str, bytes] = IDENTITIES) -> str:
     """Put identities in the place of `<identity:owner>` and the like."""
-    for name, identity in IDENTITIES.items():
+    for name, identity in identities.items():
         hexadecimal = identity[::-1].hex()
         text = text.replace(f"<identity:{name}>", hexadecimal).replace(f"<IDENTITY:{name}>", hexadecimal.upper())
     return text.replace("<fresh identity>", ANONYMOUS[::-1].hex())
@@ -193,7 +195,7 @@ def table_def(document: dict[str, Any], named: dict[str, str]) -> TableDef:
 
 
 def datastore_of(schema: str, *, with_numbers: bool = False) -> Datastore:
-    """Return a fresh database of a schema with the rows it has after init.
+    """Return a fresh database of a schema with its rules and the rows it has after init.
 
     `with_numbers`: also the two rows of `nums` that the ran-lit cases look at.
     """
@@ -203,6 +205,7 @@ def datastore_of(schema: str, *, with_numbers: bool = False) -> Datastore:
     datastore = Datastore()
     datastore.begin(0)
     datastore.create_tables(ModuleDef(t.Typespace.EMPTY, definitions))
+    replace_rules(datastore, map(RowLevelSecurityDef, rules_of(schema)))
     for each in document["tables"]:
         rows = json.loads(substitute(each.get("rows_after_init_json_text", "[]")))
         insert(datastore, each["name"], rows, generated=each["auto_inc"])
@@ -214,6 +217,13 @@ def datastore_of(schema: str, *, with_numbers: bool = False) -> Datastore:
     assert transaction is not None
     transaction.commit()
     return datastore
+
+
+def rules_of(schema: str) -> list[str]:
+    """Return the rules of row-level security of a schema."""
+    document = cases()["schemas"][schema]
+    of_tables = [rule for table in document["tables"] for rule in table.get("rls", [])]
+    return [*of_tables, *document.get("row_level_security", [])]
 
 
 _NUMBERS = ("ran-lit-001", "ran-lit-002")
