@@ -6,20 +6,25 @@ Not responsible for: doing the work (`database`), answers to WebSocket requests 
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import trio
 
 from stdb.actors.refusals import DatabaseUnavailable
 from stdb.actors.sink import ReducerOutcome
 from stdb.errors import RequestError
+from stdb.sql.work import Steps
 
 if TYPE_CHECKING:
     from stdb.sats.types import Product
 
-__all__ = ["Answer", "Answers", "CallResult", "SqlResult"]
+__all__ = ["Answer", "Answers", "CallResult", "Job", "LongJob", "SqlResult"]
 
 Result = TypeVar("Result")
+LongJob: TypeAlias = Steps[Callable[[], None] | None]
+"""An evaluation in steps that returns what is to run in a turn when it is through, if anything."""
+Job: TypeAlias = Callable[[], LongJob | None]
+"""What a DatabaseActor's mailbox holds beside requests of clients."""
 
 
 class CallResult(NamedTuple):
@@ -74,7 +79,7 @@ class Answer(Generic[Result]):
 class Answers:
     """The answers one DatabaseActor owes. `post_nowait` puts a job in its mailbox."""
 
-    def __init__(self, post_nowait: Callable[[tuple[None, Callable[[], None]]], None]) -> None:
+    def __init__(self, post_nowait: Callable[[tuple[None, Job]], None]) -> None:
         self._post_nowait = post_nowait
         self._owed: set[Answer[Any]] = set()
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
@@ -85,15 +90,14 @@ class Answers:
 
         `needs` of 0 waits for nothing. A RequestError of `work` is raised here; anything else ends the actor.
         """
-        if self._dead is not None:
-            raise DatabaseUnavailable(self._dead)
-        answer: Answer[Result] = Answer()
-        self._owed.add(answer)
-        try:
-            self._post_nowait((None, lambda: self._run(answer, work)))
-            return await answer.wait()
-        finally:
-            self._owed.discard(answer)
+        return await self._owe(lambda answer: self._run(answer, work))
+
+    async def wait_long(self, work: Callable[[Callable[[], bool]], Steps[Callable[[], tuple[Result, int]]]]) -> Result:
+        """Do as `wait` for an evaluation in steps that returns what is to run in a turn when it is through.
+
+        `work` is given the function that tells whether anybody still waits.
+        """
+        return await self._owe(lambda answer: self._run_long(answer, work(lambda: answer in self._owed)))
 
     def settle(self, durable: int) -> None:
         """Hand over what waited for no more than `durable` transactions."""
@@ -107,6 +111,26 @@ class Answers:
         self._waiting.clear()
         for answer in self._owed:
             answer.fail(DatabaseUnavailable(reason))
+
+    async def _owe(self, run: Callable[[Answer[Result]], LongJob | None]) -> Result:
+        """Have `run` called in the actor's turn with a new answer; return what it is given."""
+        if self._dead is not None:
+            raise DatabaseUnavailable(self._dead)
+        answer: Answer[Result] = Answer()
+        self._owed.add(answer)
+        try:
+            self._post_nowait((None, lambda: run(answer)))
+            return await answer.wait()
+        finally:
+            self._owed.discard(answer)
+
+    def _run_long(self, answer: Answer[Result], steps: Steps[Callable[[], tuple[Result, int]]]) -> LongJob:
+        try:
+            last = yield from steps
+        except RequestError as error:
+            answer.fail(error)
+            return None
+        return lambda: self._run(answer, last)
 
     def _run(self, answer: Answer[Result], work: Callable[[], tuple[Result, int]]) -> None:
         try:

@@ -94,12 +94,12 @@ class Attachment:
         """Leave after the requests handed in so far; may be called twice."""
         if not self._is_leaving:
             self._is_leaving = True
-            self._actor.post_nowait((None, lambda: self._actor.disconnect(self)))
+            self._actor.post_nowait((None, lambda: self._actor.connections.disconnect(self)))
 
     def close_nowait(self, code: int | None, reason: str) -> None:
         """Close the client behind the answers to the requests handed in so far; what it asks later is not served."""
         if not self._is_leaving:
-            self._actor.post_nowait((None, lambda: self._actor.close(self, code, reason)))
+            self._actor.post_nowait((None, lambda: self._actor.connections.close(self, code, reason)))
 
     async def wait_detached(self) -> None:
         """Return once `client_disconnected` ran (or never has to)."""

@@ -1,40 +1,38 @@
 """DatabaseActor: the one writer of one database; takes requests, commits, tells everyone who sees something.
 
-Responsible for: turns, transactions, the order of answers, confirmed reads, connect and disconnect.
-Not responsible for: which reducer a name means (`calls`), subscriptions' rows (`stdb.subscriptions`), recovery and
-publishing (`launching`), restarting after a bug (`supervision`), bytes (`stdb.net`).
+Responsible for: turns, transactions, the order of answers, confirmed reads.
+Not responsible for: which reducer a name means (`calls`), connecting (`connections`), queries (`queries`,
+`statements`), recovery and publishing (`launching`), restarting after a bug (`supervision`), bytes (`stdb.net`).
 
 A turn serves at most 256 requests or 2 ms; for each: begin, run, commit or roll back, evaluate, put into sinks. Then
 the turn's records go to the log as one group, and dirty sinks are flushed (DESIGN decision 1). There is no await
 in between: nothing sees half a transaction and no cancellation can cut it. Whatever a handler raises that is not
 the client's doing is a bug and ends the actor.
 
+What may take long (queries, SQL) is an evaluation in steps: after 5 ms it is suspended, the turn ends, and after one
+checkpoint, in which others run, it goes on before anything else of this database (`pausing`). The hot path of reducer
+calls knows nothing of it.
+
 Rules: spec 02 sections 6.3, 8.3, 10 and 11; spec 07 sections 1, 5 and 9; spec 09 section 2.2.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
+from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import trio
 
 from stdb.actors.actor import Actor
-from stdb.actors.answers import Answers, CallResult, SqlResult
+from stdb.actors.answers import Answers, CallResult, Job, LongJob, SqlResult
 from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, RUN_ERRORS, ReducerEntry, Reducers
+from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline
+from stdb.actors.pausing import Done, UnwantedError, run_slice
 from stdb.actors.programs import added_tables, replace_program
 from stdb.actors.queries import Queries
-from stdb.actors.refusals import (
-    BadArguments,
-    ConnectOutOfTime,
-    ConnectRefused,
-    DatabaseUnavailable,
-    LifecycleCall,
-    NoSuchFunction,
-)
+from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction
 from stdb.actors.requests import (
     CallProcedure,
     CallReducer,
@@ -45,18 +43,19 @@ from stdb.actors.requests import (
     Unsubscribe,
 )
 from stdb.actors.sink import Client, ClientSink, OutcomeKind, ReducerOutcome
+from stdb.actors.statements import Statements
 from stdb.datastore import records
-from stdb.errors import DecodeError
+from stdb.errors import DecodeError, RequestError
 from stdb.modules.protocol import Module, ReducerCall
-from stdb.schema.model import Lifecycle
-from stdb.subscriptions.actor import SubscriptionActor
 from stdb.subscriptions.fragment import ClientUpdate, TransactionEvent
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.log import Log
     from stdb.datastore.transaction import Delta, Transaction
+    from stdb.sql.work import Steps
     from stdb.storage.module_log import ModuleLog
+    from stdb.subscriptions.actor import SubscriptionActor
     from stdb.subscriptions.registry import Registry
 
 __all__ = ["DatabaseActor"]
@@ -67,13 +66,8 @@ CROWDED_REQUESTS = 65_536
 """Requests of all clients that may wait before readers wait too (DESIGN decision 8)."""
 BACKLOG_CHECKED = 16_384
 """Transactions that may be on their way to the disk before clients that wait for it are held to their bounds."""
-SESSION_BUSY = (4000, "session busy")
-MODULE_EXITED = (1001, "module exited")
 
 _NO_REDUCER = 0xFFFFFFFF
-_ON_CONNECT, _ON_DISCONNECT = "__identity_connected__", "__identity_disconnected__"
-_Job = Callable[[], None]
-
 
 _Ran: TypeAlias = tuple[ReducerOutcome, TransactionEvent, ClientUpdate | None]
 """One transaction that ended: how, and what the caller's own subscriptions saw of it."""
@@ -82,7 +76,14 @@ _new_call = tuple.__new__
 """Makes a NamedTuple without its own `__new__`: 0.1 µs less a call."""
 
 
-class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Job]]):
+class _Suspended(NamedTuple):
+    """An evaluation that is half-way. `attachment`: whose request it is."""
+
+    steps: LongJob
+    attachment: Attachment | None
+
+
+class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job]]):
     """One running database. Made by `launching`, run by a Supervisor."""
 
     def __init__(
@@ -113,11 +114,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         self._begin = datastore.begin
         self._finished = 0.0
         """When the last request ended, by `time.perf_counter`: where the next one begins."""
-        self._attachments: dict[Attachment, None] = {}
-        self._clients: dict[tuple[bytes, bytes], Attachment] = {}
-        self._sessions: dict[tuple[bytes, bytes], Attachment] = {}
-        self._credentials: dict[bytes, tuple[bytes, bytes]] = {}
-        """Per connection id: whose credentials are stored, and the row."""
+        self._suspended: _Suspended | None = None
+        """What is half-way; nothing else of this database is served until it is through."""
         self._records: list[bytes] = []
         self._dirty: list[Attachment] = []
         self._waiting: dict[Attachment, None] = {}
@@ -127,31 +125,29 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         self._queued = 0
         self._queued_requests_max = queued_requests_max
         self._uncrowded = trio.Event()
-        self._is_ending = False
-        """Everybody was disconnected: nobody may connect any more."""
-        self._queries = queries = Queries(datastore, owner, query_rows_max)
-        self._handlers: dict[type, Callable[[Attachment, Any], None]] = {
+        self.connections = Connections(self)
+        self.queries = queries = Queries(registry, query_rows_max)
+        self._statements = Statements(datastore, owner, query_rows_max, now_us, self.publish)
+        self._handlers: dict[type, Callable[[Attachment, Any], LongJob | None]] = {
             CallProcedure: self._call_procedure,
             Subscribe: queries.subscribe,
             SubscribeBatch: queries.subscribe_batch,
             Unsubscribe: queries.unsubscribe,
             OneOffQuery: queries.one_off,
         }
-        self._client_table = datastore.table("st_client")
-        self._credentials_table = datastore.table("st_connection_credentials")
         self.install(module)
 
     # ------------------------------------------------------------------ from outside the turn
     @property
     def client_count(self) -> int:
         """How many clients are connected."""
-        return len(self._clients)
+        return len(self.connections)
 
     def attach(self, client: Client, sink: ClientSink, token: str, session_id: bytes | None) -> Attachment:
         """Take in a client; see `DatabaseHandle.attach`."""
         attachment = Attachment(self, client, sink, token, session_id, self._queued_requests_max)
-        self._attachments[attachment] = None
-        self.post_nowait((None, lambda: self._connect(attachment)))
+        self.connections.add(attachment)
+        self.post_nowait((None, lambda: self.connections.connect(attachment)))
         return attachment
 
     def submit_nowait(self, attachment: Attachment, requests: Sequence[Request]) -> None:
@@ -167,23 +163,23 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
     def install(self, module: Module) -> None:
         """Serve calls with this module from now on; it is attached to the datastore."""
         self.module = module
-        self._reducers = Reducers(module, self.owner, self.module_log)
-        self._public_reducers = self._reducers.public
+        self.reducers = Reducers(module, self.owner, self.module_log)
+        self._public_reducers = self.reducers.public
 
     async def shutdown(self) -> None:
         """Run `client_disconnected` for every client, wait until all is durable, close the clients, end `run`."""
-        await self.answers.wait(self._begin_ending)
+        await self.answers.wait(self.connections.begin_ending)
         await self.answers.wait(lambda: (None, self.datastore.next_offset))
         self.bury(*MODULE_EXITED)
         self.stop_nowait()
 
     def bury(self, code: int, reason: str) -> None:
         """Close every client and fail every answer, without running anything; the database is gone or restarting."""
-        for attachment in self._attachments:
-            attachment.sink.close(code, reason)
-            attachment.mark_gone()
-        self._attachments.clear()
-        self._clients.clear()
+        if self._suspended is not None:
+            self._suspended.steps.close()
+            self._suspended = None
+        self._mailbox.clear()
+        self.connections.bury(code, reason)
         self.answers.fail_all(f"the database is not running: {reason}")
         self._queued = 0
         self._uncrowded.set()
@@ -191,7 +187,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
     # ------------------------------------------------------------------ the turn
     def turn(self) -> None:
         """Serve some requests, hand their records to the log, flush what may leave."""
-        if self._mailbox:  # else durability moved
+        if self._suspended is not None:
+            self._resume(self._suspended)
+        if self._mailbox and self._suspended is None:  # else durability moved
             self._deadline.arm()
             try:
                 self._serve()
@@ -201,6 +199,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             records, self._records = self._records, []
             self.log.append_nowait(records)
         self._flush()
+        if self._suspended is not None:
+            self.wake_nowait()
 
     def _serve(self) -> None:
         mailbox = self._mailbox
@@ -211,9 +211,12 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             attachment, work = mailbox.popleft()
             if attachment is None:
                 self._is_last_request = not mailbox
-                work()  # type: ignore[operator]  # beside None stands a job
+                steps = work()  # type: ignore[operator]  # beside None stands a job
                 left -= 1
-                self._finished = perf_counter()
+                if steps is None:
+                    self._finished = perf_counter()
+                else:
+                    self._begin_long(steps, None)
                 if self._finished >= stop_at:
                     return
             else:
@@ -238,12 +241,15 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
                     self._is_last_request = served == last and not mailbox
                     call_reducer(attachment, request)
                 else:
-                    handlers[type(request)](attachment, request)
-                    self._finished = perf_counter()
+                    steps = handlers[type(request)](attachment, request)
+                    if steps is None:
+                        self._finished = perf_counter()
+                    else:
+                        self._begin_long(steps, attachment)
                 served += 1
                 if served >= limit or self._finished >= stop_at:
                     break
-            self._mark_dirty(attachment)
+            self.mark_dirty(attachment)
         else:
             served = len(requests)  # refused, or cut: nothing of it is served
         attachment.queued -= served
@@ -253,6 +259,32 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             self._uncrowded = trio.Event()
         return served
 
+    # ------------------------------------------------------------------ evaluations of more than a slice
+    def _begin_long(self, steps: LongJob, attachment: Attachment | None) -> None:
+        """Evaluate for a slice; if that is not enough, end the turn and keep the rest for the next one."""
+        done = _slice(steps)
+        if done is None:
+            self._suspended = _Suspended(steps, attachment)
+            self._finished = inf
+        else:
+            self._finished = perf_counter()
+            if done.result is not None:
+                done.result()
+
+    def _resume(self, suspended: "_Suspended") -> None:
+        """Go on for a slice; what is to run at the end is the next request of the turn, under the deadline."""
+        self._suspended = None  # a bug ends it, and with it the actor
+        self._is_last_request = False
+        done = _slice(suspended.steps)
+        if done is None:
+            self._suspended = suspended
+            return
+        if done.result is not None:
+            self._mailbox.appendleft((None, done.result))
+        if suspended.attachment is not None:
+            self.mark_dirty(suspended.attachment)
+
+    # ------------------------------------------------------------------ the end of a turn
     def _flush(self) -> None:
         durable = self.log.durable
         self.answers.settle(durable)
@@ -272,13 +304,14 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             elif waiting:
                 waiting.pop(attachment, None)
 
-    def _mark_dirty(self, attachment: Attachment) -> None:
+    def mark_dirty(self, attachment: Attachment) -> None:
+        """Flush the sink of a client at the end of this turn."""
         if not attachment.is_dirty:
             attachment.is_dirty = True
             self._dirty.append(attachment)
 
     # ------------------------------------------------------------------ transactions
-    def _run(
+    def transact(
         self,
         entry: ReducerEntry | None,
         client: Client,
@@ -286,7 +319,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         args: bytes = b"",
         args_json: str | None = None,
         request_id: int = 0,
-        subscriber: SubscriptionActor | None = None,
+        subscriber: "SubscriptionActor | None" = None,
         *,
         name: str = "",
         before: "_Step | None" = None,
@@ -321,7 +354,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
         except RUN_ERRORS as error:
             transaction.rollback()
             assert entry is not None
-            outcome = self._reducers.failed(entry, error)
+            outcome = self.reducers.failed(entry, error)
         self._finished = finished = perf_counter()
         event = TransactionEvent(
             client[0],
@@ -337,11 +370,11 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             int((finished - started) * 1e6),
         )
         if delta is not None:
-            update = self._publish(delta, event, subscriber)
+            update = self.publish(delta, event, subscriber)
         return outcome, event, update
 
-    def _publish(
-        self, delta: "Delta", event: TransactionEvent, subscriber: SubscriptionActor | None
+    def publish(
+        self, delta: "Delta", event: TransactionEvent, subscriber: "SubscriptionActor | None" = None
     ) -> ClientUpdate | None:
         """Record a committed transaction and tell the others; return what the caller itself saw."""
         self._records.append(records.encode(delta, event))
@@ -356,7 +389,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
                 if attachment.sink.confirmed:
                     waiting[attachment] = None  # nothing of it may leave before its record is on the disk
                 else:
-                    self._mark_dirty(attachment)
+                    self.mark_dirty(attachment)
         return told
 
     def _tell_at_once(self, event: TransactionEvent, others: "list[tuple[SubscriptionActor, ClientUpdate]]") -> None:
@@ -383,7 +416,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             entry, encoded = prepared
             args_json = args if type(args) is str else None
             args = encoded
-        outcome, event, update = self._run(
+        outcome, event, update = self.transact(
             entry, client, client[1], args, args_json, call.request_id, attachment.subscriber
         )
         kind = outcome.kind
@@ -396,19 +429,19 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
 
     def _prepare(self, client: Client, name: str, args: bytes | str) -> tuple[ReducerEntry, bytes] | ReducerOutcome:
         """Return a reducer with its arguments as BSATN, or why it cannot be called."""
-        entry = self._reducers.find(name, client.identity)
+        entry = self.reducers.find(name, client.identity)
         if isinstance(entry, ReducerOutcome):
             return entry
         if isinstance(args, bytes):
             return entry, args
         try:
-            return entry, self._reducers.encode_args(entry, args)
+            return entry, self.reducers.encode_args(entry, args)
         except DecodeError as error:
-            return self._reducers.bad_arguments(entry, error)
+            return self.reducers.bad_arguments(entry, error)
 
     def _refuse(self, attachment: Attachment, call: CallReducer, outcome: ReducerOutcome) -> None:
         """Answer a call that was not run; its event carries what v1 tells of it (spec 02 section 6.3)."""
-        entry = self._reducers.by_name.get(call.reducer)
+        entry = self.reducers.by_name.get(call.reducer)
         event = TransactionEvent(
             caller=attachment.client.identity,
             caller_connection_id=attachment.client.connection_id,
@@ -424,179 +457,48 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
 
     def call_over_http(self, client: Client, name: str, args: bytes | str, confirmed: bool) -> tuple[CallResult, int]:
         """Connect, run one reducer, disconnect; return the result and what must be durable before it is told."""
-        with self._visit(client):
+        with self.connections.visit(client):
             prepared = self._prepare(client, name, args)
             if not isinstance(prepared, ReducerOutcome):
                 entry, encoded = prepared
                 args_json = args if isinstance(args, str) else None
-                outcome, event, _ = self._run(entry, client, client.connection_id, encoded, args_json)
+                outcome, event, _ = self.transact(entry, client, client.connection_id, encoded, args_json)
                 if outcome.kind != OutcomeKind.NOT_RUN:
                     return CallResult(outcome, event.duration_us), self.datastore.next_offset if confirmed else 0
                 prepared = outcome
         raise self._refusal(name, prepared)
 
-    def sql_over_http(self, client: Client, text: str, confirmed: bool) -> tuple[SqlResult, int]:
-        """Connect, run one statement, disconnect; return the result and what must be durable before it is told."""
-        with self._visit(client):
-            return self._queries.sql(client.identity, text), self.datastore.next_offset if confirmed else 0
+    def sql_over_http(
+        self, client: Client, text: str, confirmed: bool, is_wanted: Callable[[], bool]
+    ) -> "Steps[Callable[[], tuple[SqlResult, int]]]":
+        """Connect, run one statement; return what disconnects and returns the result and what must be durable before.
+
+        A statement that only reads is given up when nobody wants its result any more.
+        """
+        self.connections.arrive(client)
+        outcome: SqlResult | RequestError
+        try:
+            outcome = yield from self._statements.run(client.identity, text, is_wanted)
+        except RequestError as error:
+            outcome = error
+        needs = self.datastore.next_offset if confirmed else 0
+
+        def end() -> tuple[SqlResult, int]:
+            self.connections.depart(client)
+            if isinstance(outcome, RequestError):
+                raise outcome
+            return outcome, needs
+
+        return end
 
     def _refusal(self, name: str, outcome: ReducerOutcome) -> Exception:
-        entry = self._reducers.by_name.get(name)
+        entry = self.reducers.by_name.get(name)
         if outcome is NO_SUCH_REDUCER or entry is None:
-            self._reducers.tell_no_procedure(name)
+            self.reducers.tell_no_procedure(name)
             return NoSuchFunction("No such procedure")
         if entry.definition.lifecycle is not None:
             return LifecycleCall(outcome.text)
         return BadArguments(outcome.text_chain)
-
-    # ------------------------------------------------------------------ connections
-    def _connect(self, attachment: Attachment) -> None:
-        client = attachment.client
-        if self._is_ending:
-            self._drop(attachment, *MODULE_EXITED)
-            return
-        if self._is_session_busy(attachment):
-            self._drop(attachment, *SESSION_BUSY)
-            return
-        older = self._clients.get((client.identity, client.connection_id))
-        if older is not None:
-            self._cut(older)
-        refusal = self._insert_client(client)
-        if refusal is not None:
-            self._drop(attachment, None, refusal.text)
-            return
-        self._clients[client.identity, client.connection_id] = attachment
-        if attachment.session_id is not None:
-            self._sessions[client.identity, attachment.session_id] = attachment
-        attachment.is_connected = True
-        attachment.subscriber = SubscriptionActor(self.registry, client.identity, client.connection_id, attachment)
-        attachment.sink.initial_connection(client.identity, client.connection_id, attachment.token)
-        self._mark_dirty(attachment)
-
-    def _is_session_busy(self, attachment: Attachment) -> bool:
-        """Tell whether a living connection holds this one's session; it is cut, so that a retry succeeds."""
-        if attachment.session_id is None:
-            return False
-        holder = self._sessions.get((attachment.client.identity, attachment.session_id))
-        if holder is None:
-            return False
-        self._cut(holder)
-        return True
-
-    def disconnect(self, attachment: Attachment) -> None:
-        """Run `client_disconnected` and forget the client; nothing happens the second time (spec 07 section 5)."""
-        self._attachments.pop(attachment, None)
-        if attachment.is_connected:
-            attachment.is_connected = False
-            client = attachment.client
-            assert attachment.subscriber is not None
-            attachment.subscriber.close()
-            attachment.subscriber = None
-            self._clients.pop((client.identity, client.connection_id), None)
-            if attachment.session_id is not None:
-                self._sessions.pop((client.identity, attachment.session_id), None)
-            self._delete_client(client)
-        attachment.mark_gone()
-
-    def close(self, attachment: Attachment, code: int | None, reason: str) -> None:
-        """Close a client behind its answers; its disconnect follows when its socket is gone."""
-        attachment.sink.close(code, reason)
-        self._mark_dirty(attachment)
-
-    def _cut(self, attachment: Attachment) -> None:
-        """Disconnect a client that does not know it yet, and drop its socket."""
-        self.disconnect(attachment)
-        self._drop(attachment, None, "another connection took its place")
-
-    def _drop(self, attachment: Attachment, code: int | None, reason: str) -> None:
-        self._attachments.pop(attachment, None)
-        attachment.sink.close(code, reason)
-        self._mark_dirty(attachment)
-        attachment.mark_gone()
-
-    def _begin_ending(self) -> tuple[None, int]:
-        """Turn newcomers away and disconnect everybody, each in a request of its own: others run in between."""
-        self._is_ending = True
-        for attachment in self._attachments:
-            self.post_nowait((None, partial(self._disconnect_last, attachment)))
-        return None, 0
-
-    def _disconnect_last(self, attachment: Attachment) -> None:
-        if attachment in self._attachments:
-            self.disconnect(attachment)
-            self._attachments[attachment] = None  # to be closed once all is durable
-
-    @contextmanager
-    def _visit(self, client: Client) -> Iterator[None]:
-        """Connect for the time of one request. Raises ConnectRefused, DatabaseUnavailable."""
-        if self._is_ending:
-            raise DatabaseUnavailable("the server is stopping")
-        refusal = self._insert_client(client)
-        if refusal is not None:
-            raise ConnectOutOfTime if refusal.kind == OutcomeKind.OUT_OF_TIME else ConnectRefused(refusal.text)
-        try:
-            yield
-        finally:
-            self._delete_client(client)
-
-    def _insert_client(self, client: Client) -> ReducerOutcome | None:
-        """Store who connects and run `client_connected` in one transaction; return why it refused, or None."""
-        identity, connection_id, payload = client
-        is_first = connection_id not in self._credentials
-        text = payload.encode()
-        credentials = connection_id + len(text).to_bytes(4, "little") + text
-
-        def insert(transaction: "Transaction") -> None:
-            transaction.insert(self._client_table, identity + connection_id)
-            if is_first:
-                transaction.insert(self._credentials_table, credentials)
-
-        entry = self._reducers.lifecycle(Lifecycle.ON_CONNECT)
-        outcome, _, _ = self._run(entry, client, connection_id, name=_ON_CONNECT, before=insert)
-        if outcome is not COMMITTED:
-            return outcome
-        if is_first:
-            self._credentials[connection_id] = identity, credentials
-        return None
-
-    def _delete_client(self, client: Client) -> None:
-        """Run `client_disconnected` and delete the client's rows; when it fails, delete them alone."""
-        identity, connection_id, _ = client
-        holder, credentials = self._credentials.get(connection_id, (b"", b""))
-        if holder == identity:
-            del self._credentials[connection_id]
-
-        def delete(transaction: "Transaction") -> None:
-            transaction.delete(self._client_table, identity + connection_id)
-            if holder == identity:
-                transaction.delete(self._credentials_table, credentials)
-
-        entry = self._reducers.lifecycle(Lifecycle.ON_DISCONNECT)
-        outcome, _, _ = self._run(entry, client, connection_id, name=_ON_DISCONNECT, after=delete)
-        if outcome is not COMMITTED:
-            self._run(None, client, connection_id, name=_ON_DISCONNECT, after=delete)
-
-    def post_dangling(self) -> None:
-        """Ask for the disconnect of every client that the last life left behind; before anybody attaches."""
-        stored = {row[:16]: row for row in self._credentials_table.rows()}
-        for row in self._client_table.rows():
-            identity, connection_id = row[:32], row[32:]
-            credentials = stored.get(connection_id, b"")
-            if credentials:
-                self._credentials[connection_id] = identity, credentials
-            client = Client(identity, connection_id, credentials[20:].decode())
-            self.post_nowait((None, partial(self._delete_client, client)))
-        self.post_nowait((None, self._clear_clients))
-
-    def _clear_clients(self) -> None:
-        """Forget what is left of them without running reducers (spec 07 section 5)."""
-
-        def clear(_transaction: "Transaction") -> None:
-            self._client_table.clear()
-            self._credentials_table.clear()
-
-        if len(self._client_table) or len(self._credentials_table):
-            self._run(None, Client(self.owner, bytes(16), ""), None, after=clear)
 
     # ------------------------------------------------------------------ the program
     def update(self, module: Module, program: bytes) -> tuple[None, int]:
@@ -607,13 +509,21 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, _Jo
             def write(_transaction: "Transaction") -> None:
                 replace_program(self.datastore, module, program, added)
 
-            self._run(None, Client(self.owner, bytes(16), ""), None, after=write)
+            self.transact(None, Client(self.owner, bytes(16), ""), None, after=write)
             module.attach(self.datastore, self.identity, self.module_log)
             self.install(module)
             for subscriber in self.registry.recompile():
-                self.close(subscriber.owner, *MODULE_EXITED)
+                self.connections.close(subscriber.owner, *MODULE_EXITED)
             self.module_log.write_host(f"Updated program to {module.program_hash.hex()}")
             for name in sorted(table.name for table in added):
                 self.module_log.write_host(f"Creating table `{name}`")
             self.module_log.write_host("Database updated")
         return None, self.datastore.next_offset
+
+
+def _slice(steps: LongJob) -> Done[Callable[[], None] | None] | None:
+    """Evaluate for a slice; None when it is not through. What nobody wants any more is through."""
+    try:
+        return run_slice(steps)
+    except UnwantedError:
+        return Done(None)

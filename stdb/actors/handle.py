@@ -4,6 +4,7 @@ Responsible for: attaching clients, awaited calls and queries, reading what is p
 Not responsible for: serving (`database`), keeping the database running (`supervision`), publishing (`host`).
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stdb.actors.answers import CallResult, SqlResult
@@ -92,7 +93,7 @@ class DatabaseHandle:
         """
         await self.ready()
         actor = self._actor
-        return await actor.answers.wait(lambda: actor.sql_over_http(client, text, confirmed))
+        return await actor.answers.wait_long(partial(actor.sql_over_http, client, text, confirmed))
 
     @property
     def _actor(self) -> "DatabaseActor":

@@ -148,7 +148,7 @@ class Launcher(NamedTuple):
             if update is not None:
                 actor.update(*update)
             actors.append(actor)
-            actor.post_dangling()
+            actor.connections.post_dangling()
             yield actor
         finally:
             log.close()

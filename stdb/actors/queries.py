@@ -1,106 +1,121 @@
 """Queries: a client's subscriptions and one-off queries, asked of its SubscriptionActor and answered to its sink.
 
-Responsible for: which method answers which request, error answers, what an answer waits for.
-Not responsible for: the rows (`stdb.subscriptions`), the turn this happens in (`database`).
+Responsible for: which method answers which request, error answers, what an answer waits for, what a query may cost.
+Not responsible for: the rows (`stdb.subscriptions`), the turns this happens in (`database`), SQL (`statements`).
 
-Source: spec 02 sections 6.3 and 8.3, spec 09 section 2.1.
+Each request is an evaluation in steps whose last step answers; it is given up when the client has left meanwhile.
+Source: spec 02 sections 6.3 and 8.3, spec 09 section 2.1; DESIGN decision 14.
 """
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from stdb.actors.answers import SqlResult
 from stdb.actors.attachment import Attachment
+from stdb.actors.pausing import while_wanted
 from stdb.actors.requests import OneOffQuery, Subscribe, SubscribeBatch, SubscriptionKind, Unsubscribe
+from stdb.actors.sink import Client
 from stdb.errors import QueryError
-from stdb.sql import Caller, run_sql
+from stdb.sql.work import Steps
+from stdb.subscriptions.actor import SubscriptionActor
 from stdb.subscriptions.fragment import Fragment
 
 if TYPE_CHECKING:
-    from stdb.datastore.datastore import Datastore
+    from stdb.subscriptions.registry import Registry
 
-__all__ = ["Queries"]
+__all__ = ["Queries", "rows_max_of"]
+
+Result = TypeVar("Result")
 
 
 class Queries:
     """Answers what the clients of one database ask about rows. Answers reflect every transaction so far."""
 
-    def __init__(self, datastore: "Datastore", owner: bytes, query_rows_max: int) -> None:
-        self._datastore = datastore
-        self._owner = owner
+    def __init__(self, registry: "Registry", query_rows_max: int) -> None:
+        self._registry = registry
+        self._datastore = registry.datastore
         self._query_rows_max = query_rows_max
 
-    def subscribe(self, attachment: Attachment, request: Subscribe) -> None:
+    def subscriber(self, client: Client, attachment: Attachment) -> SubscriptionActor:
+        """Return what holds the subscriptions of a client that connects."""
+        rows_max = rows_max_of(client.identity, self._registry.owner, self._query_rows_max)
+        return SubscriptionActor(self._registry, client.identity, client.connection_id, attachment, rows_max=rows_max)
+
+    def subscribe(self, attachment: Attachment, request: Subscribe) -> Steps[None]:
         """Open a set of queries and answer with its rows, or with why not."""
         started = perf_counter()
-        subscriber = attachment.subscriber
-        assert subscriber is not None
         try:
-            match request.kind:
-                case SubscriptionKind.SET:
-                    rows = subscriber.subscribe_set(request.query_set_id, request.queries)
-                case SubscriptionKind.MULTI:
-                    rows = subscriber.subscribe_multi(request.query_set_id, request.queries)
-                case SubscriptionKind.SINGLE:
-                    rows = [subscriber.subscribe_single(request.query_set_id, request.queries[0])]
-                case SubscriptionKind.LEGACY:
-                    rows = subscriber.replace_legacy(request.queries)
+            rows = yield from _wanted_by(attachment, _opened(_subscriber(attachment), request))
         except QueryError as error:
             attachment.sink.subscription_error(request, str(error), _micros_since(started))
         else:
             attachment.sink.subscribe_applied(request, rows, self._datastore.next_offset, _micros_since(started))
 
-    def subscribe_batch(self, attachment: Attachment, request: SubscribeBatch) -> None:
+    def subscribe_batch(self, attachment: Attachment, request: SubscribeBatch) -> Steps[None]:
         """Open several sets; each succeeds or fails alone."""
-        assert attachment.subscriber is not None
-        results = attachment.subscriber.subscribe_batch(request.sets)
+        results = yield from _wanted_by(attachment, _subscriber(attachment).subscribe_batch(request.sets))
         some_set_opened = any(not isinstance(outcome, str) for _, outcome in results)
         needs = self._datastore.next_offset if some_set_opened else 0
         attachment.sink.subscribe_batch_applied(request, results, needs)
 
-    def unsubscribe(self, attachment: Attachment, request: Unsubscribe) -> None:
+    def unsubscribe(self, attachment: Attachment, request: Unsubscribe) -> Steps[None]:
         """Close a set of queries."""
         started = perf_counter()
-        subscriber = attachment.subscriber
-        assert subscriber is not None
-        rows: Sequence[Fragment] | None
         try:
-            match request.kind:
-                case SubscriptionKind.SET:
-                    wanted = request.send_dropped_rows
-                    rows = subscriber.unsubscribe_set(request.query_set_id, send_dropped_rows=wanted)
-                case SubscriptionKind.SINGLE:
-                    rows = [subscriber.unsubscribe_single(request.query_set_id)]
-                case _:
-                    rows = subscriber.unsubscribe_multi(request.query_set_id)
+            rows = yield from _wanted_by(attachment, _closed(_subscriber(attachment), request))
         except QueryError as error:
             attachment.sink.subscription_error(request, str(error), _micros_since(started))
         else:
             attachment.sink.unsubscribe_applied(request, rows, self._datastore.next_offset, _micros_since(started))
 
-    def one_off(self, attachment: Attachment, request: OneOffQuery) -> None:
+    def one_off(self, attachment: Attachment, request: OneOffQuery) -> Steps[None]:
         """Evaluate one query now."""
         started = perf_counter()
-        assert attachment.subscriber is not None
         result: Fragment | str
         try:
-            result = attachment.subscriber.one_off(request.query, rows_max=self._rows_max(attachment.client.identity))
+            result = yield from _wanted_by(attachment, _subscriber(attachment).one_off(request.query))
         except QueryError as error:
             result = str(error)
         needs = 0 if isinstance(result, str) else self._datastore.next_offset
         attachment.sink.one_off_result(request, result, needs, _micros_since(started))
 
-    def sql(self, caller: bytes, text: str) -> SqlResult:
-        """Run one statement of full SQL. Raises QueryError."""
-        started = perf_counter()
-        asked_by = Caller(caller, caller == self._owner)
-        row_type, rows, stats = run_sql(text, self._datastore, asked_by, rows_max=self._query_rows_max)
-        return SqlResult(row_type, rows, _micros_since(started), *stats)
 
-    def _rows_max(self, caller: bytes) -> int:
-        """Return how many rows a query of this caller may visit (DESIGN decision 14)."""
-        return self._query_rows_max if caller == self._owner else self._query_rows_max // 10
+def rows_max_of(caller: bytes, owner: bytes, query_rows_max: int) -> int:
+    """Return how many rows a query of this caller may visit and return (DESIGN decision 14)."""
+    return query_rows_max if caller == owner else query_rows_max // 10
+
+
+def _wanted_by(attachment: Attachment, steps: Steps[Result]) -> Steps[Result]:
+    return while_wanted(steps, lambda: attachment.is_attached)
+
+
+def _opened(subscriber: SubscriptionActor, request: Subscribe) -> Steps[Sequence[Fragment]]:
+    match request.kind:
+        case SubscriptionKind.SET:
+            return (yield from subscriber.subscribe_set(request.query_set_id, request.queries))
+        case SubscriptionKind.MULTI:
+            return (yield from subscriber.subscribe_multi(request.query_set_id, request.queries))
+        case SubscriptionKind.SINGLE:
+            return [(yield from subscriber.subscribe_single(request.query_set_id, request.queries[0]))]
+        case SubscriptionKind.LEGACY:
+            return (yield from subscriber.replace_legacy(request.queries))
+
+
+def _closed(subscriber: SubscriptionActor, request: Unsubscribe) -> Steps[Sequence[Fragment] | None]:
+    query_set_id = request.query_set_id
+    match request.kind:
+        case SubscriptionKind.SET:
+            wanted = request.send_dropped_rows
+            return (yield from subscriber.unsubscribe_set(query_set_id, send_dropped_rows=wanted))
+        case SubscriptionKind.SINGLE:
+            return [(yield from subscriber.unsubscribe_single(query_set_id))]
+        case _:
+            return (yield from subscriber.unsubscribe_multi(query_set_id))
+
+
+def _subscriber(attachment: Attachment) -> SubscriptionActor:
+    assert attachment.subscriber is not None, "requests of clients that are not connected are not served"
+    return attachment.subscriber
 
 
 def _micros_since(started: float) -> int:

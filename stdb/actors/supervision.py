@@ -17,7 +17,8 @@ from enum import Enum
 
 import trio
 
-from stdb.actors.database import MODULE_EXITED, DatabaseActor
+from stdb.actors.connections import MODULE_EXITED
+from stdb.actors.database import DatabaseActor
 from stdb.actors.refusals import DatabaseUnavailable, UpdateRejected
 from stdb.errors import ModuleFault, SchemaError, StorageError
 

@@ -5,14 +5,18 @@ initial and dropped rows.
 Not responsible for: who sees what of a transaction (`registry`), the messages (`stdb.net.protocols`), when to call
 (the DatabaseActor drives it inside its own turn, between two transactions; spec 06 section 5.4).
 
-Every method is one atomic step: it raises QueryError and changes nothing, or it does all it says. The text of a
-QueryError is what the client is told. Source: spec 02 sections 6.3, 8.3, 10.4; spec 09 section 2.1; spec 06 section 3.
+What reads rows is an evaluation in steps (`stdb.sql.work`): nothing may change the tables or this client's holdings
+until it is through. It checks first, then reads, then registers: it raises QueryError, or is dropped half-way, and
+changed nothing, or it does all it says. The text of a QueryError is what the client is told.
+
+Source: spec 02 sections 6.3, 8.3, 10.4; spec 09 section 2.1; spec 06 section 3.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stdb.errors import QueryError
 from stdb.sql import Caller, is_subscribe_to_all, quote_name, readable_user_tables
+from stdb.sql.work import Steps, Work
 from stdb.subscriptions.fragment import Fragment
 from stdb.subscriptions.registry import COUNTED, LEGACY, HeldQuery
 
@@ -40,66 +44,74 @@ class SubscriptionActor:
     """The subscriptions of one client connection; nobody else decides what that client sees.
 
     `identity` and `connection_id` are little-endian bytes; `owner` is the database actor's own record of the client
-    and means nothing here.
+    and means nothing here. `rows_max` bounds the rows that one join or one one-off query visits and returns (None: no
+    bound); the initial rows of a single table are bounded by the registry's `initial_bytes_max` alone.
     """
 
-    __slots__ = ("_counts", "_legacy", "_sets", "caller", "connection_id", "owner", "registry")
+    __slots__ = ("_counts", "_legacy", "_sets", "caller", "connection_id", "owner", "registry", "rows_max")
 
     def __init__(
-        self, registry: "Registry", identity: bytes, connection_id: bytes = bytes(16), owner: Any = None
+        self,
+        registry: "Registry",
+        identity: bytes,
+        connection_id: bytes = bytes(16),
+        owner: Any = None,
+        *,
+        rows_max: int | None = None,
     ) -> None:
         self.registry = registry
         self.caller = Caller(identity, identity == registry.owner)
         self.connection_id = connection_id
         self.owner = owner
+        self.rows_max = rows_max
         self._sets: dict[int, _Held] = {}
         self._legacy: Sequence[HeldQuery] = ()
         self._counts: dict[HeldQuery, int] = {}
 
     # Query sets (v2, v3).
 
-    def subscribe_set(self, query_set_id: int, texts: "Iterable[str]") -> list[Fragment]:
+    def subscribe_set(self, query_set_id: int, texts: "Iterable[str]") -> Steps[list[Fragment]]:
         """Open a query set; return its initial rows as inserts, one fragment per query over a non-empty table.
 
         Raises:
             QueryError: A text that does not compile, an id in use, too many rows. Nothing is registered.
         """
-        queries = self._find_all(texts)
-        self._refuse_known(query_set_id)
-        rows = self._initial(queries)
-        self._sets[query_set_id] = _Held(query_set_id, queries)
-        for query in queries:
-            self.registry.hold(query, self, query_set_id)
-        return rows
+        return self._subscribe_set(query_set_id, texts, self._room())
 
-    def subscribe_batch(self, sets: "Iterable[tuple[int, Iterable[str]]]") -> list[tuple[int, list[Fragment] | str]]:
+    def subscribe_batch(
+        self, sets: "Iterable[tuple[int, Iterable[str]]]"
+    ) -> Steps[list[tuple[int, list[Fragment] | str]]]:
         """Open several query sets; return per set its id and its rows, or the text of its error."""
         results: list[tuple[int, list[Fragment] | str]] = []
+        room = self._room()
         for query_set_id, texts in sets:
+            taken = room.taken
             try:
-                results.append((query_set_id, self.subscribe_set(query_set_id, texts)))
+                rows = yield from self._subscribe_set(query_set_id, texts, room)
+                results.append((query_set_id, rows))
             except QueryError as error:
+                room.taken = taken
                 results.append((query_set_id, str(error)))
         return results
 
-    def unsubscribe_set(self, query_set_id: int, *, send_dropped_rows: bool = True) -> list[Fragment] | None:
+    def unsubscribe_set(self, query_set_id: int, *, send_dropped_rows: bool = True) -> Steps[list[Fragment] | None]:
         """Close a query set; return its current rows as deletes (event tables not at all), None when not wanted.
 
         Raises:
-            QueryError: No such set.
+            QueryError: No such set; or a join of it returns too many rows by now, then the set stays.
         """
         held = self._held(query_set_id)
-        rows = _dropped(held.queries) if send_dropped_rows else None
+        rows = (yield from self._dropped(held.queries)) if send_dropped_rows else None
         self._close(query_set_id, held)
         return rows
 
     # v1 Single and Multi: queries counted per connection.
 
-    def subscribe_single(self, query_id: int, text: str) -> Fragment:
+    def subscribe_single(self, query_id: int, text: str) -> Steps[Fragment]:
         """Hold one query; return its rows as inserts, none when this connection holds the query already.
 
         Raises:
-            QueryError: The text does not compile, returns an event table, an id in use, too many rows.
+            QueryError: The text does not compile, reads an event table, an id in use, too many rows.
         """
         query = self._find(text, text)
         self._refuse_events((query,))
@@ -107,11 +119,11 @@ class SubscriptionActor:
         rows: list[bytes] = []
         if query not in self._counts:
             self._check_row_limit([query], f", executing: `{text}`")
-            rows = self._rows([query])[0]
+            (rows,) = yield from self._rows([query], self._room())
         self._count(query_id, (query,))
         return query.fragment(rows, [])
 
-    def subscribe_multi(self, query_id: int, texts: "Iterable[str]") -> list[Fragment]:
+    def subscribe_multi(self, query_id: int, texts: "Iterable[str]") -> Steps[list[Fragment]]:
         """Hold several queries; return the rows of those that this connection did not hold yet, as inserts.
 
         Raises:
@@ -120,74 +132,72 @@ class SubscriptionActor:
         queries = self._find_all(texts)
         self._refuse_events(queries)
         self._refuse_known(query_id)
-        rows = self._initial([query for query in queries if query not in self._counts])
+        rows = yield from self._initial([query for query in queries if query not in self._counts], self._room())
         self._count(query_id, queries)
         return rows
 
-    def unsubscribe_single(self, query_id: int) -> Fragment:
+    def unsubscribe_single(self, query_id: int) -> Steps[Fragment]:
         """End a subscription of one query; return its rows as deletes, none when another id still holds the query.
 
         Raises:
-            QueryError: No such id; or it holds not exactly one query (then it stays).
+            QueryError: No such id; or it holds not exactly one query, or a join with too many rows (then it stays).
         """
         held = self._held(query_id)
         if len(held.queries) != 1:
             raise QueryError("Internal error")
         (query,) = held.queries
-        rows = [] if self._stays(query) else query.plan.rows()
+        rows: list[bytes] = []
+        if not self._stays(query):
+            (rows,) = yield from self._rows([query], self._room_to_drop([query]))
         self._close(query_id, held)
         return query.fragment([], rows)
 
-    def unsubscribe_multi(self, query_id: int) -> list[Fragment]:
+    def unsubscribe_multi(self, query_id: int) -> Steps[list[Fragment]]:
         """End a subscription; return the rows of the queries that no other id holds, as deletes.
 
         Raises:
-            QueryError: No such id.
+            QueryError: No such id; or a join returns too many rows by now, then the subscription stays.
         """
         held = self._held(query_id)
-        rows = _dropped([query for query in held.queries if not self._stays(query)])
+        rows = yield from self._dropped([query for query in held.queries if not self._stays(query)])
         self._close(query_id, held)
         return rows
 
     # The legacy set of v1.
 
-    def replace_legacy(self, texts: "Iterable[str]") -> list[Fragment]:
+    def replace_legacy(self, texts: "Iterable[str]") -> Steps[list[Fragment]]:
         """Replace the legacy set; return all rows of the new one as inserts.
 
         Raises:
             QueryError: A text that does not compile, too many rows. The old set stays in force.
         """
-        texts = tuple(texts)
         queries = self._find_all(texts)
-        rows = self._initial(queries)
-        wanted, before = set(queries), set(self._legacy)
-        for query in queries:
-            if query not in before:
-                self.registry.hold(query, self, LEGACY)
-        for query in self._legacy:
-            if query not in wanted:
-                self.registry.release(query, self, LEGACY)
-        self._legacy = queries
+        rows = yield from self._initial(queries, self._room())
+        self._replace_legacy(queries)
         return rows
 
     # The rest.
 
-    def one_off(self, text: str, *, rows_max: int | None = None) -> Fragment:
+    def one_off(self, text: str) -> Steps[Fragment]:
         """Evaluate one query now; return its rows as inserts.
 
         Raises:
-            QueryError: The text does not compile, or reads too many rows.
+            QueryError: The text does not compile, or reads more than `rows_max` rows.
         """
         plan = self.registry.one_off(text, self.caller)
         limit = self.registry.row_limit(self.caller)
         if limit is not None:
             _refuse_above(plan.estimate(), limit, "")
+        rows: list[bytes] = []
+        for batch in plan.batches(Work(self.rows_max)):
+            rows += batch
+            yield
         schema = plan.table.schema
-        return Fragment(schema.id, schema.name, schema, plan.rows(rows_max), [], schema.definition.is_event)
+        return Fragment(schema.id, schema.name, schema, rows, [], schema.definition.is_event)
 
     def close(self) -> None:
         """Let go of everything; the client is gone."""
-        self.replace_legacy(())
+        self._replace_legacy(())
         for query_id in list(self._sets):
             self._close(query_id, self._sets[query_id])
 
@@ -231,7 +241,7 @@ class SubscriptionActor:
             )
 
     def _refuse_events(self, queries: "Iterable[HeldQuery]") -> None:
-        if any(query.plan.table.schema.definition.is_event for query in queries):
+        if any(query.plan.reads_events for query in queries):
             raise QueryError(EVENT_TABLE_TEXT)
 
     def _held(self, query_id: int) -> _Held:
@@ -244,28 +254,63 @@ class SubscriptionActor:
         identity, connection_id = self.caller.identity[::-1].hex(), self.connection_id[::-1].hex()
         return f"(Identity({identity}), ConnectionId({connection_id}))"
 
-    def _initial(self, queries: "Sequence[HeldQuery]") -> list[Fragment]:
+    def _subscribe_set(self, query_set_id: int, texts: "Iterable[str]", room: "_Room") -> Steps[list[Fragment]]:
+        queries = self._find_all(texts)
+        self._refuse_known(query_set_id)
+        rows = yield from self._initial(queries, room)
+        self._sets[query_set_id] = _Held(query_set_id, queries)
+        for query in queries:
+            self.registry.hold(query, self, query_set_id)
+        return rows
+
+    def _replace_legacy(self, queries: "Sequence[HeldQuery]") -> None:
+        wanted, before = set(queries), set(self._legacy)
+        for query in queries:
+            if query not in before:
+                self.registry.hold(query, self, LEGACY)
+        for query in self._legacy:
+            if query not in wanted:
+                self.registry.release(query, self, LEGACY)
+        self._legacy = queries
+
+    def _room(self) -> "_Room":
+        """Return room for the rows of one answer."""
+        return _Room(self.registry.initial_bytes_max)
+
+    def _room_to_drop(self, queries: "Iterable[HeldQuery]") -> "_Room":
+        """Return room for rows that leave: what a client may hold without bound (a table that grew) may leave so."""
+        return self._room() if any(map(_is_join, queries)) else _Room(None)
+
+    def _initial(self, queries: "Sequence[HeldQuery]", room: "_Room") -> Steps[list[Fragment]]:
         """Return the rows of queries as inserts; those over an empty table are left out (spec 02 section 6.3)."""
         self._check_row_limit(queries, "")
-        queries = [query for query in queries if len(query.plan.table)]
-        return [query.fragment(rows, []) for query, rows in zip(queries, self._rows(queries), strict=True)]
+        queries = [query for query in queries if not query.plan.reads_empty_table]
+        captured = yield from self._rows(queries, room)
+        return [query.fragment(rows, []) for query, rows in zip(queries, captured, strict=True)]
 
-    def _rows(self, queries: "Sequence[HeldQuery]") -> list[list[bytes]]:
+    def _dropped(self, queries: "Iterable[HeldQuery]") -> Steps[list[Fragment]]:
+        """Return the rows of queries as deletes; those over an empty table are left out."""
+        queries = [query for query in queries if not query.plan.reads_empty_table]
+        captured = yield from self._rows(queries, self._room_to_drop(queries))
+        return [query.fragment([], rows) for query, rows in zip(queries, captured, strict=True)]
+
+    def _rows(self, queries: "Sequence[HeldQuery]", room: "_Room") -> Steps[list[list[bytes]]]:
         """Return the rows of each query, references only.
 
         Raises:
-            QueryError: All together are more bytes than one answer may have.
+            QueryError: All together are more bytes than there is room for, or a join visits too many rows.
         """
-        captured = [query.plan.rows() for query in queries]
-        size = sum(_size_of(query, rows) for query, rows in zip(queries, captured, strict=True))
-        if size > self.registry.initial_bytes_max:
-            counts = ", ".join(
-                f"`{query.text}`: {len(rows)} rows" for query, rows in zip(queries, captured, strict=True)
-            )
-            raise QueryError(
-                f"The initial rows are {size} bytes, more than {self.registry.initial_bytes_max}; "
-                f"subscribe to less at once or narrow the queries with WHERE ({counts})"
-            )
+        captured: list[list[bytes]] = []
+        for query in queries:
+            rows: list[bytes] = []
+            captured.append(rows)
+            size: int | None = query.plan.table.schema.codec.fixed_size
+            for batch in query.plan.batches(Work(self.rows_max if _is_join(query) else None)):
+                rows += batch
+                room.taken += sum(map(len, batch)) if size is None else size * len(batch)
+                if room.bytes_max is not None and room.taken > room.bytes_max:
+                    raise room.refusal(queries, captured)
+                yield
         return captured
 
     def _check_row_limit(self, queries: "Iterable[HeldQuery]", suffix: str) -> None:
@@ -296,14 +341,29 @@ class SubscriptionActor:
             self.registry.release(query, self, held.label)
 
 
-def _dropped(queries: "Iterable[HeldQuery]") -> list[Fragment]:
-    return [query.fragment([], query.plan.rows()) for query in queries if len(query.plan.table)]
+class _Room:
+    """How many bytes the rows of one answer have and may have; `bytes_max` None: as many as they are."""
+
+    __slots__ = ("bytes_max", "taken")
+
+    def __init__(self, bytes_max: int | None) -> None:
+        self.bytes_max = bytes_max
+        self.taken = 0
+
+    def refusal(self, queries: "Sequence[HeldQuery]", captured: "Sequence[Sequence[bytes]]") -> QueryError:
+        """Return what a client is told whose rows did not fit; the last of `captured` was not read to its end."""
+        *whole, last = zip(queries, captured, strict=False)
+        counts = [f"`{query.text}`: {len(rows)} rows" for query, rows in whole]
+        counts.append(f"`{last[0].text}`: at least {len(last[1])} rows")
+        return QueryError(
+            f"The rows are more than {self.bytes_max} bytes; "
+            f"subscribe to less at once or narrow the queries with WHERE ({', '.join(counts)})"
+        )
 
 
-def _size_of(query: HeldQuery, rows: list[bytes]) -> int:
-    """Return how many bytes some rows of a query are."""
-    fixed: int | None = query.plan.table.schema.codec.fixed_size
-    return sum(map(len, rows)) if fixed is None else fixed * len(rows)
+def _is_join(query: HeldQuery) -> bool:
+    """Tell whether a query may return more rows than there are in its table."""
+    return len(query.plan.tables) > 1
 
 
 def _refuse_above(estimate: int, limit: int, suffix: str) -> None:

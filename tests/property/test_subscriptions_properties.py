@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from stdb.errors import QueryError
 from stdb.sats import keys
 from stdb.sql.predicate import evaluate
+from stdb.sql.work import finish
 from stdb.subscriptions import ClientUpdate, Evaluation, Fragment, SubscriptionActor
 from stdb.subscriptions.plain import evaluate_plainly
 from stdb.subscriptions.registry import COUNTED, LEGACY, HeldQuery
@@ -131,9 +132,9 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def subscribe(self, place: int, query_id: int, kind: str, picks: list[int]) -> None:
         client, queries = self.clients[place], self._picked(picks)
         ways: dict[str, Any] = {
-            "set": lambda: client.subscribe_set(query_id, queries),
-            "multi": lambda: client.subscribe_multi(query_id, queries),
-            "single": lambda: [client.subscribe_single(query_id, queries[0] if queries else "")],
+            "set": lambda: finish(client.subscribe_set(query_id, queries)),
+            "multi": lambda: finish(client.subscribe_multi(query_id, queries)),
+            "single": lambda: [finish(client.subscribe_single(query_id, queries[0] if queries else ""))],
         }
         self._try(client, query_id, kind, ways[kind])
 
@@ -141,7 +142,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def subscribe_batch(self, place: int, sets: list[tuple[int, list[int]]]) -> None:
         client = self.clients[place]
         asked = [(query_id, self._picked(picks)) for query_id, picks in sets]
-        for query_id, outcome in client.subscribe_batch(asked):
+        for query_id, outcome in finish(client.subscribe_batch(asked)):
             if not isinstance(outcome, str):
                 self.kinds[client, query_id] = "set"
                 self.caches[client].apply(query_id, outcome)
@@ -152,7 +153,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         held = dict(client.holdings())[LEGACY]
         dropped = [query.fragment([], list(_rows_now(query))) for query in held]
         try:
-            fragments = client.replace_legacy(queries)
+            fragments = finish(client.replace_legacy(queries))
         except QueryError:
             return
         self.caches[client].apply(None, fragments)
@@ -164,11 +165,11 @@ class SubscriptionMachine(RuleBasedStateMachine):
         kind = self.kinds.get((client, query_id), "set")
         try:
             if kind == "set":
-                fragments = client.unsubscribe_set(query_id) or []
+                fragments = finish(client.unsubscribe_set(query_id)) or []
             elif as_single:
-                fragments = [client.unsubscribe_single(query_id)]
+                fragments = [finish(client.unsubscribe_single(query_id))]
             else:
-                fragments = client.unsubscribe_multi(query_id)
+                fragments = finish(client.unsubscribe_multi(query_id))
         except QueryError:
             assert (client, query_id) not in self.kinds or as_single
             return

@@ -1,0 +1,89 @@
+"""Statements: full SQL over HTTP, run in one database; changes commit the way reducers do.
+
+Responsible for: what a statement may cost, the transaction of a change, the event its subscribers are told.
+Not responsible for: the language (`stdb.sql`), connect and disconnect around a statement (`database`), JSON.
+
+A statement is an evaluation in steps. One that reads is given up when nobody waits for it any more; a change goes on to
+its end, as a reducer does. Source: spec 06 section 4, spec 02 section 6.3, spec 05 section 1.3.24.
+"""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from stdb.actors.answers import SqlResult
+from stdb.actors.pausing import while_wanted
+from stdb.actors.queries import rows_max_of
+from stdb.errors import QueryError, ReducerError
+from stdb.sats.types import Product
+from stdb.sql import Caller, ChangeStatement, SelectStatement, compile_sql, row_limit
+from stdb.sql.work import Steps, Work
+from stdb.subscriptions.fragment import TransactionEvent
+
+if TYPE_CHECKING:
+    from stdb.datastore.datastore import Datastore
+    from stdb.datastore.transaction import Delta
+
+__all__ = ["Statements"]
+
+_NO_COLUMNS = Product(())
+
+
+class Statements:
+    """Runs the SQL statements of one database. `publish` records what a transaction changed and tells its clients."""
+
+    def __init__(
+        self,
+        datastore: "Datastore",
+        owner: bytes,
+        query_rows_max: int,
+        now_us: Callable[[], int],
+        publish: "Callable[[Delta, TransactionEvent], Any]",
+    ) -> None:
+        self._datastore = datastore
+        self._owner = owner
+        self._query_rows_max = query_rows_max
+        self._now_us = now_us
+        self._publish = publish
+
+    def run(self, caller: bytes, text: str, is_wanted: Callable[[], bool]) -> Steps[SqlResult]:
+        """Run one statement.
+
+        Raises:
+            QueryError: It is wrong, not for this caller, or costs too much; nothing was changed.
+            UnwantedError: It reads, and nobody wants the result any more.
+        """
+        started = perf_counter()
+        statement = compile_sql(text, self._datastore, Caller(caller, caller == self._owner))
+        work = Work(rows_max_of(caller, self._owner, self._query_rows_max))
+        if isinstance(statement, ChangeStatement):
+            stats = yield from self._change(caller, statement, work)
+            return SqlResult(_NO_COLUMNS, (), _micros_since(started), *stats)
+        self._check_row_limit(caller, statement)
+        row_type, rows, _ = yield from while_wanted(statement.steps(work), is_wanted)
+        return SqlResult(row_type, rows, _micros_since(started))
+
+    def _change(self, caller: bytes, statement: ChangeStatement, work: Work) -> Steps[tuple[int, int, int]]:
+        """Run a change in a transaction of its own; return how many rows it inserted, deleted and updated."""
+        started = perf_counter()
+        now_us = self._now_us()
+        transaction = self._datastore.begin(now_us)
+        try:
+            stats = yield from statement.steps(transaction, work)
+            delta = transaction.commit()
+        except (QueryError, ReducerError) as error:
+            transaction.rollback()
+            raise QueryError(str(error)) from error
+        if delta is not None:
+            needs, duration_us = self._datastore.next_offset, _micros_since(started)
+            self._publish(delta, TransactionEvent(caller, None, now_us, needs=needs, duration_us=duration_us))
+        return stats
+
+    def _check_row_limit(self, caller: bytes, statement: SelectStatement) -> None:
+        limit = None if caller == self._owner else row_limit(self._datastore)
+        if limit is not None and (estimate := statement.estimate()) > limit:
+            raise QueryError(f"Estimated cardinality ({estimate} rows) exceeds limit ({limit} rows)")
+
+
+def _micros_since(started: float) -> int:
+    return int((perf_counter() - started) * 1e6)
