@@ -14,9 +14,11 @@ from stdb.schema.model import (
     IndexAlgorithm,
     IndexDef,
     ModuleDef,
+    RowLevelSecurityDef,
     TableDef,
     UniqueDef,
 )
+from stdb.sql.rules import replace_rules
 from stdb.subscriptions import ClientUpdate, Evaluation, Fragment, Registry, SubscriptionActor
 
 OWNER, ALICE, BOB = bytes([1] * 32), bytes([2] * 32), bytes([3] * 32)
@@ -59,11 +61,12 @@ def _table_def(name: str, document: dict[str, Any]) -> TableDef:
 class World:
     """A database, its registry, and transactions over it."""
 
-    def __init__(self, tables: dict[str, dict[str, Any]] = _TABLES, **options: Any) -> None:
+    def __init__(self, tables: dict[str, dict[str, Any]] = _TABLES, rules: Iterable[str] = (), **options: Any) -> None:
         self.datastore = Datastore()
         transaction = self.datastore.begin(0)
         definitions = tuple(_table_def(name, document) for name, document in tables.items())
         self.datastore.create_tables(ModuleDef(t.Typespace.EMPTY, definitions))
+        replace_rules(self.datastore, map(RowLevelSecurityDef, rules))
         transaction.commit()
         self.registry = Registry(self.datastore, OWNER, **options)
 
