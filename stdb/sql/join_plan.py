@@ -99,16 +99,13 @@ class JoinPlan:
         if self._impossible:
             return [], []
         changed = self._changed(deltas)
+        if not changed:
+            return [], []
         net: dict[bytes, int] = {}
-        events = [place for place, table in enumerate(self.tables) if table.schema.definition.is_event]
-        if events:
-            # Rows of an event table are there for this transaction only: what they join with is new, nothing leaves.
-            subsets = [tuple(events)] if all(place in changed for place in events) else []
-        else:
-            subsets = [each for size in range(1, len(changed) + 1) for each in combinations(changed, size)]
-        for subset in subsets:
+        for subset in self._subsets(changed):
             self._add_term(subset, changed, net)
-        inserts, deletes = [], []
+        inserts: list[bytes] = []
+        deletes: list[bytes] = []
         for row, count in net.items():
             if count > 0:
                 inserts += [row] * count
@@ -116,21 +113,39 @@ class JoinPlan:
                 deletes += [row] * -count
         return inserts, deletes
 
+    @cached_property
+    def _watched(self) -> tuple[tuple[int, int, Predicate | None, bool], ...]:
+        """Per relation: its place, its table's id, what its rows must pass, whether they are events."""
+        return tuple(
+            (place, plan.table.schema.id, plan.matches, plan.table.is_event) for place, plan in enumerate(self.inputs)
+        )
+
+    @cached_property
+    def _events(self) -> tuple[int, ...]:
+        """The relations whose rows are there during their transaction only."""
+        return tuple(place for place, _, _, is_event in self._watched if is_event)
+
     def _changed(self, deltas: "Mapping[int, TableDelta]") -> dict[int, tuple[list[bytes], list[bytes]]]:
         """Return the changed rows that meet the conditions on their relation, by relation."""
         changed = {}
-        for place, plan in enumerate(self.inputs):
-            delta = deltas.get(plan.table.schema.id)
+        for place, table_id, matches, is_event in self._watched:
+            delta = deltas.get(table_id)
             if delta is not None:
-                matches = plan.matches
-                entered, left = delta.inserts, delta.deletes
+                entered, left = delta.inserts, [] if is_event else delta.deletes
                 if matches is not None:
                     entered, left = list(filter(matches, entered)), list(filter(matches, left))
-                if plan.table.is_event:
-                    left = []
                 if entered or left:
                     changed[place] = entered, left
         return changed
+
+    def _subsets(self, changed: Mapping[int, Any]) -> list[tuple[int, ...]]:
+        """Return the sets of relations that have a term.
+
+        Rows of an event table are there for one transaction only: what they join with is new, and nothing leaves.
+        """
+        if self._events:
+            return [self._events] if changed.keys() >= set(self._events) else []
+        return [each for size in range(1, len(changed) + 1) for each in combinations(changed, size)]
 
     def _add_term(
         self, subset: tuple[int, ...], changed: dict[int, tuple[list[bytes], list[bytes]]], net: dict[bytes, int]
@@ -144,11 +159,32 @@ class JoinPlan:
             if not all(lists.values()):
                 continue
             sign = 1 if (sum(sides) + odd) % 2 else -1
-            start = iter([[(row,) for row in lists[route.order[0]]]])
+            if len(subset) == 1 and len(route.steps) == 1 and route.steps[0].index is not None:
+                self._add_look_ups(route.steps[0], place, lists[subset[0]], sign, net)
+                continue
+            start: Iterator[list[_Rows]] = iter([[(row,) for row in lists[route.order[0]]]])
             for batch in self._walk(route, start, lists, Work()):
                 for rows in batch:
                     row = rows[place]
                     net[row] = net.get(row, 0) + sign
+
+    def _add_look_ups(self, step: "_Step", place: int, rows: list[bytes], sign: int, net: dict[bytes, int]) -> None:
+        """Add the term of some changed rows of one relation whose partners an index has: nearly every delta of a join."""
+        index, key_of, check = step.index, step.key_of, step.check
+        assert index is not None
+        assert key_of is not None
+        matches = self.inputs[step.relation].matches
+        for row in rows:
+            partners: Iterable[bytes] = index.find_all(key_of((row,)))
+            if matches is not None:
+                partners = filter(matches, partners)
+            if check is not None:
+                partners = [partner for partner in partners if check((row, partner))]
+            if place == 0:
+                net[row] = net.get(row, 0) + sign * sum(1 for _ in partners)
+            else:
+                for partner in partners:
+                    net[partner] = net.get(partner, 0) + sign
 
     # The walk.
 
