@@ -3,8 +3,8 @@
 Responsible for: counting rows visited and produced against a bound; `Steps`, an evaluation that can pause.
 Not responsible for: when to pause (whoever drives the steps: `stdb.actors`), plans.
 
-Source: DESIGN decision 14. Plans hand over rows in batches of at most `BATCH` rows of work, empty batches included; who
-collects them yields after each, so that a pause is possible at least once per `BATCH` rows visited.
+Source: DESIGN decision 14. Plans hand over rows in batches, empty ones included, each after about `BATCH` rows of work;
+who collects them yields after each, so that a pause is possible every few thousand rows at the latest.
 """
 
 from collections.abc import Generator
@@ -15,7 +15,7 @@ from stdb.errors import QueryError
 __all__ = ["BATCH", "Steps", "Work", "finish"]
 
 BATCH = 1_000
-"""Most rows visited between two looks at the bound, and between two chances to pause."""
+"""Rows that a plan reads, looks up or hands over at a time."""
 
 Result = TypeVar("Result")
 Steps: TypeAlias = Generator[None, None, Result]
