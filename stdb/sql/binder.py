@@ -3,26 +3,36 @@
 Responsible for: resolving tables and columns for a caller, scope, the typing rules, the texts of their refusals.
 Not responsible for: syntax (`shape`), how to find the rows (`plan`).
 
-Source: spec 06 sections 2.1, 3 (rules 12 to 16) and 3.1.
+Source: spec 06 sections 2.1, 3 (rules 12 to 16) and 3.1. GROUP BY, aggregates, ORDER BY and OFFSET are ours, on the SQL
+surface only. Types of aggregates over a column:
+    COUNT U64 (of an option's values: those that are not none)
+    SUM of I8 to I64: I128; of U8 to U64: U128; of I128, I256: I256; of U128, U256: U256; of F32, F64: F64
+    AVG of numbers: F64
+    MIN, MAX of what can be compared: the column's type
+Without GROUP BY there is one group, which may be empty: MIN, MAX and AVG are options there, none when it is.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stdb.errors import QueryError
 from stdb.sats import keys, satn
-from stdb.sats.types import BOOL, BYTES, IDENTITY, U64, AlgebraicType
+from stdb.sats.types import BOOL, BYTES, F32, F64, IDENTITY, U64, AlgebraicType, Scalar, ScalarKind, option
 from stdb.schema.model import Access
-from stdb.sql.literals import is_comparable, parse_literal
+from stdb.sql.literals import is_comparable, parse_integer, parse_literal
 from stdb.sql.shape import (
+    Aggregate,
+    Aggregated,
     Chain,
     Columns,
     Count,
     Field,
     Logic,
     Operand,
+    Order,
+    Projection,
     SelectShape,
     Sender,
     ShapedTable,
@@ -36,8 +46,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPARISONS",
+    "BoundAggregate",
+    "BoundAggregated",
     "BoundColumns",
     "BoundCount",
+    "BoundOrder",
+    "BoundRelation",
     "BoundSelect",
     "BoundStar",
     "Caller",
@@ -125,11 +139,36 @@ class BoundCount(NamedTuple):
     name: str
 
 
+class BoundAggregate(NamedTuple):
+    """One of `shape.AGGREGATES` over a column (None: over rows), and the type of its result."""
+
+    function: str
+    column: Position | None
+    is_distinct: bool
+    type: AlgebraicType
+
+
+class BoundAggregated(NamedTuple):
+    """One row a group: grouped columns and aggregates, and the names they get."""
+
+    items: tuple[tuple[Position | BoundAggregate, str], ...]
+
+
+class BoundOrder(NamedTuple):
+    """What rows are ordered by: a column, or (of groups) an item of the result by its place, from 0."""
+
+    by: Position | int
+    is_descending: bool
+
+
 class BoundRelation(NamedTuple):
     """A table under its alias."""
 
     alias: str
     table: "Table"
+
+
+BoundProjection: TypeAlias = BoundStar | BoundColumns | BoundCount | BoundAggregated
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +178,14 @@ class BoundSelect:
     relations: tuple[BoundRelation, ...]
     joins: tuple[tuple[Position, Position] | None, ...]
     where: Typed | None
-    projection: BoundStar | BoundColumns | BoundCount
+    projection: BoundProjection
     limit: int | None
     is_parameterised: bool
     """It depends on who asks."""
+    grouping: tuple[Position, ...] = ()
+    """The columns of GROUP BY; without any, BoundAggregated has one group of all rows."""
+    ordering: tuple[BoundOrder, ...] = ()
+    offset: int = 0
 
 
 def find_table(datastore: "Datastore", name: str, caller: Caller) -> "Table":
@@ -180,17 +223,27 @@ def bind_select(shape: SelectShape, datastore: "Datastore", caller: Caller) -> B
         scope.add(join.table, datastore)
         joins.append(None if join.on is None else scope.equality(*join.on))
     where = None if shape.where is None else scope.typed(shape.where, BOOL)[0]
-    projection = _projection(shape.projection, scope)
-    limit = None if shape.limit is None else _limit(shape.limit)
-    return BoundSelect(tuple(scope.relations), tuple(joins), where, projection, limit, scope.is_parameterised)
+    grouping = _once(map(scope.position, shape.group_by))
+    projection = _projection(shape.projection, grouping, scope)
+    return BoundSelect(
+        relations=tuple(scope.relations),
+        joins=tuple(joins),
+        where=where,
+        projection=projection,
+        limit=None if shape.limit is None else _row_count(shape.limit),
+        is_parameterised=scope.is_parameterised,
+        grouping=grouping,
+        ordering=_ordering(shape.order_by, projection, grouping, scope),
+        offset=0 if shape.offset is None else _row_count(shape.offset),
+    )
 
 
-def _limit(text: str) -> int:
+def _row_count(text: str) -> int:
     value: int = parse_literal(text, U64)
     return value
 
 
-def _projection(shape: Star | Columns | Count, scope: "Scope") -> BoundStar | BoundColumns | BoundCount:
+def _projection(shape: Projection, grouping: tuple[Position, ...], scope: "Scope") -> BoundProjection:
     match shape:
         case Star(None):
             if len(scope.relations) > 1:
@@ -201,19 +254,117 @@ def _projection(shape: Star | Columns | Count, scope: "Scope") -> BoundStar | Bo
         case Count(name):
             return BoundCount(name)
         case Columns(fields):
-            return BoundColumns(tuple(_columns(fields, scope)))
+            _check_names(name for _, name in fields)
+            return BoundColumns(tuple((scope.position(column), name) for column, name in fields))
+        case Aggregated(items):
+            _check_names(name for _, name in items)
+            return BoundAggregated(tuple((_grouped(item, grouping, scope), name) for item, name in items))
     raise AssertionError(shape)
 
 
-def _columns(fields: tuple[tuple[Field, str], ...], scope: "Scope") -> list[tuple[Position, str]]:
-    names: set[str] = set()
-    columns = []
-    for column, name in fields:
-        if name in names:
+def _check_names(names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
             raise QueryError(f"Duplicate name `{name}`")
-        names.add(name)
-        columns.append((scope.position(column), name))
-    return columns
+        seen.add(name)
+
+
+# Groups and order: ours, on the SQL surface.
+
+
+def _grouped(item: Field | Aggregate, grouping: tuple[Position, ...], scope: "Scope") -> Position | BoundAggregate:
+    if isinstance(item, Aggregate):
+        return _aggregate(item, scope, is_grouped=bool(grouping))
+    return _grouped_column(item, grouping, scope)
+
+
+def _grouped_column(column: Field, grouping: tuple[Position, ...], scope: "Scope") -> Position:
+    position = scope.position(column)
+    if position not in grouping:
+        raise QueryError(f"`{column.column}` is not grouped; name it in GROUP BY or in an aggregate")
+    return position
+
+
+def _aggregate(call: Aggregate, scope: "Scope", *, is_grouped: bool) -> BoundAggregate:
+    column = None if call.field is None else scope.position(call.field)
+    if column is None or call.function == "count":
+        if call.is_distinct and not is_grouped:
+            _check_distinct(call, column, scope)
+        return BoundAggregate("count", column, call.is_distinct, U64)
+    result = _result_type(call.function, column.type)
+    if result is None:
+        shown = satn.format_type(column.type)
+        raise QueryError(f"Invalid aggregate `{call.function.upper()}` for type `{shown}`")
+    # Without GROUP BY there may be no row to take a value from; a sum is 0 then.
+    is_optional = not is_grouped and call.function != "sum"
+    return BoundAggregate(call.function, column, is_distinct=False, type=option(result) if is_optional else result)
+
+
+def _check_distinct(call: Aggregate, column: Position | None, scope: "Scope") -> None:
+    """Refuse, as the reference does (case `sql-010`), to compare the values of a unique column: all are distinct."""
+    if column is None or len(scope.relations) > 1:
+        return
+    if any(index.unique and index.columns == (column.column,) for index in scope.relations[0].table.indexes):
+        raise QueryError(f"Unsupported aggregate function: {call.shown}; the column is unique, use count(*)")
+
+
+def _result_type(function: str, type_: AlgebraicType) -> AlgebraicType | None:
+    """Return the type of SUM, AVG, MIN or MAX over values of a type; None when there is none."""
+    if function in ("min", "max"):
+        return type_ if is_comparable(type_) else None
+    if not isinstance(type_, Scalar) or type_.kind in (ScalarKind.BOOL, ScalarKind.STRING):
+        return None
+    if function == "avg" or type_ in (F32, F64):
+        return F64
+    sign, bits = type_.kind.value[0], int(type_.kind.value[1:])
+    return Scalar(ScalarKind(f"{sign}{128 if bits <= 64 else 256}"))
+
+
+def _ordering(
+    orders: tuple[Order, ...], projection: BoundProjection, grouping: tuple[Position, ...], scope: "Scope"
+) -> tuple[BoundOrder, ...]:
+    """Resolve ORDER BY; nothing is left of it where the result is one row, nor of what was ordered by before."""
+    places = _listed(projection, scope)
+    listed = {name: target for target, name in places}
+    is_plain = isinstance(projection, BoundStar | BoundColumns)
+    found: dict[tuple[int, int] | int, BoundOrder] = {}
+    for by, is_descending in orders:
+        if isinstance(by, str):
+            target = places[_ordinal(by, len(places))][0]
+        elif not by.alias and by.column in listed:
+            target = listed[by.column]
+        else:
+            column = by if by.alias else scope.qualified(by)
+            target = scope.position(column) if is_plain else _grouped_column(column, grouping, scope)
+        found.setdefault(target if isinstance(target, int) else target[:2], BoundOrder(target, is_descending))
+    return tuple(found.values()) if is_plain or grouping else ()
+
+
+def _listed(projection: BoundProjection, scope: "Scope") -> list[tuple[Position | int, str]]:
+    """Return what the columns of a result are ordered by, with their names."""
+    match projection:
+        case BoundColumns(columns):
+            return list(columns)
+        case BoundCount(name):
+            return [(0, name)]
+        case BoundAggregated(items):
+            return [(place, name) for place, (_, name) in enumerate(items)]
+        case BoundStar(relation):
+            definition = scope.relations[relation].table.schema.definition
+            return [(Position(relation, place, each.type), each.name) for place, each in enumerate(definition.columns)]
+
+
+def _once(columns: Iterable[Position]) -> tuple[Position, ...]:
+    return tuple({(column.relation, column.column): column for column in columns}.values())
+
+
+def _ordinal(digits: str, count: int) -> int:
+    """Return the place, from 0, that the digits of a position mean."""
+    place = parse_integer(digits, 1, count)
+    if place is None:
+        raise QueryError(f"ORDER BY position {digits[:20]} is not in the select list; it has {count} columns")
+    return place - 1
 
 
 @dataclass(slots=True)
@@ -237,6 +388,12 @@ class Scope:
             if relation.alias == alias:
                 return place
         raise QueryError(f"`{alias}` is not in scope")
+
+    def qualified(self, column: Field) -> Field:
+        """Return a bare column with its alias, which is clear with one relation only."""
+        if len(self.relations) > 1:
+            raise QueryError("Names must be qualified when using joins")
+        return Field(self.relations[0].alias, column.column)
 
     def position(self, column: Field) -> Position:
         """Return the place of a column: by accessor name first, then by canonical name."""

@@ -12,6 +12,7 @@ from stdb.errors import QueryError
 from stdb.sql.cursor import Cursor, syntax_error, words
 from stdb.sql.lexer import END, HEX, NUMBER, OTHER_STRING, PLACEHOLDER, QUOTED, STRING, SYMBOL, WORD, Token
 from stdb.sql.syntax import (
+    Call,
     Column,
     Expression,
     Function,
@@ -20,6 +21,7 @@ from stdb.sql.syntax import (
     Literal,
     LiteralKind,
     Nested,
+    OrderItem,
     Other,
     Postfix,
     Prefix,
@@ -309,10 +311,10 @@ class ExpressionParser(Cursor):
     def _special(self, word: str, token: Token) -> Expression | None:
         """Parse the words that are no names in an expression; None for all others."""
         if word in _BARE_CALLS:
-            return Function(token.text, is_count_star=False, has_filter=False)
+            return Function(token.text)
         if word in _TIME_CALLS:
             arguments = self.parenthesised() if self.is_symbol("(") else ""
-            return Function(token.text + arguments, is_count_star=False, has_filter=False)
+            return Function(token.text + arguments)
         if word == "CASE":
             return Other(self._case())
         if word in ("CAST", "TRY_CAST", "SAFE_CAST"):
@@ -371,57 +373,61 @@ class ExpressionParser(Cursor):
             self.at += 1
             parts.append(self.identifier())
         if self.is_symbol("("):
-            return self._call(".".join(map(str, parts)))
+            return self._call(tuple(parts))
         return Column(tuple(parts))
 
-    def _call(self, name: str) -> Function:
+    def _call(self, parts: tuple[Ident, ...]) -> Function:
         self.expect_symbol("(")
-        arguments = self._arguments()
+        arguments, column, is_distinct = self._arguments()
         self.expect_symbol(")")
-        shown = f"{name}({arguments})"
-        is_count_star = name.lower() == "count" and arguments == "*"
+        shown = f"{'.'.join(map(str, parts))}({arguments})"
+        is_plain = len(parts) == 1 and not parts[0].quote and (column is not None or arguments == "*")
+        call = Call(parts[0].value.lower(), column, is_distinct) if is_plain else None
         has_filter = self.take_keyword("FILTER")
         if has_filter:
-            shown += f" FILTER {self.parenthesised()}"
+            shown, call = f"{shown} FILTER {self.parenthesised()}", None
         for nulls in (("IGNORE", "NULLS"), ("RESPECT", "NULLS")):
             if self.take_keyword(*nulls):
-                shown, is_count_star = f"{shown} {' '.join(nulls)}", False
+                shown, call = f"{shown} {' '.join(nulls)}", None
         if self.take_keyword("OVER"):
             window = self.parenthesised() if self.is_symbol("(") else str(self.identifier())
-            shown, is_count_star = f"{shown} OVER {window}", False
-        return Function(shown, is_count_star and not has_filter, has_filter)
+            shown, call = f"{shown} OVER {window}", None
+        return Function(shown, has_filter, call)
 
-    def _arguments(self) -> str:
+    def _arguments(self) -> tuple[str, Column | None, bool]:
+        """Take arguments: printed, the only one where it is a column, whether DISTINCT stands before them."""
         if self.is_symbol(")"):
-            return ""
-        distinct = self.take_any_keyword("DISTINCT", "ALL")
-        shown = ", ".join(self.commas(self._argument))
+            return "", None, False
+        is_distinct = self.take_any_keyword("DISTINCT", "ALL") == "DISTINCT"
+        found = self.commas(self._argument)
+        shown = ", ".join(map(str, found))
+        column = found[0] if len(found) == 1 and isinstance(found[0], Column) else None
         if self.take_keyword("ORDER", "BY"):
-            shown += f" ORDER BY {self.order_list()}"
-        return f"DISTINCT {shown}" if distinct == "DISTINCT" else shown
+            shown, column = f"{shown} ORDER BY {', '.join(map(str, self.order_list()))}", None
+        return f"DISTINCT {shown}" if is_distinct else shown, column, is_distinct
 
-    def _argument(self) -> str:
+    def _argument(self) -> Expression:
         if self.take_symbol("*"):
-            return "*"
+            return Other("*")
         value = self.expression()
         if isinstance(value, Column) and self.is_symbol(".") and self.is_symbol("*", 1):
             self.at += 2
-            return f"{value}.*"
-        return f"{value} => {self.expression()}" if self.take_symbol("=>") else str(value)
+            return Other(f"{value}.*")
+        return Other(f"{value} => {self.expression()}") if self.take_symbol("=>") else value
 
-    def order_list(self) -> str:
-        """Take what follows ORDER BY; return it printed."""
-        return ", ".join(self.commas(self._order_item))
+    def order_list(self) -> tuple[OrderItem, ...]:
+        """Take what follows ORDER BY."""
+        return tuple(self.commas(self._order_item))
 
-    def _order_item(self) -> str:
-        shown = str(self.expression())
+    def _order_item(self) -> OrderItem:
+        expression = self.expression()
         direction = self.take_any_keyword("ASC", "DESC")
-        shown += f" {direction}" if direction else ""
+        nulls = ""
         if self.take_keyword("NULLS"):
-            shown += " NULLS FIRST" if self.take_keyword("FIRST") else " NULLS LAST"
-            if not shown.endswith("FIRST"):
+            nulls = "FIRST" if self.take_keyword("FIRST") else "LAST"
+            if nulls == "LAST":
                 self.expect_keyword("LAST")
-        return shown
+        return OrderItem(expression, direction, nulls)
 
     def expect_end(self) -> None:
         """Raise unless the statement ends here."""

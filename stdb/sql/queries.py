@@ -15,6 +15,7 @@ from stdb.sql.syntax import (
     Ident,
     Join,
     JoinKind,
+    Offset,
     Query,
     Relation,
     Select,
@@ -35,7 +36,7 @@ _NO_TABLE_ALIAS = words(
     EXCEPT INTERSECT ON JOIN INNER CROSS FULL LEFT RIGHT NATURAL USING CLUSTER DISTRIBUTE OUTER SET QUALIFY WINDOW
     END PARTITION"""
 )
-_LISTS_AFTER_WHERE = (("GROUP", "BY"), ("CLUSTER", "BY"), ("DISTRIBUTE", "BY"), ("SORT", "BY"))
+_LISTS_AFTER_GROUP_BY = (("CLUSTER", "BY"), ("DISTRIBUTE", "BY"), ("SORT", "BY"))
 
 
 class QueryParser(ExpressionParser):
@@ -46,9 +47,9 @@ class QueryParser(ExpressionParser):
         with self.deeper():
             with_ = self._with() if self.take_keyword("WITH") else ""
             body = self._body()
-            order_by = f"ORDER BY {self.order_list()}" if self.take_keyword("ORDER", "BY") else ""
-            limit, tail = self._limits()
-            return Query(body, with_, order_by, limit, tail)
+            order_by = self.order_list() if self.take_keyword("ORDER", "BY") else ()
+            limit, offset = self._limits()
+            return Query(body, with_, order_by, limit, offset, self._tail_of_query())
 
     def _with(self) -> str:
         recursive = "RECURSIVE " if self.take_keyword("RECURSIVE") else ""
@@ -65,21 +66,23 @@ class QueryParser(ExpressionParser):
         self.expect_symbol(")")
         return f"{name} AS {materialized}({inner})"
 
-    def _limits(self) -> tuple[Expression | None, str]:
+    def _limits(self) -> tuple[Expression | None, Offset | None]:
         limit: Expression | None = None
-        tail: list[str] = []
+        offset: Offset | None = None
         for _ in range(2):
             if limit is None and self.take_keyword("LIMIT"):
                 limit = None if self.take_keyword("ALL") else self.expression()
-            if not tail and self.take_keyword("OFFSET"):
-                rows = self.expression()
-                unit = self.take_any_keyword("ROW", "ROWS")
-                tail.append(f"OFFSET {rows} {unit}".rstrip())
+            if offset is None and self.take_keyword("OFFSET"):
+                offset = Offset(self.expression(), self.take_any_keyword("ROW", "ROWS"))
+        return limit, offset
+
+    def _tail_of_query(self) -> str:
+        tail: list[str] = []
         if self.take_keyword("FETCH"):
             tail.append(self._fetch())
         while self.take_keyword("FOR"):
             tail.append(self._lock())
-        return limit, " ".join(tail)
+        return " ".join(tail)
 
     def _fetch(self) -> str:
         if not self.take_any_keyword("FIRST", "NEXT"):
@@ -145,7 +148,16 @@ class QueryParser(ExpressionParser):
         relations = tuple(self.commas(self.relation)) if self.take_keyword("FROM") else ()
         lateral_views = self._lateral_views()
         where = self.expression() if self.take_keyword("WHERE") else None
-        return Select(tuple(items), relations, where, head, into, lateral_views, self._tail())
+        group_by, all_groups = self._group_by()
+        return Select(tuple(items), relations, where, head, into, lateral_views, group_by, self._tail(all_groups))
+
+    def _group_by(self) -> tuple[tuple[Expression, ...], list[str]]:
+        """Take GROUP BY: its expressions, or the clause printed when it is GROUP BY ALL."""
+        if not self.take_keyword("GROUP", "BY"):
+            return (), []
+        if self.take_keyword("ALL"):
+            return (), ["GROUP BY ALL"]
+        return tuple(self.commas(self.expression)), []
 
     def _head(self) -> str:
         parts = []
@@ -176,12 +188,10 @@ class QueryParser(ExpressionParser):
             views.append(view)
         return " ".join(views)
 
-    def _tail(self) -> str:
-        parts = []
-        for clause in _LISTS_AFTER_WHERE:
+    def _tail(self, parts: list[str]) -> str:
+        for clause in _LISTS_AFTER_GROUP_BY:
             if self.take_keyword(*clause):
-                items = "ALL" if self.take_keyword("ALL") else ", ".join(map(str, self.commas(self.expression)))
-                parts.append(f"{' '.join(clause)} {items}")
+                parts.append(f"{' '.join(clause)} {', '.join(map(str, self.commas(self.expression)))}")
         if self.take_keyword("HAVING"):
             parts.append(f"HAVING {self.expression()}")
         if self.take_keyword("WINDOW"):

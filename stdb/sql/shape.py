@@ -4,10 +4,12 @@ Responsible for: the two languages (subscriptions and one-off queries; full SQL)
 qualification of bare names, the bound on nesting.
 Not responsible for: whether names exist and types fit (`binder`).
 
-Source: spec 06 sections 3 (the numbered rules 2 to 11) and 4.
+Source: spec 06 sections 3 (the numbered rules 2 to 11) and 4. GROUP BY with aggregates, ORDER BY and OFFSET are ours,
+on the SQL surface only.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 from stdb.errors import QueryError
@@ -41,7 +43,10 @@ from stdb.sql.syntax import (
 )
 
 __all__ = [
+    "AGGREGATES",
     "NESTING_MAX",
+    "Aggregate",
+    "Aggregated",
     "Assign",
     "Chain",
     "Columns",
@@ -51,6 +56,7 @@ __all__ = [
     "InsertShape",
     "Logic",
     "Operand",
+    "Order",
     "Projection",
     "SelectShape",
     "Sender",
@@ -67,6 +73,9 @@ __all__ = [
 
 NESTING_MAX = 1_600
 """Deepest nesting of an expression; a left-deep chain of n terms counts n."""
+
+AGGREGATES = ("count", "sum", "min", "max", "avg")
+"""Functions over the rows of a group."""
 
 _COMPARISONS = frozenset(("=", "<>", "<", "<=", ">", ">="))
 
@@ -131,7 +140,29 @@ class Count(NamedTuple):
     name: str
 
 
-Projection: TypeAlias = Star | Columns | Count
+class Aggregate(NamedTuple):
+    """A call of one of AGGREGATES over a column; `field` is None for `count(*)`, `shown` prints it."""
+
+    function: str
+    field: Field | None
+    is_distinct: bool
+    shown: str
+
+
+class Aggregated(NamedTuple):
+    """A list of columns and aggregates with the names they get: one row a group."""
+
+    items: tuple[tuple[Field | Aggregate, str], ...]
+
+
+Projection: TypeAlias = Star | Columns | Count | Aggregated
+
+
+class Order(NamedTuple):
+    """An item of ORDER BY: a column (its alias empty: perhaps a name of the result), or the digits of a position."""
+
+    by: Field | str
+    is_descending: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +174,9 @@ class SelectShape:
     joins: tuple[ShapedJoin, ...]
     where: Operand | None
     limit: str | None = None
+    group_by: tuple[Field, ...] = ()
+    order_by: tuple[Order, ...] = ()
+    offset: str | None = None
 
 
 class InsertShape(NamedTuple):
@@ -199,13 +233,13 @@ def subscription_shape(statement: Statement) -> SelectShape:
     """
     if not isinstance(statement, Query):
         raise QueryError("Unsupported: Non-SELECT queries")
-    if statement.with_ or statement.order_by or statement.limit is not None or statement.tail:
+    if not statement.is_plain:
         raise QueryError(f"Unsupported: {statement}")
     if not isinstance(statement.body, Select):
         raise QueryError(f"Unsupported set operation: {statement.body}")
     if not statement.body.is_plain:
         raise QueryError(f"Unsupported SELECT: {statement.body}")
-    return _select(statement.body, None)
+    return _select(statement.body, _projection)
 
 
 def sql_shape(statement: Statement) -> Shape:
@@ -234,14 +268,19 @@ def sql_shape(statement: Statement) -> Shape:
 
 
 def _query(query: Query) -> SelectShape:
-    is_bare = not (query.with_ or query.order_by or query.tail)
-    if is_bare and isinstance(query.body, Select) and query.body.is_plain:
-        return _select(query.body, _limit(query))
-    raise QueryError(f"Unsupported: {query}")
+    select = query.body
+    if query.with_ or query.tail or not isinstance(select, Select) or not select.is_analytic:
+        raise QueryError(f"Unsupported: {query}")
+    limit = _row_count(query, query.limit)
+    offset = _row_count(query, None if query.offset is None else query.offset.rows)
+    order_by = _order_by(query)
+    group_by = _group_by(select)
+    project = _grouped_projection if group_by else _sql_projection
+    return _select(select, project, limit, group_by, order_by, offset)
 
 
-def _limit(query: Query) -> str | None:
-    match query.limit:
+def _row_count(query: Query, expression: Expression | None) -> str | None:
+    match expression:
         case None:
             return None
         case Literal(LiteralKind.NUMBER, text):
@@ -249,16 +288,50 @@ def _limit(query: Query) -> str | None:
     raise QueryError(f"Unsupported: {query}")
 
 
-def _select(select: Select, limit: str | None) -> SelectShape:
+def _group_by(select: Select) -> tuple[Field, ...]:
+    fields = []
+    for expression in select.group_by:
+        if not isinstance(expression, Column):
+            raise QueryError(f"Unsupported GROUP BY expression: {expression}; GROUP BY takes columns")
+        fields.append(_field(expression))
+    return tuple(fields)
+
+
+def _order_by(query: Query) -> tuple[Order, ...]:
+    found = []
+    for expression, direction, nulls in query.order_by:
+        if nulls:
+            raise QueryError(f"Unsupported: {query}; no value is null, leave NULLS {nulls} out")
+        match expression:
+            case Column():
+                by: Field | str = _field(expression)
+            case Literal(LiteralKind.NUMBER, text) if text.isdecimal():
+                by = text
+            case _:
+                raise QueryError(
+                    f"Unsupported ORDER BY expression: {expression}; "
+                    "ORDER BY takes columns, names of the result and positions in it"
+                )
+        found.append(Order(by, direction == "DESC"))
+    return tuple(found)
+
+
+def _select(
+    select: Select,
+    project: Callable[[tuple[SelectItem, ...]], Projection],
+    limit: str | None = None,
+    group_by: tuple[Field, ...] = (),
+    order_by: tuple[Order, ...] = (),
+    offset: str | None = None,
+) -> SelectShape:
     if not select.relations:
         # A list is judged before a missing FROM (ran: `select 1`, `select *`).
-        _projection(select.items)
+        project(select.items)
         raise QueryError("A FROM clause is required")
     table, joins = _from(select.relations)
     where = None if select.where is None else convert(select.where)
-    projection = _projection(select.items)
-    shaped = SelectShape(projection, table, joins, where, limit)
-    return _qualified(shaped)
+    projection = project(select.items)
+    return _qualified(SelectShape(projection, table, joins, where, limit, group_by, order_by, offset))
 
 
 def _from(relations: tuple[Relation, ...]) -> tuple[ShapedTable, tuple[ShapedJoin, ...]]:
@@ -299,13 +372,56 @@ def _projection(items: tuple[SelectItem, ...]) -> Projection:
 
 
 def _aggregate(function: Function, alias: Ident | None) -> Count:
+    _check_call(function, alias)
+    if alias is None or not function.is_count_star:
+        raise QueryError(f"Unsupported aggregate function: {function}")
+    return Count(alias.value)
+
+
+def _check_call(function: Function, alias: Ident | None) -> None:
     if function.has_filter:
         raise QueryError(f"Unsupported projection expression: {function}")
     if alias is None:
         raise QueryError("Aggregate expressions must have column aliases")
-    if not function.is_count_star:
+
+
+def _sql_projection(items: tuple[SelectItem, ...]) -> Projection:
+    """Convert a list without GROUP BY: what the reference allows, or aggregates alone."""
+    calls = [item.expression for item in items if isinstance(item.expression, Function)]
+    is_aggregated = len(calls) == len(items) and all(map(_is_aggregate, calls))
+    if not is_aggregated or (len(calls) == 1 and calls[0].is_count_star):
+        return _projection(items)
+    return _grouped_projection(items)
+
+
+def _grouped_projection(items: tuple[SelectItem, ...]) -> Aggregated:
+    return Aggregated(tuple(map(_grouped_item, items)))
+
+
+def _grouped_item(item: SelectItem) -> tuple[Field | Aggregate, str]:
+    match item.expression:
+        case Wildcard() as wildcard:
+            raise QueryError(f"SELECT {wildcard} is not supported with GROUP BY; list the grouped columns")
+        case Function() as function:
+            _check_call(function, item.alias)
+            assert item.alias is not None
+            return _aggregate_call(function), item.alias.value
+    return _named_column(item)
+
+
+def _is_aggregate(function: Function) -> bool:
+    return function.call is not None and function.call.function in AGGREGATES
+
+
+def _aggregate_call(function: Function) -> Aggregate:
+    """Convert a call of an aggregate; only COUNT counts rows and distinct values."""
+    call = function.call
+    if call is None or not _is_aggregate(function):
         raise QueryError(f"Unsupported aggregate function: {function}")
-    return Count(alias.value)
+    if call.function != "count" and (call.column is None or call.is_distinct):
+        raise QueryError(f"Unsupported aggregate function: {function}")
+    field = None if call.column is None else _field(call.column)
+    return Aggregate(call.function, field, call.is_distinct, function.shown)
 
 
 def _named_column(item: SelectItem) -> tuple[Field, str]:
@@ -381,16 +497,29 @@ def _infix(chain: Infix, depth: int) -> Operand:
 
 
 def _qualified(select: SelectShape) -> SelectShape:
+    """Give every bare column its table, but those of ORDER BY, which may be names of the result."""
     if select.joins:
         _require_qualified(select)
         return select
     alias = select.table.alias
     where = None if select.where is None else qualify(select.where, alias)
-    projection = select.projection
-    if isinstance(projection, Columns):
-        fields = ((_with_alias(field, alias), name) for field, name in projection.fields)
-        projection = Columns(tuple(fields))
-    return SelectShape(projection, select.table, (), where, select.limit)
+    group_by = tuple(_with_alias(field, alias) for field in select.group_by)
+    return replace(select, projection=_qualified_projection(select.projection, alias), where=where, group_by=group_by)
+
+
+def _qualified_projection(projection: Projection, alias: str) -> Projection:
+    match projection:
+        case Columns(fields):
+            return Columns(tuple((_with_alias(field, alias), name) for field, name in fields))
+        case Aggregated(items):
+            return Aggregated(tuple((_qualified_item(item, alias), name) for item, name in items))
+    return projection
+
+
+def _qualified_item(item: Field | Aggregate, alias: str) -> Field | Aggregate:
+    if isinstance(item, Field):
+        return _with_alias(item, alias)
+    return item if item.field is None else item._replace(field=_with_alias(item.field, alias))
 
 
 def _with_alias(field: Field, alias: str) -> Field:
@@ -411,12 +540,22 @@ def qualify(operand: Operand, alias: str) -> Operand:
 
 def _require_qualified(select: SelectShape) -> None:
     fields = [field for join in select.joins if join.on for field in join.on]
-    if isinstance(select.projection, Columns):
-        fields += [field for field, _ in select.projection.fields]
+    fields += _fields_of_projection(select.projection)
+    fields += select.group_by
     if select.where is not None:
         fields += _fields_of(select.where)
     if not all(field.alias for field in fields):
         raise QueryError("Names must be qualified when using joins")
+
+
+def _fields_of_projection(projection: Projection) -> list[Field]:
+    match projection:
+        case Columns(fields):
+            return [field for field, _ in fields]
+        case Aggregated(items):
+            found = (item.field if isinstance(item, Aggregate) else item for item, _ in items)
+            return [field for field in found if field is not None]
+    return []
 
 
 def _fields_of(operand: Operand) -> list[Field]:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 __all__ = [
     "Assignment",
+    "Call",
     "Column",
     "Delete",
     "Expression",
@@ -25,6 +26,8 @@ __all__ = [
     "Literal",
     "LiteralKind",
     "Nested",
+    "Offset",
+    "OrderItem",
     "Other",
     "OtherStatement",
     "Postfix",
@@ -120,15 +123,31 @@ class Nested(NamedTuple):
         return f"({self.inner})"
 
 
+class Call(NamedTuple):
+    """What a plain call of one column says: the function in small letters, the column (None: `*`), DISTINCT."""
+
+    function: str
+    column: Column | None
+    is_distinct: bool
+
+
 class Function(NamedTuple):
-    """A call of any function. `is_count_star`: it is `count(*)` and nothing more; `has_filter`: with FILTER."""
+    """A call of any function. `has_filter`: with FILTER; `call`: it is a name, `*` or one column, and nothing more."""
 
     shown: str
-    is_count_star: bool
-    has_filter: bool
+    has_filter: bool = False
+    call: Call | None = None
+
+    @property
+    def is_count_star(self) -> bool:
+        """Tell whether it is `count(*)` and nothing more."""
+        return self.call == _COUNT_STAR
 
     def __str__(self) -> str:
         return self.shown
+
+
+_COUNT_STAR = Call("count", None, is_distinct=False)
 
 
 class Other(NamedTuple):
@@ -217,7 +236,7 @@ class SelectItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """A SELECT without what follows it in a query. `head` is DISTINCT, TOP; `tail` GROUP BY and all that follows."""
+    """A SELECT without what follows it in a query. `head` is DISTINCT, TOP; `tail` all that follows GROUP BY."""
 
     items: tuple[SelectItem, ...]
     relations: tuple[Relation, ...]
@@ -225,12 +244,18 @@ class Select:
     head: str = ""
     into: str = ""
     lateral_views: str = ""
+    group_by: tuple[Expression, ...] = ()
     tail: str = ""
 
     @property
-    def is_plain(self) -> bool:
+    def is_analytic(self) -> bool:
         """Tell whether it has no clause that every surface refuses."""
         return not (self.head or self.into or self.lateral_views or self.tail)
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether it has no clause that subscriptions refuse."""
+        return self.is_analytic and not self.group_by
 
     def __str__(self) -> str:
         parts = ["SELECT", self.head, ", ".join(map(str, self.items)), self.into]
@@ -239,7 +264,31 @@ class Select:
         parts.append(self.lateral_views)
         if self.where is not None:
             parts.append(f"WHERE {self.where}")
+        if self.group_by:
+            parts.append("GROUP BY " + ", ".join(map(str, self.group_by)))
         return " ".join(part for part in [*parts, self.tail] if part)
+
+
+class OrderItem(NamedTuple):
+    """One item of ORDER BY. `direction` is ASC, DESC or empty; `nulls` FIRST, LAST or empty."""
+
+    expression: Expression
+    direction: str = ""
+    nulls: str = ""
+
+    def __str__(self) -> str:
+        nulls = f"NULLS {self.nulls}" if self.nulls else ""
+        return " ".join(part for part in (str(self.expression), self.direction, nulls) if part)
+
+
+class Offset(NamedTuple):
+    """OFFSET; `unit` is ROW, ROWS or empty."""
+
+    rows: Expression
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"OFFSET {self.rows} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,14 +297,23 @@ class Query:
 
     body: Select | str
     with_: str = ""
-    order_by: str = ""
+    order_by: tuple[OrderItem, ...] = ()
     limit: Expression | None = None
+    offset: Offset | None = None
     tail: str = ""
-    """OFFSET, FETCH and locks."""
+    """FETCH and locks."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether nothing goes before or follows its body."""
+        return not (self.with_ or self.order_by or self.tail) and self.limit is None and self.offset is None
 
     def __str__(self) -> str:
+        order_by = f"ORDER BY {', '.join(map(str, self.order_by))}" if self.order_by else ""
         limit = "" if self.limit is None else f"LIMIT {self.limit}"
-        return " ".join(part for part in (self.with_, str(self.body), self.order_by, limit, self.tail) if part)
+        offset = "" if self.offset is None else str(self.offset)
+        parts = (self.with_, str(self.body), order_by, limit, offset, self.tail)
+        return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)
