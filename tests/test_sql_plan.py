@@ -114,11 +114,11 @@ def test_work_is_bounded_and_a_tenth_of_it_for_others(world: World) -> None:
             run_sql(text, world.datastore, caller, rows_max=rows_max)
     assert len(run_sql("SELECT * FROM item WHERE id = 3", world.datastore, ANYONE, rows_max=20).rows) == 1
     assert run_sql("SELECT COUNT(*) AS n FROM item", world.datastore, OWNING, rows_max=1).rows == [(40,)]
-    assert run_sql("SELECT COUNT(*) AS n FROM item WHERE size > 1", world.datastore, OWNING, rows_max=78).rows == [
+    assert run_sql("SELECT COUNT(*) AS n FROM item WHERE size > 1", world.datastore, OWNING, rows_max=41).rows == [
         (38,)
     ]
-    with pytest.raises(QueryError, match="more than 77 rows"):
-        run_sql("SELECT COUNT(*) AS n FROM item WHERE size > 1", world.datastore, OWNING, rows_max=77)
+    with pytest.raises(QueryError, match="more than 40 rows"):
+        run_sql("SELECT COUNT(*) AS n FROM item WHERE size > 1", world.datastore, OWNING, rows_max=40)
     with pytest.raises(QueryError, match="more than 10 rows"):
         compile_one_off(text, world.datastore, ANYONE).rows(10)
 

@@ -169,7 +169,7 @@ class JoinPlan:
                     net[row] = net.get(row, 0) + sign
 
     def _add_look_ups(self, step: "_Step", place: int, rows: list[bytes], sign: int, net: dict[bytes, int]) -> None:
-        """Add the term of some changed rows of one relation whose partners an index has: nearly every delta of a join."""
+        """Add the term of changed rows of one relation whose partners an index has: nearly every delta of a join."""
         index, key_of, check = step.index, step.key_of, step.check
         assert index is not None
         assert key_of is not None
@@ -516,7 +516,7 @@ class _Visit:
 
     def extended(self, batch: list[_Rows], size: int) -> Iterator[list[_Rows]]:
         """Yield the rows so far with this relation's partners added, in batches of about `size`, empty ones too."""
-        step, spend = self._step, self._work.spend
+        step = self._step
         check, key_of = step.check, step.key_of
         if step.index is None and key_of is not None and self._hashed is None:
             yield from self._hash()
@@ -529,11 +529,10 @@ class _Visit:
                 added = [(*rows, row) for row in part]
                 joined += added if check is None else filter(check, added)
                 if len(joined) >= size or visited >= BATCH:
-                    spend(visited)
                     yield joined
                     joined, visited = [], 0
             visited += 1
-        spend(visited)
+        self._work.spend(len(batch))
         yield joined
 
     def _parts(self) -> Callable[[Any], Iterable[list[bytes]]]:
@@ -542,8 +541,7 @@ class _Visit:
             return partial(_found, self._step.index.stream, self._access.matches, self._work)
         if self._step.key_of is not None:
             assert self._hashed is not None
-            find = self._hashed.get
-            return lambda key: ([],) if (rows := find(key)) is None else (rows,)
+            return partial(_hashed_rows, self._hashed, self._work)
         if self._given is not None:
             given = [self._given]
             return lambda _key: given
@@ -566,6 +564,15 @@ class _Visit:
             for row in batch:
                 hashed.setdefault(own_key(row), []).append(row)
             yield []
+
+
+def _hashed_rows(hashed: dict[Any, list[bytes]], work: Work, key: Any) -> Iterator[list[bytes]]:
+    """Yield the rows that a temporary index has for a key, in batches."""
+    rows = hashed.get(key, [])
+    for start in range(0, len(rows), BATCH):
+        part = rows[start : start + BATCH]
+        work.spend(len(part))
+        yield part
 
 
 def _found(

@@ -123,7 +123,7 @@ class TablePlan:
         return list(rows) if matches is None else list(filter(matches, rows))
 
     def batches(self, work: Work) -> Iterator[list[bytes]]:
-        """Yield the matching rows now, in batches, counting every row visited and every row produced.
+        """Yield the matching rows now, in batches, counting every row visited.
 
         Raises:
             QueryError: More than `work` allows.
@@ -131,9 +131,8 @@ class TablePlan:
         rows, matches = self._candidates()
         remaining = iter(rows)
         while part := list(islice(remaining, BATCH)):
-            found = part if matches is None else list(filter(matches, part))
-            work.spend(len(part) + len(found))
-            yield found
+            work.spend(len(part))
+            yield part if matches is None else list(filter(matches, part))
 
     def _candidates(self) -> tuple[Iterable[bytes], Predicate | None]:
         """Return rows to look at and what they must pass."""

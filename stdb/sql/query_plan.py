@@ -69,7 +69,9 @@ class QueryPlan:
             QueryError: More than `work` allows.
         """
         for branch in self.branches:
-            yield from branch.batches(work)
+            for batch in branch.batches(work):
+                work.spend(len(batch))
+                yield batch
 
     def rows(self, rows_max: int | None = None) -> list[bytes]:
         """Return the rows now, references only, without a pause.

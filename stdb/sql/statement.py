@@ -7,12 +7,12 @@ statements that write (`changes`).
 Source: spec 06 sections 4, 6 and 7.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from stdb.sats import bsatn, keys
-from stdb.sats.types import U64, Element, Product
-from stdb.sql.binder import BoundColumns, BoundCount, BoundSelect, BoundStar
+from stdb.sats.types import Product
+from stdb.sql.analytic import Tail
+from stdb.sql.binder import BoundCount, BoundSelect
 from stdb.sql.changes import SqlStats
 from stdb.sql.join_plan import JoinPlan
 from stdb.sql.plan import TablePlan
@@ -28,57 +28,6 @@ class SqlResult(NamedTuple):
     row_type: Product
     rows: list[tuple[Any, ...]]
     stats: SqlStats = SqlStats()
-
-
-class Tail:
-    """What comes behind the joined rows: columns, count, limit."""
-
-    def __init__(self, select: BoundSelect) -> None:
-        self._select = select
-        self._row_types = [relation.table.schema.row_type for relation in select.relations]
-
-    @property
-    def row_type(self) -> Product:
-        """The columns of the result."""
-        match self._select.projection:
-            case BoundCount(name):
-                return Product((Element(name, U64),))
-            case BoundColumns(listed):
-                return Product(tuple(Element(name, position.type) for position, name in listed))
-            case BoundStar(relation):
-                return self._row_types[relation]
-        raise AssertionError(self._select.projection)
-
-    def steps(self, batches: Iterator[list[tuple[bytes, ...]]], work: Work) -> Steps[list[tuple[Any, ...]]]:
-        """Return the rows of the result."""
-        limit = self._select.limit
-        if isinstance(self._select.projection, BoundCount):
-            count = 0
-            for batch in batches:
-                count += len(batch)
-                yield
-            return [] if limit == 0 else [(count,)]
-        read = self._reader()
-        rows: list[tuple[Any, ...]] = []
-        for batch in batches:
-            if limit is not None and len(rows) + len(batch) >= limit:
-                rows += map(read, batch[: limit - len(rows)])
-                break
-            rows += map(read, batch)
-            yield
-        return rows
-
-    def _reader(self) -> Callable[[tuple[bytes, ...]], tuple[Any, ...]]:
-        projection = self._select.projection
-        if isinstance(projection, BoundStar):
-            decode, place = bsatn.codec(self._row_types[projection.relation]).decode_exact, projection.relation
-            return lambda rows: decode(rows[place])
-        assert isinstance(projection, BoundColumns)
-        columns = [
-            (each.relation, keys.row_column(self._row_types[each.relation], each.column))
-            for each, _ in projection.columns
-        ]
-        return lambda rows: tuple([column(rows[place]) for place, column in columns])
 
 
 class SelectStatement:
@@ -119,7 +68,7 @@ class SelectStatement:
         is_count = isinstance(self._select.projection, BoundCount)
         if not is_count or others or not isinstance(plan, TablePlan) or plan.condition is not None:
             return None
-        return [] if self._select.limit == 0 else [(len(plan.table),)]
+        return [] if self._select.limit == 0 or self._select.offset else [(len(plan.table),)]
 
     def _combinations(self, work: Work) -> Iterator[list[tuple[bytes, ...]]]:
         """Yield the joined rows in batches: a tuple of one row for each relation of the statement as it is written."""
