@@ -3,7 +3,7 @@
 import pytest
 
 from stdb.errors import QueryError
-from stdb.sql import Caller, JoinPlan, Pruning, Work, compile_one_off, compile_sql, compile_subscription, join_plan
+from stdb.sql import Caller, JoinPlan, Pruning, Work, compile_one_off, compile_sql, compile_subscription, join_route
 from stdb.sql.work import BATCH
 from tests.sql_schemas import datastore_of
 from tests.subscriptions_world import ALICE, OWNER, World
@@ -115,7 +115,7 @@ def test_a_join_of_very_many_tables_is_answered(world: World) -> None:
 
 
 def test_a_join_without_an_index_holds_a_bounded_number_of_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(join_plan, "HASHED_ROWS_MAX", 1_999)
+    monkeypatch.setattr(join_route, "HASHED_ROWS_MAX", 1_999)
     with pytest.raises(QueryError, match="create an index on the join column"):
         for _ in _plan(world, "SELECT b.* FROM bag b JOIN bag c ON b.a = c.a").batches(Work()):
             pass
