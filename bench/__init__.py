@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench NAME [--seconds S] [--rounds N] [--json FILE]`."""
+"""Benchmarks: `python -m bench NAME [--seconds S] [--rounds N] [--quick] [--json FILE]`."""

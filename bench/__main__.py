@@ -5,14 +5,15 @@ import json
 import sys
 from pathlib import Path
 
-from bench import codec, fanout, keynote, latency, world
-from bench.harness import Report
+from bench import codec, fanout, keynote, latency, subscriptions, world
+from bench.harness import QUICK, Effort, Report
 
 BENCHMARKS = {
     "codec": codec.run,
     "fanout": fanout.run,
     "keynote": keynote.run,
     "latency": latency.run,
+    "subscriptions": subscriptions.run,
     "world": world.run,
 }
 
@@ -22,9 +23,11 @@ def main() -> int:
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each side, alternating")
+    parser.add_argument("--quick", action="store_true", help="small and short: does it work")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     options = parser.parse_args()
-    reports: list[Report] = BENCHMARKS[options.name](options.seconds, options.rounds)
+    effort = QUICK if options.quick else Effort(options.seconds, options.rounds)
+    reports: list[Report] = BENCHMARKS[options.name](effort)
     if options.json:
         options.json.write_text(json.dumps([report.document() for report in reports], indent=1))
     for report in reports:

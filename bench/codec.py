@@ -1,11 +1,10 @@
 """codec: rows a second through the generated BSATN codec; the ceiling is hand-written code for the same row type."""
 
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from bench.ceiling import row_codec
-from bench.harness import Report, alternate
+from bench.harness import Effort, Report, alternate, in_process
 from stdb.sats.bsatn import codec
 from stdb.sats.types import F32, IDENTITY, STRING, TIMESTAMP, U32, U64, Element, Product, option
 
@@ -25,7 +24,8 @@ ROW = Product(
 ROWS = 2_000
 
 
-def run(seconds: float, rounds: int) -> list[Report]:
+def run(effort: Effort) -> list[Report]:
+    seconds, rounds, _ = effort
     generator = random.Random(1)
     values = [_row(generator, i) for i in range(ROWS)]
     ours = codec(ROW)
@@ -37,7 +37,8 @@ def run(seconds: float, rounds: int) -> list[Report]:
         ("codec encode", ours.encode, row_codec.encode, values),
         ("codec decode", _decoder(ours.decode), _decoder(row_codec.decode), encoded),
     ):
-        series = alternate(rounds, {"ours": _timed(mine, inputs, seconds), "ceiling": _timed(other, inputs, seconds)})
+        sides = {"ours": in_process(mine, inputs, seconds / 4), "ceiling": in_process(other, inputs, seconds / 4)}
+        series = alternate(rounds, sides)
         reports.append(Report(name, "rows per CPU second", series["ours"], series["ceiling"]))
     for report in reports:
         print(report.details())
@@ -53,17 +54,3 @@ def _row(generator: random.Random, i: int) -> tuple[object, ...]:
 
 def _decoder(decode: Callable[[bytes, int], object]) -> Callable[[bytes], object]:
     return lambda row: decode(row, 0)
-
-
-def _timed(
-    function: Callable[..., object], inputs: Sequence[object], seconds: float
-) -> Callable[[], tuple[float, float, float]]:
-    def measure() -> tuple[float, float, float]:
-        done, cpu, start = 0, time.process_time(), time.perf_counter()
-        while time.perf_counter() - start < seconds / 4:
-            for value in inputs:
-                function(value)
-            done += len(inputs)
-        return done, time.process_time() - cpu, time.perf_counter() - start
-
-    return measure

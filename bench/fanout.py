@@ -12,19 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench import load
-from bench.harness import Process, Report, alternate, prepare_generator, server_process, stdb_process
+from bench.harness import Effort, Process, Report, alternate, prepare_generator, server_process, stdb_process
 
 SUBSCRIBERS = 1_000
+PROGRAM = "bench/modules/fanout.py"
 DATABASE = "fanout"
+PUBLISH = ("--publish", f"{PROGRAM}={DATABASE}")
 U32 = struct.Struct("<I")
 SHARED = struct.Struct("<Q")
 OWNED = struct.Struct("<IQ")
 
 
-def run(seconds: float, rounds: int) -> list[Report]:
+def run(effort: Effort) -> list[Report]:
     prepare_generator()
-    with stdb_process("--publish", f"bench/modules/fanout.py={DATABASE}") as server:
-        reports = [_measure(server, case, seconds, rounds) for case in (OWN_ROWS, SAME_QUERY)]
+    with stdb_process(*PUBLISH) as server:
+        reports = [measure(server, case, effort) for case in (OWN_ROWS, SAME_QUERY)]
     for report in reports:
         print(report.details())
     return reports
@@ -69,13 +71,20 @@ OWN_ROWS = Case(
 )
 
 
-def _measure(server: Process, case: Case, seconds: float, rounds: int) -> Report:
+def measure(server: Process, case: Case, effort: Effort) -> Report:
+    """Return what a server does beside bare sends."""
     with server_process(["-m", "bench.ceiling.broadcast"]) as ceiling:
-        bare = Side(ceiling, seconds, case, lambda i: load.client_frame(case.bare(i)))
-        ours = Side(server, seconds, case, case.call, case.query)
-        series = alternate(rounds, {"ours": ours.measure, "ceiling": bare.measure})
-        ours.close()
-    return Report(case.name, f"{case.unit} per server CPU second", series["ours"], series["ceiling"])
+        bare = Side(ceiling, case, effort, lambda i: load.client_frame(case.bare(i)))
+        return compare(case, effort, Side(server, case, effort, case.call, case.query), bare)
+
+
+def compare(case: Case, effort: Effort, ours: "Side", other: "Side", against: str = "ceiling") -> Report:
+    """Return what two servers do in turn; closes their connections."""
+    series = alternate(effort.rounds, {"ours": ours.measure, against: other.measure})
+    ours.close()
+    other.close()
+    unit = f"{case.unit} per server CPU second"
+    return Report(case.name, unit, series["ours"], series[against], against=against)
 
 
 class Side:
@@ -84,13 +93,13 @@ class Side:
     def __init__(
         self,
         process: Process,
-        seconds: float,
         case: Case,
+        effort: Effort,
         call: Callable[[int], bytes],
         query: Callable[[int], str] | None = None,
     ) -> None:
         self.process = process
-        self.seconds = seconds
+        self.seconds = effort.seconds
         self.case = case
         self.call = call
         self.sent = 0

@@ -16,11 +16,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 ROOT = Path(__file__).parent.parent
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 START_SECONDS_MAX = 30
+
+Measure: TypeAlias = Callable[[], tuple[float, float, float]]
+"""One measurement: (work, server CPU seconds, wall seconds)."""
+
+
+class Effort(NamedTuple):
+    """How long to measure, how often, and whether what is measured should be small: then only its working counts."""
+
+    seconds: float
+    rounds: int
+    is_quick: bool = False
+
+
+QUICK = Effort(0.3, 1, is_quick=True)
 
 
 @dataclass
@@ -46,29 +60,31 @@ class Report:
     extra: dict[str, Any] = field(default_factory=dict)
     headline: tuple[float, float, str] | None = None
     """What the last line compares instead: a time of ours, the ceiling's, their unit."""
+    against: str = "ceiling"
+    """What the other side is."""
 
     def line(self) -> str:
         if self.headline is not None:
             ours, ceiling, unit = self.headline
-            return f"{self.name}: {ours:,.2f} {unit}; ceiling {ceiling:,.2f}; ratio {ours / ceiling:.2f}"
+            return f"{self.name}: {ours:,.2f} {unit}; {self.against} {ceiling:,.2f}; ratio {ours / ceiling:.2f}"
         value = statistics.median(self.ours.per_cpu)
         text = f"{self.name}: {value:,.0f} {self.unit}"
         if self.ceiling is None:
             return text
         ceiling = statistics.median(self.ceiling.per_cpu)
-        return f"{text}; ceiling {ceiling:,.0f}; ratio {value / ceiling:.2f}"
+        return f"{text}; {self.against} {ceiling:,.0f}; ratio {value / ceiling:.2f}"
 
     def details(self) -> str:
         lines = [f"{self.name} ({self.unit})"]
-        for side, series in (("ours", self.ours), ("ceiling", self.ceiling)):
-            if series is not None:
+        for side, series in (("ours", self.ours), (self.against, self.ceiling)):
+            if series is not None and series.per_cpu:
                 cpu, wall = _spread(series.per_cpu), _spread(series.per_wall)
                 lines.append(f"  {side:8} per server CPU second {cpu}   per wall second {wall}")
         lines += [f"  {key}: {value}" for key, value in self.extra.items()]
         return "\n".join(lines)
 
     def document(self) -> dict[str, Any]:
-        sides = {"ours": self.ours, "ceiling": self.ceiling}
+        sides = {"ours": self.ours, self.against: self.ceiling}
         figures = {
             side: {"per_cpu_second": series.per_cpu, "per_wall_second": series.per_wall}
             for side, series in sides.items()
@@ -145,16 +161,30 @@ def _port(process: "subprocess.Popen[str]") -> int:
 
 
 @contextmanager
-def stdb_process(*arguments: str) -> Iterator[Process]:
-    """Run our own server on a data directory that is removed afterwards."""
+def stdb_process(*arguments: str, program: str = "stdb") -> Iterator[Process]:
+    """Run our own server on a data directory that is removed afterwards; `program` is a twin of `stdb`."""
     with tempfile.TemporaryDirectory() as data:
         listen = ["--listen-addr", "127.0.0.1:0", "--data-dir", data]
-        with server_process(["-m", "stdb", "serve", *listen, *arguments]) as process:
+        with server_process(["-m", program, "serve", *listen, *arguments]) as process:
             yield process
 
 
-def alternate(rounds: int, sides: dict[str, Callable[[], tuple[float, float, float]]]) -> dict[str, Series]:
-    """Measure the sides in turn; each returns (work, server CPU seconds, wall seconds). The first round warms up."""
+def in_process(function: Callable[..., object], inputs: Sequence[object], seconds: float, work: float = 1) -> Measure:
+    """Return a measurement in this process: calls with every input in turn until the time is over, `work` each."""
+
+    def measure() -> tuple[float, float, float]:
+        done, cpu, start = 0, time.process_time(), time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            for value in inputs:
+                function(value)
+            done += len(inputs)
+        return done * work, time.process_time() - cpu, time.perf_counter() - start
+
+    return measure
+
+
+def alternate(rounds: int, sides: dict[str, Measure]) -> dict[str, Series]:
+    """Measure the sides in turn. The first round warms up."""
     series = {name: Series() for name in sides}
     for round_ in range(rounds + 1):
         for name, measure in sides.items():

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 
 from bench import load
-from bench.harness import Process, Report, alternate, prepare_generator, server_process, stdb_process
+from bench.harness import Effort, Process, Report, alternate, prepare_generator, server_process, stdb_process
 
 ACCOUNTS = 100_000
 INITIAL_BALANCE = 1_000_000_000
@@ -23,7 +23,8 @@ SEED = struct.Struct("<Iq")
 DATABASE = "keynote"
 
 
-def run(seconds: float, rounds: int) -> list[Report]:
+def run(effort: Effort) -> list[Report]:
+    seconds, rounds, _ = effort
     prepare_generator()
     ours = stdb_process("--publish", f"bench/modules/keynote.py={DATABASE}")
     with ours as server, server_process(["-m", "bench.ceiling.transfer"]) as ceiling:

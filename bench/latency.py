@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench import load
-from bench.harness import Process, Report, Series, prepare_generator, server_process, stdb_process
+from bench.harness import Effort, Process, Report, Series, prepare_generator, server_process, stdb_process
 
 CLIENTS = 64
 SUBSCRIBERS = 100
@@ -35,7 +35,8 @@ class Language:
     watch: Callable[[socket.socket], None]
 
 
-def run(seconds: float, rounds: int) -> list[Report]:
+def run(effort: Effort) -> list[Report]:
+    seconds, rounds, _ = effort
     prepare_generator()
     reports = []
     with stdb_process("--publish", f"bench/modules/fanout.py={DATABASE}") as server:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench import load
-from bench.harness import Process, Report, Series, prepare_generator, server_process, stdb_process
+from bench.harness import Effort, Process, Report, Series, prepare_generator, server_process, stdb_process
 from bench.latency import percentile
 
 PLAYERS = 200
@@ -94,7 +94,8 @@ class Player:
         return self.requests
 
 
-def run(seconds: float, rounds: int) -> list[Report]:
+def run(effort: Effort) -> list[Report]:
+    seconds, rounds, _ = effort
     prepare_generator()
     ours, bare = Series(), Series()
     with stdb_process("--publish", f"bench/modules/world.py={DATABASE}") as server:

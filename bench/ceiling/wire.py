@@ -22,10 +22,10 @@ class Connection:
     def __init__(self, raw: socket.socket) -> None:
         self.raw = raw
         self.buffer = b""
-        self.blocked: list[bytes] = []
+        self.blocked: list[bytes | memoryview] = []
         self.wake: trio.Event | None = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if not self.blocked:
             try:
                 sent = self.raw.send(data)
@@ -33,7 +33,7 @@ class Connection:
                 sent = 0
             if sent == len(data):
                 return
-            data = data[sent:]
+            data = memoryview(data)[sent:]
         self.blocked.append(data)
         if self.wake is not None:
             self.wake.set()
@@ -45,8 +45,8 @@ class Connection:
                 await self.wake.wait()
             while self.blocked:
                 await trio.lowlevel.wait_writable(self.raw)
-                waiting, self.blocked = b"".join(self.blocked), []
-                self.write(waiting)
+                waiting, self.blocked = self.blocked, []
+                self.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
 
 
 def frame(payload: bytes) -> bytes:
@@ -54,7 +54,9 @@ def frame(payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
         return bytes((0x82, size)) + payload
-    return bytes((0x82, 126)) + size.to_bytes(2, "big") + payload
+    if size < 1 << 16:
+        return bytes((0x82, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((0x82, 127)) + size.to_bytes(8, "big") + payload
 
 
 def parse(data: bytes, out: list[bytes]) -> int:
