@@ -1,6 +1,7 @@
 """A front door inside a test: requests over streams in memory, modules that stand where the recorded ones stood."""
 
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from stdb.schema.validation import validate
 from stdb.storage.settings import Settings
 from stdb.testing.hosts import open_host
 from stdb.testing.storage import MemoryStorage
+from tests.websocket_bytes import client_frame
 
 KEY = ServerKey.generate()
 VECTORS = Path(__file__).parent / "vectors"
@@ -81,6 +83,10 @@ class Client:
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
         return answer
+
+    def upgraded(self) -> bytes:
+        """Return what came behind an answer that changed the protocol."""
+        return bytes(self._h11.trailing_data[0])
 
     async def receive(self) -> Answer:
         """Return the next answer of this connection."""
@@ -219,6 +225,67 @@ class StandIn:
         return run
 
 
+# What recordings say, compared.
+
+DETAIL_PREFIXES = tuple(
+    re.compile(prefix)
+    for prefix in (
+        r"invalid arguments for (?:reducer|procedure) [^:]*: ",
+        r"Invalid token: (?:JSON|Base64) error: ",
+        r"failed to parse WebAssembly module: ",
+        r"Failed to deserialize query string: ",
+        r"Failed to parse the request body as JSON: ",
+        r"Failed to deserialize the JSON body into the target type: ",
+    )
+)
+PLACEHOLDERS = {
+    "fresh identity": "[0-9a-f]{64}", "fresh jwt": r"[\w-]+\.[\w-]+\.[\w-]+", "jwt": r"[\w-]+\.[\w-]+\.[\w-]+",
+    "micros": r"\d+", "int": r"-?\d+", "ts": r"\d+", "u128": r"\d+", "hex": "<hex>",
+}  # fmt: skip
+_PLACEHOLDER = re.compile("<(" + "|".join(map(re.escape, PLACEHOLDERS)) + ")>")
+
+_NUMBER = "\x01{}"
+_UNORDERED = {
+    "rows", "identities", "names", "tables", "Tables", "Types", "Reducers", "Procedures", "Views", "HttpHandlers",
+    "HttpRoutes", "Schedules", "LifeCycleReducers", "RowLevelSecurity", "entries", "indexes", "constraints",
+    "sequences",
+}  # fmt: skip
+
+
+def expand(parts: list[list[Any]]) -> str:
+    return "".join(text * times for text, times in parts)
+
+
+def same_text(expected: str, actual: str) -> bool:
+    """Tell whether a text is the expected one; what is a parser's own detail counts by its beginning."""
+    for prefix in DETAIL_PREFIXES:
+        if match := prefix.match(expected):
+            return actual.startswith(match[0])
+    pattern, last = "", 0
+    for match in _PLACEHOLDER.finditer(expected):
+        pattern += re.escape(expected[last : match.start()]) + PLACEHOLDERS[match[1]]
+        last = match.end()
+    return re.fullmatch(pattern + re.escape(expected[last:]), actual, flags=re.S) is not None
+
+
+def canonical_json(text: str) -> str | None:
+    """Return a JSON text with members, and lists without an order, sorted; None for any other text."""
+    try:
+        document = json.loads(text, parse_int=_NUMBER.format, parse_float=_NUMBER.format)
+    except ValueError:
+        return None
+
+    def walk(value: Any, key: str) -> Any:
+        if isinstance(value, dict):
+            return {name: walk(item, name) for name, item in value.items()}
+        if isinstance(value, list):
+            items = [walk(item, "") for item in value]
+            return sorted(items, key=lambda item: json.dumps(item, sort_keys=True)) if key in _UNORDERED else items
+        return value
+
+    return json.dumps(walk(document, ""), sort_keys=True, ensure_ascii=False)
+
+
 def loopback() -> tuple[trio.SocketListener, int]:
     """Return a listener on a free port of this machine, and the port."""
     sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -228,6 +295,75 @@ def loopback() -> tuple[trio.SocketListener, int]:
     return trio.SocketListener(sock), sock.getsockname()[1]
 
 
+class JsonSocket:
+    """A client of the dialect v1.json on a connection of its own."""
+
+    def __init__(self, client: Client, left: bytes) -> None:
+        self._stream = client.stream
+        self._received = left
+
+    async def send(self, kind: str, **fields: Any) -> None:
+        """Send one message."""
+        frame = client_frame(0x81, json.dumps({kind: fields}).encode())
+        while frame:
+            frame = frame[self._stream.send_nowait(frame) :]
+            if frame:
+                await self._stream.wait_writable()
+
+    async def receive(self, *kinds: str) -> tuple[str, Any]:
+        """Return the next message of one of these kinds; others are passed over."""
+        while True:
+            head, payload = await self._frame()
+            if head == 0x81:
+                ((kind, fields),) = json.loads(payload).items()
+                if kind in kinds:
+                    return kind, fields
+
+    async def _frame(self) -> tuple[int, bytes]:
+        while (found := first_frame(self._received)) is None:
+            chunk = await self._stream.receive_some()
+            assert chunk, "the connection ended"
+            self._received += chunk
+        head, payload, end = found
+        self._received = self._received[end:]
+        return head, payload
+
+    def close_nowait(self) -> None:
+        self._stream.close_nowait()
+
+
+def first_frame(data: bytes) -> tuple[int, bytes, int] | None:
+    """Return the first frame of what a server sent, its payload and where it ends; None when it is not whole."""
+    if len(data) < 2:
+        return None
+    extra = {126: 2, 127: 8}.get(data[1], 0)
+    start = 2 + extra
+    size = int.from_bytes(data[2:start], "big") if extra else data[1]
+    whole = len(data) >= start + size
+    return (data[0], data[start : start + size], start + size) if whole else None
+
+
+@asynccontextmanager
+async def open_socket(door: Door, name: str, who: Credentials) -> AsyncIterator[JsonSocket]:
+    """Hold a connection that speaks v1.json, uncompressed."""
+    client = door.connect()
+    headers = bearer(who) | {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Protocol": "v1.json.spacetimedb",
+    }
+    answer = await client.request("GET", f"/v1/database/{name}/subscribe?compression=None", headers)
+    assert answer.status == 101, answer
+    connected = JsonSocket(client, client.upgraded())
+    try:
+        yield connected
+    finally:
+        connected.close_nowait()
+
+
 __all__ = [
-    "Answer", "Client", "Door", "Host", "StandIn", "bearer", "loopback", "open_door", "recorded_definition",
+    "Answer", "Client", "Door", "Host", "JsonSocket", "StandIn", "bearer", "canonical_json", "expand", "loopback",
+    "open_door", "open_socket", "recorded_definition", "same_text",
 ]  # fmt: skip

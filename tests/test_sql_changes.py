@@ -345,8 +345,8 @@ def test_a_change_that_costs_more_than_allowed_is_refused_and_undone(text: str) 
     datastore = _filled(3 * BATCH)
     before = rows_of(datastore, "pair")
     transaction = datastore.begin(1)
-    with pytest.raises(QueryError, match="more than 7000 rows"):
-        finish(compiled(datastore, text).steps(transaction, Work(7 * BATCH)))
+    with pytest.raises(QueryError, match="more than 5000 rows"):
+        finish(compiled(datastore, text).steps(transaction, Work(5 * BATCH)))
     transaction.rollback()
     assert rows_of(datastore, "pair") == before
     datastore.table("pair").verify()

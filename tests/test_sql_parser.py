@@ -28,7 +28,7 @@ from stdb.sql.shape import subscription_shape
         ),
         (
             "select case a when 1 then 2 else 3 end, a::int[], x is not distinct from y from t",
-            "SELECT CASE a WHEN 1 THEN 2 ELSE 3 END, a::INT[], x IS NOT DISTINCT FROM y FROM t",
+            "SELECT CASE a WHEN 1 THEN 2 ELSE 3 END, CAST(a AS INT[]), x IS NOT DISTINCT FROM y FROM t",
         ),
         (
             "select a not in (1, 2), b not between 1 and 2, c not like 'x' escape 'y' from t",
@@ -63,7 +63,7 @@ def test_a_statement_prints_as_the_reference_prints_it(text: str, shown: str | N
         "SELECT a FROM t INTERSECT DISTINCT (SELECT b FROM u ORDER BY 1) UNION ALL VALUES (1, 2)",
         "WITH a AS NOT MATERIALIZED (SELECT 1 FROM t), b (x) AS (SELECT 2 FROM t) SELECT * FROM a",
         "SELECT NOT EXISTS (SELECT 1 FROM t), (a, b).c, !!a, a!, a IS NOT TRUE, a SIMILAR TO 'x' FROM t",
-        "SELECT CASE WHEN a THEN b END, ARRAY[1, 2], [3], a::DOUBLE PRECISION, X'AB' FROM t",
+        "SELECT CASE WHEN a THEN b END, ARRAY[1, 2], [3], CAST(a AS DOUBLE PRECISION), X'AB' FROM t",
         "INSERT OR REPLACE INTO t VALUES (1)",
         "INSERT INTO TABLE t VALUES (1)",
         "EXPLAIN SELECT a FROM t",

@@ -141,7 +141,7 @@ class ExpressionParser(Cursor):
             self.expect_symbol("]")
             return Other(f"{left}[{inner}]")
         if token.text == "::":
-            return Other(f"{left}::{self.type_name()}")
+            return Other(f"CAST({left} AS {self.type_name()})")
         if token.keyword == "IS":
             return Other(f"{left} IS {self._is_what()}")
         if token.keyword == "AT":
