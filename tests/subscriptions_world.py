@@ -1,8 +1,8 @@
 """A database with a few small tables, transactions over it, and what its clients see: for the subscription tests."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.delta import Delta
@@ -21,6 +21,7 @@ from stdb.schema.model import (
 from stdb.sql.rules import replace_rules
 from stdb.subscriptions import ClientUpdate, Evaluation, Fragment, Registry, SubscriptionActor
 
+Option = TypeVar("Option")
 OWNER, ALICE, BOB = bytes([1] * 32), bytes([2] * 32), bytes([3] * 32)
 
 _ITEM = {"id": t.U32, "owner": t.IDENTITY, "kind": t.U32, "size": t.F64}
@@ -74,7 +75,8 @@ class World:
         return self.datastore.table(name)
 
     def encode(self, name: str, *values: Any) -> bytes:
-        return self.table(name).schema.codec.encode(values)
+        encoded: bytes = self.table(name).schema.codec.encode(values)
+        return encoded
 
     def client(self, identity: bytes = ALICE, connection: int = 1) -> SubscriptionActor:
         return SubscriptionActor(self.registry, identity, connection.to_bytes(16, "little"))
@@ -86,14 +88,10 @@ class World:
         return transaction.commit()
 
     def insert(self, name: str, *rows: tuple[Any, ...]) -> Delta | None:
-        return self.transact(
-            lambda world: [world.table(name).insert(world.encode(name, *row)) for row in rows] and None
-        )
+        return self.change({name: rows}, {})
 
     def delete(self, name: str, *rows: tuple[Any, ...]) -> Delta | None:
-        return self.transact(
-            lambda world: [world.table(name).delete(world.encode(name, *row)) for row in rows] and None
-        )
+        return self.change({}, {name: rows})
 
     def change(
         self, inserts: Mapping[str, Iterable[tuple[Any, ...]]], deletes: Mapping[str, Iterable[tuple[Any, ...]]]
@@ -113,6 +111,20 @@ class World:
     def tell(self, delta: Delta | None, caller: SubscriptionActor | None = None) -> Evaluation:
         assert delta is not None
         return self.registry.evaluate(delta, caller)
+
+
+class Choices:
+    """Choices made by random bytes: one draw of a property test for very many. Used up, it makes the first ones."""
+
+    def __init__(self, drawn: bytes) -> None:
+        self._number = int.from_bytes(drawn, "little")
+
+    def __bool__(self) -> bool:
+        return self._number > 0
+
+    def pick(self, options: Sequence[Option]) -> Option:
+        self._number, place = divmod(self._number, len(options))
+        return options[place]
 
 
 def rows_of(world: World, fragments: Iterable[Fragment]) -> list[tuple[str, list[Any], list[Any]]]:

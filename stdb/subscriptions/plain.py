@@ -6,6 +6,7 @@ no formula: what a query is told is what it returns after the transaction less w
 """
 
 from collections import Counter
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -24,7 +25,7 @@ from stdb.sql.binder import (
 )
 from stdb.sql.parser import parse
 from stdb.sql.rules import expand
-from stdb.sql.shape import subscription_shape
+from stdb.sql.shape import SelectShape, subscription_shape
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate
 from stdb.subscriptions.registry import Evaluation
 
@@ -54,7 +55,12 @@ def bound_branches(text: str, datastore: "Datastore", caller: Caller) -> list[Bo
     Raises:
         QueryError: It is none.
     """
-    return expand(bind_select(subscription_shape(parse(text)), datastore, caller), datastore, caller)
+    return expand(bind_select(_shape(text), datastore, caller), datastore, caller)
+
+
+@lru_cache(maxsize=256)
+def _shape(text: str) -> SelectShape:
+    return subscription_shape(parse(text))
 
 
 def rows_of_branch(branch: BoundSelect, rows: Rows) -> Counter[bytes]:

@@ -5,6 +5,8 @@ same machine with joins and row-level security is in `test_subscriptions_joins`.
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from hypothesis import settings
@@ -16,37 +18,40 @@ from stdb.sql import Caller, finish
 from stdb.subscriptions import ClientUpdate, Evaluation, Fragment, SubscriptionActor
 from stdb.subscriptions.plain import Rows, bound_branches, evaluate_plainly, rows_now, rows_of_branch
 from stdb.subscriptions.registry import COUNTED, LEGACY
-from tests.subscriptions_world import ALICE, BOB, JOINED, OWNER, Cache, World
+from tests.subscriptions_world import ALICE, BOB, JOINED, OWNER, Cache, Choices, World
 
 IDENTITIES = [OWNER, ALICE, ALICE, BOB]
 """One client each; two of them are connections of one identity."""
 
-SIZES = [0.0, -0.0, 1.5, float("inf"), float("nan")]
-_small = st.integers(0, 2)
-_pairs = st.tuples(_small, _small)
-_rows = {
-    "item": st.tuples(st.integers(0, 5), st.sampled_from([ALICE, BOB]), _small, st.sampled_from(SIZES)),
-    "bag": _pairs,
-    "secret": st.tuples(st.integers(0, 1), st.integers(0, 1)),
-    "ping": _pairs,
-    "part": st.tuples(_small, st.integers(0, 1), _small),
-    "player": st.tuples(st.sampled_from([OWNER, ALICE, BOB]), _small),
-    "link": _pairs,
+_SIZES = [0.0, -0.0, 1.5, float("inf"), float("nan")]
+_SMALL = range(3)
+_COLUMNS: dict[str, list[Any]] = {
+    "item": [range(6), [ALICE, BOB], _SMALL, _SIZES],
+    "bag": [_SMALL, _SMALL],
+    "secret": [range(2), range(2)],
+    "ping": [_SMALL, _SMALL],
+    "part": [_SMALL, range(2), _SMALL],
+    "player": [[OWNER, ALICE, BOB], _SMALL],
+    "link": [_SMALL, _SMALL],
 }
+"""What stands in the columns of each table."""
+Change = tuple[str, str, Any]
+"""A table, what is done to it, a row; to take out the n-th row that is there, n."""
 
 
-def changes_of(*tables: str) -> st.SearchStrategy[list[tuple[str, str, Any]]]:
-    """Return changes of one transaction: (table, what, row), to remove is the n-th row there is."""
-    return st.lists(
-        st.sampled_from(tables).flatmap(
-            lambda name: st.one_of(
-                st.tuples(st.just(name), st.sampled_from(["insert", "insert", "delete", "update"]), _rows[name]),
-                st.tuples(st.just(name), st.just("remove"), st.integers(0, 20)),
-            )
-        ),
-        min_size=1,
-        max_size=6,
-    )
+def transactions_of(drawn: bytes, tables: Sequence[str]) -> list[list[Change]]:
+    """Return what some bytes stand for: transactions of a few changes each."""
+    choices = Choices(drawn)
+    transactions: list[list[Change]] = []
+    while choices:
+        changes: list[Change] = []
+        while choices and choices.pick(range(4)) < 3:
+            name = choices.pick(tables)
+            what = choices.pick(["insert", "insert", "delete", "update", "remove", "remove"])
+            row = tuple(choices.pick(options) for options in _COLUMNS[name])
+            changes.append((name, what, choices.pick(range(16)) if what == "remove" else row))
+        transactions.append(changes)
+    return transactions
 
 
 _operators = st.sampled_from(["=", "=", "=", "<>", "<", "<=", ">", ">="])
@@ -82,6 +87,7 @@ def pools_of(texts: st.SearchStrategy[str], *always: str) -> st.SearchStrategy[l
     return st.lists(texts, min_size=8 - len(always), max_size=8 - len(always)).map(lambda drawn: [*drawn, *always])
 
 
+_changes = st.binary(min_size=12, max_size=30)
 _picks = st.lists(st.integers(0, 7), max_size=3)
 _ids = st.integers(0, 9)
 _places = st.integers(0, 3)
@@ -101,18 +107,29 @@ def _shown(update: ClientUpdate) -> list[Any]:
     ]
 
 
+def compare(evaluation: Evaluation, plain: Evaluation) -> None:
+    """Check that everyone is told the same (I28)."""
+    assert (evaluation.caller is None) == (plain.caller is None)
+    if evaluation.caller is not None and plain.caller is not None:
+        assert _shown(evaluation.caller) == _shown(plain.caller)
+    told = {actor: _shown(update) for actor, update in evaluation.others}
+    assert len(told) == len(evaluation.others)
+    assert told == {actor: _shown(update) for actor, update in plain.others}
+
+
 class SubscriptionMachine(RuleBasedStateMachine):
     """Clients of every kind over one database."""
 
-    drawn_changes: Any = changes_of("item", "bag", "secret", "ping")
+    tables: Sequence[str] = ("item", "bag", "secret", "ping")
     drawn_pool: Any = pools_of(_texts, "select * from bag", "SELECT * FROM *")
     drawn_rules: Any = st.just(())
 
-    @initialize(data=st.data())
-    def begin(self, data: Any) -> None:
-        self.pool = data.draw(self.drawn_pool)
+    @initialize(data=st.data(), changes=_changes)
+    def begin(self, data: Any, changes: bytes) -> None:
         self.world = World(JOINED, rules=data.draw(self.drawn_rules))
-        self.world.transact(lambda world: _change(world, data.draw(self.drawn_changes)))
+        self.pool = self.choose(data.draw(self.drawn_pool))
+        for transaction in transactions_of(changes, self.tables):
+            self.world.transact(partial(change, changes=transaction))
         self.clients = [self.world.client(identity, place) for place, identity in enumerate(IDENTITIES)]
         self.caches = {client: Cache() for client in self.clients}
         self.kinds: dict[tuple[SubscriptionActor, int], str] = {}
@@ -120,6 +137,10 @@ class SubscriptionMachine(RuleBasedStateMachine):
         for place in range(4):
             for pick in range(6):
                 self.subscribe(place, 4 + pick, "set" if place % 2 else "multi", [pick])
+
+    def choose(self, drawn: Any) -> list[str]:
+        """Return the texts of the run, out of what was drawn."""
+        return list(drawn)
 
     def bag(self, text: str, caller: Caller) -> Counter[bytes]:
         """Return a query's rows in the plainest way: no index, no generated source."""
@@ -198,36 +219,34 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     # Changing.
 
-    @rule(data=st.data(), caller=st.none() | _places)
-    def commit(self, data: Any, caller: int | None) -> None:
-        for changes in data.draw(st.lists(self.drawn_changes, min_size=2, max_size=6)):
-            self._commit(changes, None if caller is None else self.clients[caller])
+    @rule(changes=_changes)
+    def commit(self, changes: bytes) -> None:
+        for transaction in transactions_of(changes, self.tables):
+            self._commit(transaction, None)
 
-    def _commit(self, changes: list[tuple[str, str, Any]], caller: SubscriptionActor | None) -> None:
+    @rule(changes=_changes, caller=_places)
+    def commit_for_a_caller(self, changes: bytes, caller: int) -> None:
+        for transaction in transactions_of(changes, self.tables):
+            self._commit(transaction, self.clients[caller])
+
+    def _commit(self, changes: list[Change], caller: SubscriptionActor | None) -> None:
         before = rows_now(self.world.datastore)
-        delta = self.world.transact(lambda world: _change(world, changes))
+        delta = self.world.transact(partial(change, changes=changes))
         if delta is None:
             return
         self.bags.clear()
         evaluation = self.world.registry.evaluate(delta, caller)
-        self._compare(evaluation, evaluate_plainly(before, delta, self.world.datastore, self.clients, caller))
+        compare(evaluation, evaluate_plainly(before, delta, self.world.datastore, self.clients, caller))
         if caller is not None:
             self.caches[caller].update(evaluation.caller)
         for actor, update in evaluation.others:
             self.caches[actor].update(update)
 
-    def _compare(self, evaluation: Evaluation, plain: Evaluation) -> None:
-        assert (evaluation.caller is None) == (plain.caller is None)
-        if evaluation.caller is not None and plain.caller is not None:
-            assert _shown(evaluation.caller) == _shown(plain.caller)
-        told = {actor: _shown(update) for actor, update in evaluation.others}
-        assert len(told) == len(evaluation.others)
-        assert told == {actor: _shown(update) for actor, update in plain.others}
-
-    @rule(data=st.data())
-    def roll_back(self, data: Any) -> None:
+    @rule(changes=_changes)
+    def roll_back(self, changes: bytes) -> None:
         transaction = self.world.datastore.begin(0)
-        _change(self.world, data.draw(self.drawn_changes))
+        for each in transactions_of(changes, self.tables):
+            change(self.world, each)
         transaction.rollback()
 
     @precondition(lambda self: self.kinds)
@@ -266,7 +285,8 @@ def _held(client: SubscriptionActor) -> list[Any]:
     return [(label, list(queries)) for label, queries in client.holdings() if label != COUNTED or queries]
 
 
-def _change(world: World, changes: list[tuple[str, str, Any]]) -> None:
+def change(world: World, changes: list[Change]) -> None:
+    """Do these changes as far as they can be done."""
     for name, what, values in changes:
         table = world.table(name)
         if what == "remove":
@@ -284,4 +304,4 @@ def _change(world: World, changes: list[tuple[str, str, Any]]) -> None:
 
 
 TestSubscriptions = SubscriptionMachine.TestCase
-TestSubscriptions.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestSubscriptions.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
