@@ -189,12 +189,12 @@ class Driver:
 
 
 class NodeDriver(Driver):
-    """A Node program (`node/driver.mjs`) around one SDK."""
+    """A Node program (`node/driver.mjs`) around one SDK, for one module of `node/modules.mjs`."""
 
-    def __init__(self, directory: Path, sdk: str) -> None:
+    def __init__(self, directory: Path, sdk: str, module: str = "chat") -> None:
         self.directory = directory
-        for source, target in (("driver.mjs", "driver.mjs"), ("common.mjs", "common.mjs"), (sdk, "sdk.mjs")):
-            mine = directory / f"{target}.{os.getpid()}"
+        for source in ("driver.mjs", "common.mjs", "modules.mjs", sdk):
+            mine = directory / f"{source}.{os.getpid()}"
             mine.write_text((NODE_SOURCES / source).read_text())
-            mine.replace(directory / target)  # another test process may be about to run it
-        super().__init__(require("node"), "driver.mjs", directory=directory)
+            mine.replace(directory / source)  # another test process may be about to run it
+        super().__init__(require("node"), "driver.mjs", sdk, module, directory=directory)

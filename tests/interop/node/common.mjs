@@ -11,10 +11,13 @@ export function build(builder, { url, token, compression, say, failure = 'connec
 }
 
 export function watch(name, handle, { say, plain }) {
-  handle.onInsert((_context, row) => say({ event: 'insert', table: name, row: plain[name](row) }));
-  handle.onDelete((_context, row) => say({ event: 'delete', table: name, row: plain[name](row) }));
-  handle.onUpdate((_context, old, row) =>
-    say({ event: 'update', table: name, old: plain[name](old), row: plain[name](row) }));
+  const tell = (event, context, rows) => {
+    for (const key in rows) rows[key] = plain(name, rows[key]);
+    say({ event, table: name, ...rows, why: context.event?.tag });
+  };
+  handle.onInsert((context, row) => tell('insert', context, { row }));
+  handle.onDelete((context, row) => tell('delete', context, { row }));
+  handle.onUpdate((context, old, row) => tell('update', context, { old, row }));
 }
 
 // 1.x tells the caller by an event; 2.x by a promise.

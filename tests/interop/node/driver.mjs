@@ -1,6 +1,9 @@
 // Drives one SDK: commands arrive as JSON lines on stdin, what happened leaves as JSON lines on stdout.
+// Arguments: the program around the SDK, the module of `modules.mjs` that it talks to.
 import { createInterface } from 'node:readline';
-import { connect } from './sdk.mjs';
+import * as modules from './modules.mjs';
+
+const [, , program, moduleName] = process.argv;
 
 // npm 2.0.0 uses this function of Node 22 when it calls a reducer; Node 20 lacks it.
 Promise.withResolvers ??= function () {
@@ -14,20 +17,24 @@ const say = event => process.stdout.write(JSON.stringify(event, (_key, value) =>
 process.on('uncaughtException', error => say({ event: 'crash', text: String(error?.stack ?? error) }));
 process.on('unhandledRejection', error => say({ event: 'crash', text: String(error?.stack ?? error) }));
 
-export const user = row => ({ identity: row.identity.toHexString(), name: row.name ?? null, online: row.online });
-export const message = row => ({ id: row.id, sender: row.sender.toHexString(), text: row.text });
-const plain = { user, message };
+const { connect } = await import(`./${program}`);
+const plainRows = {
+  user: row => ({ identity: row.identity.toHexString(), name: row.name ?? null, online: row.online }),
+  message: row => ({ id: row.id, sender: row.sender.toHexString(), text: row.text }),
+};
+const plain = (table, row) => plainRows[table]?.(row) ?? row;
 
 let connection;
 const subscriptions = new Map();
+const counts = () => Object.fromEntries(connection.tables.map(table => [table, connection.count(table)]));
 const commands = {
-  connect: options => { connection = connect({ ...options, say, plain }); },
+  connect: options => { connection = connect({ ...options, module: modules[moduleName], say, plain }); },
   subscribe: ({ name, queries }) => subscriptions.set(name, connection.subscribe(queries,
-    () => say({ event: 'applied', name, users: connection.count('user'), messages: connection.count('message') }),
+    () => say({ event: 'applied', name, counts: counts() }),
     text => say({ event: 'subscription error', name, text }))),
   unsubscribe: ({ name }) => subscriptions.get(name).unsubscribeThen(() => say({ event: 'unsubscribed', name })),
   call: ({ reducer, args }) => connection.call(reducer, args),
-  rows: ({ table }) => say({ event: 'rows', table, rows: connection.rows(table).map(plain[table]) }),
+  rows: ({ table }) => say({ event: 'rows', table, rows: connection.rows(table).map(row => plain(table, row)) }),
   disconnect: () => connection.disconnect(),
 };
 createInterface({ input: process.stdin }).on('line', line => {

@@ -1,31 +1,24 @@
 // npm `spacetimedb` 1.12: SubscribeMulti over v1.bsatn, schema objects.
-import { DbConnectionBuilder, DbConnectionImpl, SubscriptionBuilderImpl, procedures, reducerSchema, reducers, schema,
-  t, table } from 'spacetimedb';
+import * as sdk from 'spacetimedb';
 import { build, subscribe, tellResult, watch } from './common.mjs';
 
-const tables = schema(
-  table({ name: 'user', indexes: [], constraints: [] },
-    t.row({ identity: t.identity().primaryKey(), name: t.option(t.string()), online: t.bool() })),
-  table({ name: 'message', indexes: [], constraints: [] },
-    t.row({ id: t.u64().primaryKey(), sender: t.identity(), sent: t.timestamp(), text: t.string() })));
-const functions = reducers(reducerSchema('set_name', { name: t.string() }),
-  reducerSchema('send_message', { text: t.string() }), reducerSchema('no_such_reducer', {}));
-const remote = { versionInfo: { cliVersion: '1.12.0' }, tables: tables.schemaType.tables,
-  reducers: functions.reducersType.reducers, ...procedures() };
-
-class Connection extends DbConnectionImpl {
-  subscriptionBuilder = () => new SubscriptionBuilderImpl(this);
+class Connection extends sdk.DbConnectionImpl {
+  subscriptionBuilder = () => new sdk.SubscriptionBuilderImpl(this);
 }
 
 export function connect(options) {
-  const { database, say } = options;
-  const builder = new DbConnectionBuilder(remote, config => new Connection(config)).withModuleName(database);
+  const { database, module, say } = options;
+  const { tables, reducers } = module(sdk);
+  const remote = { versionInfo: { cliVersion: '1.12.0' },
+    tables: sdk.schema(...Object.values(tables)).schemaType.tables,
+    reducers: sdk.reducers(...Object.values(reducers)).reducersType.reducers, ...sdk.procedures() };
+  const builder = new sdk.DbConnectionBuilder(remote, config => new Connection(config)).withModuleName(database);
   const connection = build(builder, options);
-  for (const name of ['user', 'message']) watch(name, connection.db[name], options);
-  for (const [name, hook] of [['setName', 'onSetName'], ['sendMessage', 'onSendMessage'],
-    ['noSuchReducer', 'onNoSuchReducer']])
-    connection.reducers[hook](tellResult(name, say));
+  for (const name in tables) watch(name, connection.db[name], options);
+  for (const name in reducers)
+    connection.reducers[`on${name[0].toUpperCase()}${name.slice(1)}`](tellResult(name, say));
   return {
+    tables: Object.keys(tables),
     subscribe: (...rest) => subscribe(connection.subscriptionBuilder(), ...rest),
     call: (reducer, args) => connection.reducers[reducer](args),
     count: name => connection.db[name].count(),

@@ -1,4 +1,4 @@
-// npm `@clockworklabs/spacetimedb-sdk` 1.3.3: SubscribeMulti over v1.bsatn, hand-made module object.
+// npm `@clockworklabs/spacetimedb-sdk` 1.3.3: SubscribeMulti over v1.bsatn, hand-made module object (the chat).
 import { AlgebraicType, BinaryWriter, DbConnectionBuilder, DbConnectionImpl, ProductTypeElement,
   SubscriptionBuilderImpl } from '@clockworklabs/spacetimedb-sdk';
 import { build, subscribe, tellResult, watch } from './common.mjs';
@@ -37,6 +37,7 @@ export function connect(options) {
   for (const name of ['user', 'message']) watch(name, table(name), options);
   for (const [name, wireName] of Object.entries(wire)) connection.onReducer(wireName, tellResult(name, say));
   return {
+    tables: Object.keys(remote.tables),
     subscribe: (...rest) => subscribe(new SubscriptionBuilderImpl(connection), ...rest),
     call: (reducer, args) => {
       const writer = new BinaryWriter(1024);
