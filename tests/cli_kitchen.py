@@ -2,20 +2,25 @@
 
 import enum
 import logging
+import uuid
 
 from stdb import (
     ConnectionId,
     Identity,
     ReducerContext,
+    ScheduleAt,
     SenderError,
+    TimeDuration,
     Timestamp,
     client_connected,
+    client_visibility_filter,
     init,
     primary_key,
     product,
     reducer,
     table,
     u32,
+    u64,
 )
 
 
@@ -37,6 +42,42 @@ class Person:
 class Secret:
     id: u32 = primary_key()
     word: str
+
+
+@table(public=True)
+class Specials:
+    id: u32 = primary_key()
+    b: bool
+    s: str
+    bytes: bytes
+    identity: Identity
+    conn: ConnectionId
+    ts: Timestamp
+    td: TimeDuration
+    uuid: uuid.UUID
+
+
+@table(public=True, name="renamed_wire")
+class Renamed:
+    camel_col: u32 = primary_key()
+    other_col: str
+
+
+@table(public=True)
+class Timer:
+    scheduled_id: u64 = primary_key(auto_inc=True)
+    scheduled_at: ScheduleAt
+    note: str
+
+
+@table(public=True)
+class Owned:
+    id: u64 = primary_key()
+    owner: Identity
+    word: str
+
+
+client_visibility_filter("SELECT * FROM owned WHERE owner = :sender")
 
 
 class Color(enum.Enum):
@@ -65,6 +106,22 @@ def on_init(ctx: ReducerContext) -> None:
     for id, name, age in ((1, "Ann", 30), (2, "Bob", 20), (3, "Cid", 30)):
         ctx.db[Person].insert(Person(id=id, name=name, age=age, email=f"{name}@x"))
     ctx.db[Secret].insert(Secret(id=1, word="hidden"))
+    ctx.db[Renamed].insert(Renamed(camel_col=1, other_col="r"))
+    ctx.db[Owned].insert(Owned(id=1, owner=ctx.sender, word="owner's"))
+    ctx.db[Owned].insert(Owned(id=2, owner=Identity.from_hex("1".zfill(64)), word="one's"))
+    ctx.db[Specials].insert(
+        Specials(
+            id=1,
+            b=True,
+            s="abc",
+            bytes=b"\xab\xcd",
+            identity=ctx.sender,
+            conn=ConnectionId.from_hex("7".zfill(32)),
+            ts=Timestamp.from_rfc3339("2025-02-10T15:45:30Z"),
+            td=TimeDuration(micros=1_500_000),
+            uuid=uuid.UUID("01020304-0506-0708-090a-0b0c0d0e0f10"),
+        )
+    )
 
 
 @client_connected
