@@ -35,6 +35,8 @@ VARIABLES = ("row_limit",)
 """The system variables that SET and SHOW know."""
 ROW_LIMIT_VARIANT = 8
 """The U64 variant of the values in st_var."""
+_WRITTEN = BATCH // 4
+"""Rows written between two chances to pause: to write a row takes several times as long as to read one."""
 _U64_MAX = (1 << 64) - 1
 
 ChangeShape: TypeAlias = InsertShape | UpdateShape | DeleteShape | SetShape
@@ -141,7 +143,7 @@ def _insert_all(transaction: "Transaction", table: "Table", rows: Iterable[bytes
 
 def _parts(rows: Iterable[bytes]) -> Iterator[list[bytes]]:
     remaining = iter(rows)
-    while part := list(islice(remaining, BATCH)):
+    while part := list(islice(remaining, _WRITTEN)):
         yield part
 
 
