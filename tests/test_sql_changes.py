@@ -350,3 +350,19 @@ def test_a_change_that_costs_more_than_allowed_is_refused_and_undone(text: str) 
     transaction.rollback()
     assert rows_of(datastore, "pair") == before
     datastore.table("pair").verify()
+
+
+def test_a_change_that_writes_too_many_bytes_is_refused_before_it_has_written_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    datastore = _filled(3 * BATCH)
+    monkeypatch.setattr("stdb.sql.changes.ROW_BYTES_MAX", 1_000_000)
+    steps = compiled(datastore, f"update pair set b = '{'x' * 1_000}'").steps(datastore.begin(1), Work())
+    with pytest.raises(QueryError, match="writes more than 1000000 bytes of rows: narrow it with WHERE"):
+        finish(steps)
+    assert sum(map(len, datastore.table("pair").rows())) < 1_000_000
+    transaction = datastore.transaction
+    assert transaction is not None
+    transaction.rollback()
+    assert len(datastore.table("pair")) == 3 * BATCH
+    run(datastore, "update pair set b = 'y'")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from stdb.datastore.transaction import ROW_BYTES_MAX
 from stdb.errors import QueryError, UniqueViolation
 from stdb.sats import bsatn
 from stdb.sats.types import BOOL, BYTES, STRING, U64, AlgebraicType, Element, Product
@@ -134,8 +135,12 @@ def _delete_all(transaction: "Transaction", table: "Table", rows: list[bytes], w
 
 
 def _insert_all(transaction: "Transaction", table: "Table", rows: Iterable[bytes], work: Work) -> Steps[None]:
+    size = 0
     for part in _parts(rows):
         work.spend(len(part))
+        size += sum(map(len, part))
+        if size > ROW_BYTES_MAX:  # commit would refuse it, unless rows fall into one; not worth the memory
+            raise QueryError(f"the statement writes more than {ROW_BYTES_MAX} bytes of rows: narrow it with WHERE")
         for row in part:
             transaction.insert(table, row)
         yield
