@@ -10,6 +10,8 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +70,25 @@ class Server:
         self.address = address
         self.http = f"http://{address}"
         self.ws = f"ws://{address}"
+        self.operator = ""
+        """The operator's token, on a fresh data directory (`serve`)."""
+
+    def ask(self, method: str, path: str, token: str | None = None, body: bytes = b"") -> Any:
+        """Send a request over HTTP and return the JSON of the answer; AssertionError when it is refused."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        request = urllib.request.Request(self.http + path, body, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            with error:
+                raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()}") from None
+
+    def sql(self, database: str, text: str, token: str | None = None) -> list[dict[str, Any]]:
+        """Run a statement, as the operator unless told otherwise; return its rows by column name."""
+        (result,) = self.ask("POST", f"/v1/database/{database}/sql", token or self.operator, text.encode())
+        names = [element["name"]["some"] for element in result["schema"]["elements"]]
+        return [dict(zip(names, row, strict=True)) for row in result["rows"]]
 
     def kill(self) -> None:
         """End the process with SIGKILL."""
@@ -83,9 +104,14 @@ class Server:
         return code
 
 
-def start_server(*arguments: str, environment: dict[str, str] | None = None, listen: str = "127.0.0.1:0") -> Server:
-    """Start a server and return it once it listens."""
-    command = [sys.executable, "-m", "stdb", "serve", "--listen-addr", listen, *arguments]
+def start_server(
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    listen: str = "127.0.0.1:0",
+    program: str = "stdb",
+) -> Server:
+    """Start a server and return it once it listens. `program`: the Python module that is the command line."""
+    command = [sys.executable, "-m", program, "serve", "--listen-addr", listen, *arguments]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -110,6 +136,7 @@ def serve(*arguments: str, **options: Any) -> Iterator[Server]:
     """Run a server on a fresh data directory for a while; it must still be alive at the end and stop cleanly."""
     data = tempfile.TemporaryDirectory()
     server = start_server("--data-dir", data.name, *arguments, **options)
+    server.operator = (Path(data.name) / "operator.token").read_text().strip()
     try:
         yield server
         assert server.process.poll() is None, f"the server ended: {server.lines.seen}"
@@ -162,6 +189,12 @@ class Driver:
     def seen(self, event: str, matching: Callable[[dict[str, Any]], bool] = lambda _event: True) -> bool:
         """Tell whether such an event came and was not read."""
         return any(seen["event"] == event and matching(seen) for seen in self._events)
+
+    def take(self, *events: str) -> list[dict[str, Any]]:
+        """Return the events of these names that came and were not read, and forget them."""
+        taken = [seen for seen in self._events if seen["event"] in events]
+        self._events = [seen for seen in self._events if seen["event"] not in events]
+        return taken
 
     def ask(self, what: str, **options: Any) -> dict[str, Any]:
         """Send a command and return the event of the same name."""

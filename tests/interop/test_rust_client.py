@@ -52,7 +52,7 @@ def connect(driver: Driver, server: Server, **options: Any) -> dict[str, Any]:
 
 
 def subscribe(driver: Driver, name: str = "all", queries: list[str] | str | None = ALL) -> dict[str, Any]:
-    """Subscribe; "typed" stands for the typed queries of `driver.rs`, None for every table."""
+    """Subscribe; "typed" and "joined" stand for the typed queries of `driver.rs`, None for every table."""
     driver.do("subscribe", name=name, queries=queries)
     return driver.wait("applied")
 
@@ -196,6 +196,48 @@ def test_typed_queries_find_their_rows(server: Server, drivers: list[Driver]) ->
     assert call(driver, "send_message", text="it's") == ("committed", None)
     assert call(driver, "send_message", text="later") == ("committed", None)
     assert texts(driver) == ["later", "that's"]
+
+
+def test_a_typed_join_follows_both_tables(server: Server, drivers: list[Driver]) -> None:
+    ann, bob = drivers
+    connect(ann, server)
+    token = connect(bob, server)["token"]
+    subscribe(ann, queries="joined")
+    assert call(bob, "send_message", text="of who is here") == ("committed", None)
+    assert ann.wait("insert", of_text("of who is here"))["why"] == "transaction"
+    bob.do("disconnect")
+    bob.wait("disconnected")
+    ann.wait("delete", of_text("of who is here"))
+    connect(bob, server, token=token)
+    ann.wait("insert", of_text("of who is here"))
+    online = "SELECT m.* FROM user u JOIN message m ON u.identity = m.sender WHERE u.online = true"
+    assert texts(ann) == sorted(row["text"] for row in server.sql(DATABASE, online))
+
+
+def test_a_row_of_a_join_stays_as_long_as_one_partner_does(server: Server, drivers: list[Driver]) -> None:
+    """The owner takes the partners away over HTTP."""
+    ann, bob = drivers
+    connect(ann, server)
+    connect(bob, server)
+    company = "SELECT m.* FROM message m JOIN message n ON m.sender = n.sender WHERE n.text = 'partner'"
+    for text in ("partner", "stays", "partner"):
+        assert call(bob, "send_message", text=text) == ("committed", None)
+    subscribe(ann, queries=[company])
+    assert texts(ann) == ["partner", "partner", "stays"]
+    assert call(bob, "send_message", text="late") == ("committed", None)
+    ann.wait("insert", of_text("late"))
+
+    first, second = sorted(row["id"] for row in server.sql(DATABASE, company) if row["text"] == "partner")[::2]
+    server.sql(DATABASE, f"DELETE FROM message WHERE id = {first}")
+    assert ann.wait("delete")["row"]["id"] == first
+    server.sql(DATABASE, "UPDATE message SET text = 'moved' WHERE text = 'stays'")
+    update = ann.wait("update")
+    assert (update["old"]["text"], update["row"]["text"], update["why"]) == ("stays", "moved", "transaction")
+    assert texts(ann) == ["late", "moved", "partner"]
+    server.sql(DATABASE, f"UPDATE message SET text = 'alone' WHERE id = {second}")
+    assert sorted(ann.wait("delete")["row"]["text"] for _ in range(3)) == ["late", "moved", "partner"]
+    assert texts(ann) == []
+    assert not any(ann.seen(event) for event in ("delete", "update"))
 
 
 @pytest.mark.parametrize("option", [{"confirmed": True}, {"confirmed": False}, {"light": True}])

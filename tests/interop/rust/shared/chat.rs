@@ -226,6 +226,25 @@ impl query::HasCols for Message {
     }
 }
 
+/// The columns that users and messages are joined by.
+pub struct IndexedColumns<R> {
+    pub who: query::IxCol<R, Identity>,
+}
+
+impl query::HasIxCols for User {
+    type IxCols = IndexedColumns<User>;
+    fn ix_cols(table: &'static str) -> Self::IxCols {
+        IndexedColumns { who: query::IxCol::new(table, "identity") }
+    }
+}
+
+impl query::HasIxCols for Message {
+    type IxCols = IndexedColumns<Message>;
+    fn ix_cols(table: &'static str) -> Self::IxCols {
+        IndexedColumns { who: query::IxCol::new(table, "sender") }
+    }
+}
+
 /// Where typed queries start.
 #[derive(Default)]
 pub struct Queries;

@@ -89,6 +89,7 @@ impl Session {
                 Some(builder.subscribe(sql))
             }
             Value::String(kind) if kind == "typed" => Some(self.subscribe_typed(builder)),
+            Value::String(kind) if kind == "joined" => Some(subscribe_joined(builder)),
             _ => crate::subscribe_to_all(builder),
         };
         self.subscriptions.extend(handle.map(|handle| (name, handle)));
@@ -127,6 +128,18 @@ impl Session {
         let bytes = CLIENT_METRICS.websocket_received_msg_size.with_label_values(&database).get_sample_sum();
         say(json!({"event": "received", "messages": messages, "bytes": bytes as u64}));
     }
+}
+
+/// Subscribe, through a typed query, to the messages of who is online.
+fn subscribe_joined(builder: SubscriptionBuilder<Chat>) -> Subscription {
+    builder
+        .add_query(|from| {
+            from.user()
+                .filter(|user| user.online.eq(true))
+                .right_semijoin(from.message(), |user, message| user.who.eq(message.who))
+                .build()
+        })
+        .subscribe()
 }
 
 fn builder(options: &Value) -> DbConnectionBuilder<Chat> {

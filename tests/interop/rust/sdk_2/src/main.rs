@@ -5,17 +5,24 @@ mod chat;
 #[path = "../../shared/driver.rs"]
 mod driver;
 
-use chat::{AppliedDiff, Chat, Connection, Context, DbUpdate, Queries, Reducer, Row, Subscription, Unused};
+use chat::{
+    AppliedDiff, Chat, Connection, Context, DbUpdate, Message, Queries, Reducer, Row, Subscription, Unused, User,
+};
 use driver::say;
 use serde_json::{json, Value};
 use spacetimedb_sdk::__codegen::{
-    self as sdk, __lib::bsatn, __ws::v2, DbContextImpl, InternalError, SubscriptionBuilder,
+    self as sdk, __lib::bsatn, __query_builder::CanBeLookupTable, __ws::v2, DbContextImpl, InternalError,
+    SubscriptionBuilder,
 };
 use spacetimedb_sdk::{DbConnectionBuilder, Error, Event, ReducerEvent};
 
 fn main() {
     driver::run();
 }
+
+// Only in this generation the typed queries ask whether a table may be looked up: tables of events may not.
+impl CanBeLookupTable for User {}
+impl CanBeLookupTable for Message {}
 
 /// Set what the builder calls differently in the two generations.
 pub fn choose_database(builder: DbConnectionBuilder<Chat>, options: &Value) -> DbConnectionBuilder<Chat> {
