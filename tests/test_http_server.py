@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from stdb.actors.host import HostSettings
 from stdb.errors import ReducerTimeout
+from stdb.net import routes_call
 from stdb.net.http import HEAD_SECONDS_MAX, IDLE_SECONDS_MAX, PIECE_SECONDS_MAX
 from stdb.net.routes_publish import PYTHON_MAGIC
 from stdb.net.tokens import Tokens
@@ -328,6 +329,82 @@ def test_sql_answers_rows_by_position_with_their_schema() -> None:
         count = await door.send("POST", "/v1/database/notes/sql", {}, "select count(*) as n from note")
         assert count.document[0]["rows"] == [[1]]
         assert (await door.send("POST", "/v1/database/notes/sql", {}, "select nonsense")).status == 400
+
+    run(test)
+
+
+def many_rows(count: int) -> str:
+    values = ", ".join(f"({i}, 'row {i} é')" for i in range(count))
+    return f"insert into note (key, text) values {values}"
+
+
+def test_a_large_result_is_encoded_in_slices_and_others_are_answered_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routes_call, "SLICE_SECONDS", 0.0)
+    pings: list[int] = []
+
+    async def test(door: Door) -> None:
+        owner = await published(door)
+        sql = "/v1/database/notes/sql"
+        assert (await door.send("POST", sql, bearer(owner), many_rows(1_000))).status == 200
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ping, door, pings)
+            await trio.lowlevel.checkpoint()
+            answer = await door.send("POST", sql, {}, "select * from note")
+            during = len(pings)
+            nursery.cancel_scope.cancel()
+        assert answer.headers["transfer-encoding"] == "chunked"
+        [result] = answer.document
+        assert sorted(result["rows"]) == [[i, f"row {i} é"] for i in range(1_000)]
+        assert list(result) == ["schema", "rows", "total_duration_micros", "stats"]
+        assert during > 1
+
+    run(test)
+
+
+async def ping(door: Door, pings: list[int]) -> None:
+    client = door.connect()
+    while True:
+        pings.append((await client.request("GET", "/v1/ping", {})).status)
+
+
+def test_who_leaves_in_the_middle_of_a_large_result_ends_only_that_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(routes_call, "SLICE_SECONDS", 0.0)
+
+    async def test(door: Door) -> None:
+        owner = await published(door)
+        sql = "/v1/database/notes/sql"
+        assert (await door.send("POST", sql, bearer(owner), many_rows(1_200))).status == 200
+        client = door.connect()
+        head = f"POST {sql} HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\nselect * from note"
+        await client.send_all(head.encode())
+        assert await client.stream.receive_some()
+        client.stream.close_nowait()
+        assert len((await door.send("POST", sql, {}, "select * from note")).document[0]["rows"]) == 1_200
+
+    run(test)
+    assert caplog.text == ""
+
+
+def test_changes_by_sql_say_what_they_changed_and_are_the_owners() -> None:
+    async def test(door: Door) -> None:
+        owner = await published(door)
+        sql = "/v1/database/notes/sql"
+        answer = await door.send("POST", sql, bearer(owner), "insert into note (key, text) values (1, 'a'), (2, 'b')")
+        [result] = answer.document
+        assert (result["schema"], result["rows"]) == ({"elements": []}, [])
+        assert result["stats"] == {"rows_inserted": 2, "rows_deleted": 0, "rows_updated": 0}
+        refused = await door.send("POST", sql, {}, "delete from note")
+        assert refused.status == 400
+        assert refused.text.endswith(" is not authorized to run SQL DML statements")
+        twice = await door.send("POST", sql + "?confirmed=false", bearer(owner), many_rows(2))
+        assert twice.status == 400
+        assert twice.text.startswith("IndexError: Unique constraint violation")
+        answer = await door.send("POST", sql, {}, "select key from note")
+        assert sorted(answer.document[0]["rows"]) == [[1], [2]]
 
     run(test)
 

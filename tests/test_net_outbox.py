@@ -380,3 +380,52 @@ def test_a_client_that_is_gone_keeps_no_rows_alive() -> None:
         assert before() is after() is None
     finally:
         gc.enable()
+
+
+def test_a_deferred_frame_is_not_copied_together_with_what_follows_it() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append((1, b"a"))
+        outbox.append_deferred(1, lambda: b"large")
+        outbox.append((1, b"y"))
+        outbox.append((1, b"z"))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        outbox.flush(1)
+        assert wire.sent == b"alargeyz"
+        assert wire.sends == 4
+        outbox.append((1, b"b"))
+        outbox.append((1, b"c"))
+        outbox.flush(1)
+        assert wire.sends == 5, "small frames are joined again"
+
+    run(script)
+
+
+def test_a_deferred_frame_that_does_not_fit_keeps_its_order_and_the_close_comes_last() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append_deferred(1, lambda: b"large")
+        outbox.append((1, b"z"))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        outbox.close(1001, "")
+        outbox.flush(1)
+        assert wire.sent == b"la"
+        assert not outbox.close_sent.is_set()
+        wire.make_room(2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert wire.sent == b"larg"
+        wire.make_room(100)
+        await outbox.close_sent.wait()
+        assert wire.sent == b"largez" + close_frame(1001)
+
+    run(script, room=2)
+
+
+def test_a_client_that_goes_under_a_deferred_frame_is_noticed() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.append_deferred(1, lambda: b"large")
+        outbox.append((1, b"z"))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        wire.close_nowait()
+        outbox.flush(1)
+        assert outbox.close_sent.is_set()
+
+    run(script)

@@ -5,7 +5,7 @@ Not responsible for: doing the work (`database`), answers to WebSocket requests 
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import trio
@@ -36,10 +36,10 @@ class CallResult(NamedTuple):
 
 
 class SqlResult(NamedTuple):
-    """Rows of one statement. `row_type` has the column names; `rows` are plain values."""
+    """Rows of one statement, the receiver's own. `row_type` has the column names; `rows` are plain values."""
 
     row_type: "Product"
-    rows: Sequence[tuple[Any, ...]]
+    rows: list[tuple[Any, ...]]
     duration_us: int
     inserted: int = 0
     deleted: int = 0

@@ -16,7 +16,7 @@ from stdb.sql.work import Steps
 
 __all__ = ["SLICE_SECONDS", "Done", "UnwantedError", "run_slice", "while_wanted"]
 
-SLICE_SECONDS = 0.005
+SLICE_SECONDS = 0.0025
 """An evaluation that takes longer lets others run; it looks at the clock once per `stdb.sql.work.BATCH` rows."""
 
 Result = TypeVar("Result")

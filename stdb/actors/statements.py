@@ -58,7 +58,7 @@ class Statements:
         work = Work(rows_max_of(caller, self._owner, self._query_rows_max))
         if isinstance(statement, ChangeStatement):
             stats = yield from self._change(caller, statement, work)
-            return SqlResult(_NO_COLUMNS, (), _micros_since(started), *stats)
+            return SqlResult(_NO_COLUMNS, [], _micros_since(started), *stats)
         self._check_row_limit(caller, statement)
         row_type, rows, _ = yield from while_wanted(statement.steps(work), is_wanted)
         return SqlResult(row_type, rows, _micros_since(started))

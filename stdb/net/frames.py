@@ -25,6 +25,7 @@ __all__ = [
     "binary_frame",
     "close_frame",
     "cut_reason",
+    "message_head",
     "ping_frame",
     "pong_frame",
     "text_frame",
@@ -248,6 +249,11 @@ def _decode_close(payload: bytes) -> Close:
     if len(payload) == 1 or not (code in _CLOSE_CODES or 3000 <= code < 5000):
         raise FrameError("Protocol violation", 1002)
     return Close(code, _decode_text(payload[2:]))
+
+
+def message_head(size: int, *, is_text: bool = False) -> bytes:
+    """Return the head of the frame of a message of `size` bytes, for who puts its payload behind it in pieces."""
+    return _header(0x80 | _TEXT if is_text else _WHOLE_BINARY, size)
 
 
 def _header(first: int, size: int) -> bytes:

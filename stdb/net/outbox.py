@@ -117,7 +117,8 @@ class Outbox:
         if self._is_over:
             entries.clear()
             return False
-        if self._deferred or self._close_frame is not None:
+        has_large = self._deferred > 0
+        if has_large or self._close_frame is not None:
             ready = self._take_carefully(durable)
         else:
             ready = []
@@ -129,7 +130,10 @@ class Outbox:
             self._counted -= counted
             self._held_bytes -= sum(map(len, ready[:counted]))
         if ready:
-            self._send(ready)
+            if has_large and len(ready) > 1 and not self._sending:
+                self._send_apart(ready)
+            else:
+                self._send(ready)
         if entries or self._sending:
             self._check_bounds()
         return bool(entries)
@@ -265,6 +269,15 @@ class Outbox:
         if sent < len(data):
             self._keep_rest(ready, sent)
         self._after_close(ready)
+
+    def _send_apart(self, ready: list[bytes]) -> None:
+        """Send what may leave frame by frame: to join a large one with others would copy it."""
+        self._sending.extend(ready)
+        self._sending_bytes += sum(map(len, ready))
+        self._after_close(ready)
+        self._push()
+        if self._sending:
+            self._wake.set()
 
     def _after_close(self, sent: list[bytes]) -> None:
         """When the Close frame left the queue: let nothing follow it."""

@@ -3,9 +3,16 @@
 Responsible for: routes 21 and 24 of spec 05 section 1.2, the result document of section 4.1.
 Not responsible for: running (`stdb.actors`), connect and disconnect around it (`DatabaseHandle`), statuses of errors
 (`errors`).
+
+A result that takes longer than a slice to encode is sent as it is encoded, slice by slice, others running in between;
+it is never in memory as one text.
 """
 
 import json
+from collections.abc import AsyncGenerator, Iterator
+from time import perf_counter
+
+import trio
 
 from stdb.actors.answers import SqlResult
 from stdb.actors.sink import OutcomeKind
@@ -16,7 +23,12 @@ from stdb.net.routing import Call, Lookup, Resource
 from stdb.sats import json as sats_json
 from stdb.sats import meta
 
-__all__ = ["RESOURCES"]
+__all__ = ["RESOURCES", "SLICE_SECONDS", "sql_document"]
+
+SLICE_SECONDS = 0.005
+"""A result is encoded for so long before others run."""
+
+_ROWS_A_PIECE = 100
 
 _REFUSED = 530
 """The reducer said no, or broke: a status of the reference's own."""
@@ -56,11 +68,16 @@ async def run_sql(call: Call) -> Response:
     handle = call.door.host.database(database.identity)
     result = await handle.sql(call.client(), text, confirmed=confirmed)
     headers = (JSON, ("spacetime-execution-duration-micros", str(result.duration_us)))
-    return Response(200, headers, sql_document(result).encode("utf-8", "replace"))
+    document = sql_document(result)
+    first, is_whole = _slice(document)
+    return Response(200, headers, first if is_whole else _rest(first, document))
 
 
-def sql_document(result: SqlResult) -> str:
-    """Return the JSON text of one statement's result: its schema, its rows by position, what it changed."""
+def sql_document(result: SqlResult) -> Iterator[bytes]:
+    """Yield the JSON of one statement's result, in pieces: its schema, its rows by position, what it changed.
+
+    Rows are taken out of the result as they are encoded: to let go of very many at once would take long, too.
+    """
     elements = [
         {
             "name": {"none": []} if element.name is None else {"some": element.name},
@@ -69,10 +86,39 @@ def sql_document(result: SqlResult) -> str:
         for element in result.row_type.elements
     ]
     schema = json.dumps({"elements": elements}, separators=(",", ":"), ensure_ascii=False)
-    rows = ",".join(sats_json.encode(result.row_type, row, "positional") for row in result.rows)
+    yield f'[{{"schema":{schema},"rows":['.encode("utf-8", "replace")
+    encode = sats_json.encoder(result.row_type, "positional")
+    rows = result.rows
+    rows.reverse()
+    separator = ""
+    while rows:
+        piece = rows[-_ROWS_A_PIECE:]
+        del rows[-_ROWS_A_PIECE:]
+        yield (separator + ",".join([encode(row) for row in reversed(piece)])).encode("utf-8", "replace")
+        separator = ","
     stats = f'"rows_inserted":{result.inserted},"rows_deleted":{result.deleted},"rows_updated":{result.updated}'
-    duration = f'"total_duration_micros":{result.duration_us}'
-    return f'[{{"schema":{schema},"rows":[{rows}],{duration},"stats":{{{stats}}}}}]'
+    yield f'],"total_duration_micros":{result.duration_us},"stats":{{{stats}}}}}]'.encode()
+
+
+def _slice(document: Iterator[bytes]) -> tuple[bytes, bool]:
+    """Return what is encoded within SLICE_SECONDS, and whether that is the end."""
+    stop_at = perf_counter() + SLICE_SECONDS
+    pieces = []
+    for piece in document:
+        pieces.append(piece)
+        if perf_counter() >= stop_at:
+            return b"".join(pieces), False
+    return b"".join(pieces), True
+
+
+async def _rest(first: bytes, document: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield the slices of a document whose first one is there."""
+    piece, is_whole = first, False
+    while not is_whole:
+        yield piece
+        await trio.lowlevel.checkpoint()
+        piece, is_whole = _slice(document)
+    yield piece
 
 
 RESOURCES = (

@@ -7,13 +7,13 @@ A dialect is the `ClientSink` of one connection and the decoder of what that con
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 from stdb.actors.requests import Request
 from stdb.actors.sink import ClientSink
 from stdb.net.outbox import Outbox
-from stdb.net.protocols.rows import bytes_of
+from stdb.net.protocols.rows import bytes_of, let_go
 from stdb.net.protocols.wire import Compression
 from stdb.schema.model import ModuleDef
 from stdb.subscriptions.fragment import Fragment
@@ -80,10 +80,26 @@ class Dialect(ClientSink, ABC):
     def _needs(self, needs: int) -> int:
         return needs if self.confirmed else 0
 
-    def _queue_rows(self, needs: int, fragments: Sequence[Fragment], encode: Callable[[], bytes]) -> None:
-        """Queue the frame that `encode` returns, at once or, for many rows, from a worker thread."""
+    @abstractmethod
+    def _frame(self, body: bytes) -> bytes:
+        """Return the frame of a message."""
+
+    @abstractmethod
+    def _large_frame(self, body: Iterable[bytes]) -> bytes:
+        """Return the frame of a message that comes in pieces; called in a worker thread."""
+
+    def _queue_rows(self, needs: int, fragments: Sequence[Fragment], encode: Callable[[], Iterable[bytes]]) -> None:
+        """Queue the message that `encode` returns in pieces, at once or, for many rows, from a worker thread.
+
+        The fragments are this client's alone; what is encoded in a worker thread is emptied there.
+        """
         rows = sum(len(fragment.inserts) + len(fragment.deletes) for fragment in fragments)
         if rows > _ROWS_AT_ONCE_MAX or bytes_of(fragments) > _BYTES_AT_ONCE_MAX:
-            self.outbox.append_deferred(self._needs(needs), encode)
+            self.outbox.append_deferred(self._needs(needs), lambda: self._encode_large(fragments, encode))
         else:
-            self._append((self._needs(needs), encode()))
+            self._append((self._needs(needs), self._frame(b"".join(encode()))))
+
+    def _encode_large(self, fragments: Sequence[Fragment], encode: Callable[[], Iterable[bytes]]) -> bytes:
+        frame = self._large_frame(encode())
+        let_go(fragments)
+        return frame

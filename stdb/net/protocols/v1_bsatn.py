@@ -7,7 +7,8 @@ Not responsible for: who is told what (`v1`), requests (`v1_requests`), row list
 "v1.rows" (fragments), "v1" (rows of an update) and ("v1", "full" or "light", compression) (frames).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from struct import Struct
 
 from stdb.actors.requests import (
@@ -18,9 +19,9 @@ from stdb.actors.requests import (
     SubscriptionKind,
     Unsubscribe,
 )
-from stdb.net.protocols.rows import group_by_table, row_list
+from stdb.net.protocols.rows import group_by_table, row_list, row_list_pieces
 from stdb.net.protocols.v1 import V1
-from stdb.net.protocols.wire import tagged_frame, write_bytes, write_string
+from stdb.net.protocols.wire import large_tagged_frame, tagged_frame, write_bytes, write_string
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
 __all__ = ["V1Bsatn"]
@@ -71,17 +72,17 @@ class V1Bsatn(V1):
         """Answer a subscription with its initial rows, one table entry per query plan."""
         if request.kind is SubscriptionKind.LEGACY:
 
-            def encode() -> bytes:
-                tail = _id_and_duration(request.request_id, duration_us)
-                return self._frame(bytes((_INITIAL_SUBSCRIPTION,)) + _plans(rows) + tail)
+            def encode() -> Iterator[bytes]:
+                yield from _plans(bytes((_INITIAL_SUBSCRIPTION,)), rows)
+                yield _id_and_duration(request.request_id, duration_us)
 
         else:
             single = request.kind is SubscriptionKind.SINGLE
             tag = _SUBSCRIBE_APPLIED if single else _SUBSCRIBE_MULTI_APPLIED
             head = _applied_head(tag, request.request_id, duration_us, request.query_set_id)
 
-            def encode() -> bytes:
-                return self._frame(head + (_single_table(rows) if single else _plans(rows)))
+            def encode() -> Iterator[bytes]:
+                return _single_table(head, rows) if single else _plans(head, rows)
 
         self._queue_rows(needs, rows, encode)
 
@@ -99,9 +100,7 @@ class V1Bsatn(V1):
         single = request.kind is SubscriptionKind.SINGLE
         tag = _UNSUBSCRIBE_APPLIED if single else _UNSUBSCRIBE_MULTI_APPLIED
         head = _applied_head(tag, request.request_id, duration_us, request.query_set_id)
-        self._queue_rows(
-            needs, dropped, lambda: self._frame(head + (_single_table(dropped) if single else _plans(dropped)))
-        )
+        self._queue_rows(needs, dropped, lambda: _single_table(head, dropped) if single else _plans(head, dropped))
 
     def subscription_error(self, request: Subscribe | Unsubscribe, text: str, duration_us: int) -> None:
         """Answer a subscription or unsubscription that failed."""
@@ -120,7 +119,7 @@ class V1Bsatn(V1):
         else:
             table = head + _NONE + _u32(1) + write_string(result.table_name)
             inserts = result.inserts
-            self._queue_rows(needs, (result,), lambda: self._frame(table + row_list(inserts) + tail))
+            self._queue_rows(needs, (result,), lambda: chain((table,), row_list_pieces(inserts), (tail,)))
 
     def _committed(self, event: TransactionEvent, update: ClientUpdate) -> bytes:
         return self._transaction_update(event, _COMMITTED + _database_update(update))
@@ -152,6 +151,9 @@ class V1Bsatn(V1):
     def _frame(self, body: bytes) -> bytes:
         return tagged_frame(body, self._compression)
 
+    def _large_frame(self, body: Iterable[bytes]) -> bytes:
+        return large_tagged_frame(body, self._compression)
+
     def _queue(self, needs: int, body: bytes) -> None:
         self._append((needs, tagged_frame(body, self._compression)))
 
@@ -166,18 +168,29 @@ def _database_update(update: ClientUpdate) -> bytes:
     return encoded
 
 
-def _plans(rows: Iterable[Fragment]) -> bytes:
-    """Return the rows of an answer: one entry per query plan, not merged per table."""
-    entries = [_table_update((fragment,)) for fragment in rows]
-    return _u32(len(entries)) + b"".join(entries)
+def _plans(head: bytes, rows: Sequence[Fragment]) -> Iterator[bytes]:
+    """Yield `head` and the rows of an answer: one entry per query plan, not merged per table."""
+    yield head + _u32(len(rows))
+    for fragment in rows:
+        yield from _table_rows(b"", fragment)
 
 
-def _single_table(rows: Sequence[Fragment]) -> bytes:
-    """Return SubscribeRows: the table's id and name, then the same again with its rows."""
+def _single_table(head: bytes, rows: Sequence[Fragment]) -> Iterator[bytes]:
+    """Yield `head` and SubscribeRows: the table's id and name, then the same again with its rows."""
     if not rows:
-        return _u32(0) + write_string("") + _u32(0) + write_string("") + _table_tail(0, 0)
+        yield head + _u32(0) + write_string("") + _u32(0) + write_string("") + _table_tail(0, 0)
+        return
     (fragment,) = rows
-    return _u32(fragment.table_id) + write_string(fragment.table_name) + _table_update(rows)
+    yield from _table_rows(head + _u32(fragment.table_id) + write_string(fragment.table_name), fragment)
+
+
+def _table_rows(head: bytes, fragment: Fragment) -> Iterator[bytes]:
+    """Yield `head` and TableUpdate of one query, its rows never compressed by themselves: deletes first."""
+    inserts, deletes = fragment.inserts, fragment.deletes
+    name = _u32(fragment.table_id) + write_string(fragment.table_name)
+    yield head + name + _table_tail(len(inserts) + len(deletes), 1) + b"\0"
+    yield from row_list_pieces(deletes)
+    yield from row_list_pieces(inserts)
 
 
 def _table_update(fragments: Sequence[Fragment]) -> bytes:

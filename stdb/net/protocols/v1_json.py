@@ -9,7 +9,8 @@ Rows and arguments are JSON texts inside the JSON. Rows are objects by column na
 """
 
 import json as standard_json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from stdb.actors.requests import (
     CallProcedure,
@@ -20,8 +21,8 @@ from stdb.actors.requests import (
     Unsubscribe,
 )
 from stdb.errors import DecodeError
-from stdb.net.frames import text_frame
-from stdb.net.protocols.rows import group_by_table
+from stdb.net.frames import message_head, text_frame
+from stdb.net.protocols.rows import group_by_table, pieces_of
 from stdb.net.protocols.v1 import V1
 from stdb.sats import bsatn, json
 from stdb.schema.model import ModuleDef
@@ -59,18 +60,18 @@ class V1Json(V1):
         """Answer a subscription with its initial rows, one table entry per query plan."""
         if request.kind is SubscriptionKind.LEGACY:
 
-            def encode() -> bytes:
-                return text_frame(
-                    f'{{"InitialSubscription":{{"database_update":{_plans(rows)},"request_id":{request.request_id},'
-                    f'"total_host_execution_duration":{_duration(duration_us)}}}}}'
-                )
+            def encode() -> Iterator[bytes]:
+                yield b'{"InitialSubscription":{"database_update":'
+                yield from _plans(rows)
+                duration = _duration(duration_us)
+                yield f',"request_id":{request.request_id},"total_host_execution_duration":{duration}}}}}'.encode()
 
         else:
             single = request.kind is SubscriptionKind.SINGLE
             name = "SubscribeApplied" if single else "SubscribeMultiApplied"
 
-            def encode() -> bytes:
-                return text_frame(_applied(name, request, duration_us, rows, single))
+            def encode() -> Iterator[bytes]:
+                return _applied(name, request, duration_us, rows, single)
 
         self._queue_rows(needs, rows, encode)
 
@@ -87,7 +88,7 @@ class V1Json(V1):
         dropped = rows or ()
         single = request.kind is SubscriptionKind.SINGLE
         name = "UnsubscribeApplied" if single else "UnsubscribeMultiApplied"
-        self._queue_rows(needs, dropped, lambda: text_frame(_applied(name, request, duration_us, dropped, single)))
+        self._queue_rows(needs, dropped, lambda: _applied(name, request, duration_us, dropped, single))
 
     def subscription_error(self, request: Subscribe | Unsubscribe, text: str, duration_us: int) -> None:
         """Answer a subscription or unsubscription that failed."""
@@ -108,11 +109,10 @@ class V1Json(V1):
         if isinstance(result, str):
             self._queue(0, f'{head}{{"some":{_quote(result)}}},"tables":[]{tail}')
             return
-        table = f'{head}{_NONE},"tables":[{{"table_name":{_quote(result.table_name)},"rows":'
+        table = f'{head}{_NONE},"tables":[{{"table_name":{_quote(result.table_name)},"rows":'.encode()
+        end = f"}}]{tail}".encode()
         fragment = result
-        self._queue_rows(
-            needs, (result,), lambda: text_frame(f"{table}{_row_texts(fragment, fragment.inserts)}}}]{tail}")
-        )
+        self._queue_rows(needs, (result,), lambda: chain((table,), _row_pieces(fragment, fragment.inserts), (end,)))
 
     def _committed(self, event: TransactionEvent, update: ClientUpdate) -> bytes:
         return self._transaction_update(event, f'{{"Committed":{_database_update(update)}}}')
@@ -141,6 +141,13 @@ class V1Json(V1):
         return text_frame(
             f'{{"TransactionUpdateLight":{{"request_id":{event.request_id},"update":{_database_update(update)}}}}}'
         )
+
+    def _frame(self, body: bytes) -> bytes:
+        return message_head(len(body), is_text=True) + body
+
+    def _large_frame(self, body: Iterable[bytes]) -> bytes:
+        parts = list(body)
+        return b"".join((message_head(sum(map(len, parts)), is_text=True), *parts))
 
     def _queue(self, needs: int, text: str) -> None:
         self._append((needs, text_frame(text)))
@@ -176,13 +183,14 @@ def _args_text(event: TransactionEvent, definition: ModuleDef) -> str:
 
 def _applied(
     name: str, request: Subscribe | Unsubscribe, duration_us: int, rows: Sequence[Fragment], single: bool
-) -> str:
-    """Return one of the four Applied messages."""
-    body = f'"rows":{_single_table(rows)}' if single else f'"update":{_plans(rows)}'
-    return (
+) -> Iterator[bytes]:
+    """Yield one of the four Applied messages."""
+    yield (
         f'{{"{name}":{{"request_id":{request.request_id},"total_host_execution_duration_micros":{duration_us},'
-        f'"query_id":{{"id":{request.query_set_id}}},{body}}}}}'
-    )
+        f'"query_id":{{"id":{request.query_set_id}}},"{"rows" if single else "update"}":'
+    ).encode()
+    yield from _single_table(rows) if single else _plans(rows)
+    yield b"}}"
 
 
 def _database_update(update: ClientUpdate) -> str:
@@ -195,25 +203,43 @@ def _database_update(update: ClientUpdate) -> str:
     return encoded.decode()
 
 
-def _plans(rows: Iterable[Fragment]) -> str:
-    """Return the rows of an answer: one entry per query plan, not merged per table."""
-    return _tables((fragment,) for fragment in rows)
+def _plans(rows: Iterable[Fragment]) -> Iterator[bytes]:
+    """Yield the rows of an answer: one entry per query plan, not merged per table."""
+    yield b'{"tables":['
+    for i, fragment in enumerate(rows):
+        if i:
+            yield b","
+        yield from _table_rows(fragment)
+    yield b"]}"
 
 
 def _tables(tables: Iterable[Sequence[Fragment]]) -> str:
     return f'{{"tables":[{",".join(map(_table_update, tables))}]}}'
 
 
-def _single_table(rows: Sequence[Fragment]) -> str:
-    """Return SubscribeRows: the table's id and name, then the same again with its rows."""
+def _single_table(rows: Sequence[Fragment]) -> Iterator[bytes]:
+    """Yield SubscribeRows: the table's id and name, then the same again with its rows."""
     if not rows:
         empty = '"table_id":0,"table_name":""'
-        return f'{{{empty},"table_rows":{{{empty},"num_rows":0,"updates":[]}}}}'
+        yield f'{{{empty},"table_rows":{{{empty},"num_rows":0,"updates":[]}}}}'.encode()
+        return
     (fragment,) = rows
-    return (
-        f'{{"table_id":{fragment.table_id},"table_name":{_quote(fragment.table_name)},'
-        f'"table_rows":{_table_update(rows)}}}'
-    )
+    yield f'{{"table_id":{fragment.table_id},"table_name":{_quote(fragment.table_name)},"table_rows":'.encode()
+    yield from _table_rows(fragment)
+    yield b"}"
+
+
+def _table_rows(fragment: Fragment) -> Iterator[bytes]:
+    """Yield the one table update of an answer."""
+    count = len(fragment.inserts) + len(fragment.deletes)
+    yield (
+        f'{{"table_id":{fragment.table_id},"table_name":{_quote(fragment.table_name)},"num_rows":{count},'
+        '"updates":[{"deletes":'
+    ).encode()
+    yield from _row_pieces(fragment, fragment.deletes)
+    yield b',"inserts":'
+    yield from _row_pieces(fragment, fragment.inserts)
+    yield b"}]}"
 
 
 def _table_update(fragments: Sequence[Fragment]) -> str:
@@ -237,8 +263,15 @@ def _query_update(fragment: Fragment) -> str:
 
 def _row_texts(fragment: Fragment, rows: Sequence[bytes]) -> str:
     """Return a JSON array of strings, each the JSON of one row."""
-    if not rows:
-        return "[]"
+    return b"".join(_row_pieces(fragment, rows)).decode()
+
+
+def _row_pieces(fragment: Fragment, rows: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield a JSON array of strings, each the JSON of one row."""
     decode = fragment.columns.codec.decode_exact
     write = json.encoder(fragment.columns.row_type, "row")
-    return f"[{','.join([_quote(write(decode(row))) for row in rows])}]"
+    separator = "["
+    for piece in pieces_of(rows):
+        yield (separator + ",".join([_quote(write(decode(row))) for row in piece])).encode()
+        separator = ","
+    yield b"]" if rows else b"[]"

@@ -4,10 +4,10 @@ Responsible for: decoding ClientMessage, encoding ServerMessage (spec 02 section
 Not responsible for: several messages a payload (`v3_bsatn`), row lists (`rows`).
 
 `messages_v2` describes the same bytes as types; a property test keeps the two equal. Encodings are cached under
-"v2.rows" and "v2.update" (fragments), "v2" (query sets of an update) and ("v2", compression) (frames); v3 shares them.
+"v2.update" (fragments), "v2" (query sets of an update) and ("v2", compression) (frames); v3 shares them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from struct import error as struct_error
 
@@ -24,8 +24,9 @@ from stdb.actors.requests import (
 from stdb.actors.sink import OutcomeKind, ReducerOutcome
 from stdb.errors import DecodeError
 from stdb.net.protocols.dialect import Dialect
-from stdb.net.protocols.rows import group_by_table, row_list
+from stdb.net.protocols.rows import group_by_table, row_list, row_list_pieces
 from stdb.net.protocols.wire import (
+    large_tagged_frame,
     read_bytes,
     read_string,
     read_strings,
@@ -199,21 +200,20 @@ class V2Bsatn(Dialect):
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Answer a subscription with its initial rows, one table entry per query plan."""
         head = _tag_and_two(_SUBSCRIBE_APPLIED, request.request_id, request.query_set_id)
-        self._queue_rows(needs, rows, lambda: self._frame(head + _query_rows(rows)))
+        self._queue_rows(needs, rows, lambda: _query_rows(head, rows))
 
     def subscribe_batch_applied(
         self, request: SubscribeBatch, results: Sequence[tuple[int, Sequence[Fragment] | str]], needs: int
     ) -> None:
         """Answer a batch: per set its rows, or the text of its error."""
 
-        def encode() -> bytes:
-            parts = [_tag_and_two(_SUBSCRIBE_BATCH_APPLIED, request.request_id, len(results))]
+        def encode() -> Iterator[bytes]:
+            yield _tag_and_two(_SUBSCRIBE_BATCH_APPLIED, request.request_id, len(results))
             for query_set_id, outcome in results:
-                parts.append(_u32(query_set_id))
-                parts.append(
-                    b"\1" + write_string(outcome) if isinstance(outcome, str) else b"\0" + _query_rows(outcome)
-                )
-            return self._frame(b"".join(parts))
+                if isinstance(outcome, str):
+                    yield _u32(query_set_id) + b"\1" + write_string(outcome)
+                else:
+                    yield from _query_rows(_u32(query_set_id) + b"\0", outcome)
 
         fragments = [fragment for _, outcome in results if not isinstance(outcome, str) for fragment in outcome]
         self._queue_rows(needs, fragments, encode)
@@ -227,7 +227,7 @@ class V2Bsatn(Dialect):
             self._queue(self._needs(needs), head + b"\1")
         else:
             dropped = rows
-            self._queue_rows(needs, rows, lambda: self._frame(head + b"\0" + _query_rows(dropped)))
+            self._queue_rows(needs, rows, lambda: _query_rows(head + b"\0", dropped))
 
     def subscription_error(self, request: Subscribe | Unsubscribe, text: str, duration_us: int) -> None:
         """Answer a subscription or unsubscription that failed."""
@@ -242,7 +242,7 @@ class V2Bsatn(Dialect):
             self._queue(0, head + b"\1" + write_string(result))
         else:
             rows = (result,)
-            self._queue_rows(needs, rows, lambda: self._frame(head + b"\0" + _query_rows(rows)))
+            self._queue_rows(needs, rows, lambda: _query_rows(head + b"\0", rows))
 
     def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
         """Tell of a transaction that this client did not call."""
@@ -255,20 +255,19 @@ class V2Bsatn(Dialect):
     def _frame(self, body: bytes) -> bytes:
         return tagged_frame(body, self._compression)
 
+    def _large_frame(self, body: Iterable[bytes]) -> bytes:
+        return large_tagged_frame(body, self._compression)
+
     def _queue(self, needs: int, body: bytes) -> None:
         self._append((needs, tagged_frame(body, self._compression)))
 
 
-def _query_rows(fragments: Sequence[Fragment]) -> bytes:
-    """Return QueryRows: per plan its table's name and rows (a fragment of an answer has inserts or deletes)."""
-    parts = [_u32(len(fragments))]
+def _query_rows(head: bytes, fragments: Sequence[Fragment]) -> Iterator[bytes]:
+    """Yield `head` and QueryRows: per plan its table's name and rows (a fragment of an answer has one kind of them)."""
+    yield head + _u32(len(fragments))
     for fragment in fragments:
-        encoded = fragment.cache.get("v2.rows")
-        if encoded is None:
-            encoded = write_string(fragment.table_name) + row_list(fragment.inserts or fragment.deletes)
-            fragment.cache["v2.rows"] = encoded
-        parts.append(encoded)
-    return b"".join(parts)
+        yield write_string(fragment.table_name)
+        yield from row_list_pieces(fragment.inserts or fragment.deletes)
 
 
 def encode_query_sets(update: ClientUpdate) -> bytes:

@@ -5,17 +5,19 @@ Not responsible for: messages (one dialect a file), rows (`rows`).
 """
 
 import zlib
+from collections.abc import Iterable
 from enum import Enum
 from struct import Struct
 
 import brotli  # type: ignore[import-untyped]  # its wheel has no stubs
 
 from stdb.errors import DecodeError
-from stdb.net.frames import binary_frame
+from stdb.net.frames import binary_frame, message_head
 
 __all__ = [
     "COMPRESSED_ABOVE_BYTES",
     "Compression",
+    "large_tagged_frame",
     "read_bytes",
     "read_string",
     "read_strings",
@@ -61,6 +63,19 @@ def tagged_frame(body: bytes, compression: Compression) -> bytes:
     if size < 126:
         return bytes((0x82, size, 0)) + body
     return binary_frame(tagged_payload(body, compression))
+
+
+def large_tagged_frame(body: Iterable[bytes], compression: Compression) -> bytes:
+    """Do as `tagged_frame` for a large body in pieces; between two of them other threads run."""
+    if compression is Compression.NONE:
+        parts = [b"\0", *body]
+    elif compression is Compression.BROTLI:
+        packer = brotli.Compressor(quality=1, lgwin=22)
+        parts = [b"\1", *map(packer.process, body), packer.finish()]
+    else:
+        gzip = zlib.compressobj(1, zlib.DEFLATED, _GZIP_WINDOW)
+        parts = [b"\2", *map(gzip.compress, body), gzip.flush()]
+    return b"".join((message_head(sum(map(len, parts))), *parts))
 
 
 def write_bytes(value: bytes) -> bytes:
