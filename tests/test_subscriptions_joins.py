@@ -254,6 +254,20 @@ def test_edges_of_one_shape_look_a_partner_up_once(monkeypatch: pytest.MonkeyPat
     assert sorted(looked_up) == [50, 51]
 
 
+@pytest.mark.parametrize(("partners", "evaluations"), [(10, 0), (100, 1)])
+def test_very_many_partners_are_not_looked_at_to_spare_an_evaluation(
+    partners: int, evaluations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = _world(ZONES, {"zone": [(1, 1)], "actor": [(aid, 1, 7) for aid in range(partners)]})
+    client = world.client()
+    finish(client.subscribe_set(1, ["select z.* from zone z join actor a on z.zid = a.zid where a.hp = 5"]))
+    evaluated = _count_evaluations(monkeypatch)
+    assert _told(world, world.insert("zone", (1, 2)), client) == []
+    assert len(evaluated) == evaluations
+    assert _told(world, world.insert("actor", (999, 1, 5)), client) == [("zone", [(1, 1), (1, 2)], [])]
+    assert _told(world, world.insert("zone", (1, 3)), client) == [("zone", [(1, 3)], [])]
+
+
 def test_clients_with_the_same_join_share_one_evaluation_and_one_fragment(monkeypatch: pytest.MonkeyPatch) -> None:
     world = _world(ZONES, _BEFORE)
     clients = [world.client(bytes([number] * 32)) for number in range(10, 20)]

@@ -4,11 +4,12 @@ from typing import Any
 import pytest
 
 from stdb.sats import types as t
-from stdb.schema.model import Access, ColumnDef, ModuleDef, TableDef
-from stdb.sql.work import finish
+from stdb.schema.model import Access, ColumnDef, ModuleDef, RowLevelSecurityDef, TableDef
+from stdb.sql import finish
+from stdb.sql.rules import replace_rules
 from stdb.subscriptions import SubscriptionActor
 from stdb.subscriptions.pruning import HeldBranch
-from tests.subscriptions_world import ALICE, BOB, World, rows_of, seen_by
+from tests.subscriptions_world import ALICE, BOB, JOINED, OWNER, World, rows_of, seen_by
 
 BAG = "SELECT * FROM bag"
 ANYBODY = bytes(32)
@@ -112,8 +113,7 @@ def test_a_row_that_moves_between_two_values_concerns_both(world: World) -> None
     alice, bob, third = world.client(ALICE), world.client(BOB), world.client(ANYBODY)
     for client in (alice, bob, third):
         finish(client.subscribe_set(1, ["SELECT * FROM item WHERE owner = :sender"]))
-    table = world.table("item")
-    delta = world.transact(lambda _: table.update(table.indexes[0], world.encode("item", 1, BOB, 1, 1.0)) and None)
+    delta = world.change({"item": [(1, BOB, 1, 1.0)]}, {"item": [(1, ALICE, 1, 1.0)]})
     evaluation = world.tell(delta)
     assert {id(actor) for actor, _ in evaluation.others} == {id(alice), id(bob)}
     left, came = seen_by(evaluation, alice), seen_by(evaluation, bob)
@@ -164,6 +164,48 @@ def test_after_a_change_of_schema_plans_are_bound_anew_or_their_holders_named(wo
     column.close()
     whole.close()
     assert len(world.registry) == 0
+
+
+def test_after_a_change_of_schema_both_sides_of_a_join_are_bound_anew() -> None:
+    world = World(JOINED)
+    client = world.client()
+    finish(client.subscribe_set(1, ["SELECT l.* FROM link l JOIN link m ON l.a = m.a WHERE m.b = 1"]))
+    assert world.registry.recompile() == set()
+    evaluation = world.tell(world.insert("link", (1, 1), (1, 2)))
+    update = seen_by(evaluation, client)
+    assert update is not None
+    assert rows_of(world, update.sets[0].fragments) == [("link", [(1, 1), (1, 2)], [])]
+    _replace_table(world, "link")
+    assert world.registry.recompile() == {client}
+    assert world.tell(world.insert("link", (1,))).others == []
+    client.close()
+    assert len(world.registry) == 0
+
+
+def test_a_query_that_comes_to_depend_on_who_asks_is_no_longer_shared() -> None:
+    world = World(JOINED)
+    alice, bob, owner = world.client(), world.client(BOB), world.client(OWNER)
+    for client in (alice, bob, owner):
+        finish(client.subscribe_set(1, ["SELECT * FROM item"]))
+    transaction = world.datastore.begin(0)
+    replace_rules(world.datastore, [RowLevelSecurityDef("SELECT * FROM item WHERE owner = :sender")])
+    transaction.commit()
+    assert world.registry.recompile() == {alice, bob}
+    evaluation = world.tell(world.insert("item", (1, ALICE, 1, 1.0)))
+    assert [actor for actor, _ in evaluation.others] == [owner]
+
+
+def test_a_row_that_two_rules_allow_is_told_by_each_of_them() -> None:
+    rules = ["SELECT * FROM item WHERE owner = :sender", "SELECT * FROM item WHERE kind = 1"]
+    world = World(JOINED, rules=rules)
+    alice, bob = world.client(), world.client(BOB)
+    for client in (alice, bob):
+        finish(client.subscribe_set(1, ["SELECT * FROM item"]))
+    assert len(world.registry) == 2
+    evaluation = world.tell(world.insert("item", (1, ALICE, 1, 1.0), (2, ALICE, 2, 1.0)))
+    first, second = (1, ALICE, 1, 1.0), (2, ALICE, 2, 1.0)
+    told = {actor: rows_of(world, update.sets[0].fragments) for actor, update in evaluation.others}
+    assert told == {alice: [("item", [first, second], []), ("item", [first], [])], bob: [("item", [first], [])]}
 
 
 def test_an_actor_carries_its_owner_untouched(world: World) -> None:

@@ -33,6 +33,7 @@ class Fragment:
         self.inserts = inserts
         self.deletes = deletes
         self.is_event = is_event
+        """Rows of an event table, or rows that were joined with one: told once, kept by nobody, never deleted."""
         self.cache: dict[Any, bytes] = {}
 
 

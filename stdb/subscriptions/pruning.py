@@ -9,7 +9,7 @@ relation and not by table, so that both sides of a self join are watched; here i
 when every table of the transaction has been looked through. Which rows cannot concern a branch: spec 06 section 5.3.
 """
 
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stdb.sql import Edge, Pruning
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["HeldBranch", "Hit", "TableBranches", "Touched"]
 
+_PARTNERS_PER_KEY = 16
+"""Most partners to look at instead of evaluating one branch: a row may have as many as there are rows."""
+
 
 class HeldBranch:
     """One branch of a held query: what is evaluated, and told as one fragment, at a time."""
 
-    __slots__ = ("is_event", "is_join", "order", "plan", "query")
+    __slots__ = ("_schema", "is_event", "is_join", "order", "plan", "query")
 
     def __init__(self, query: "HeldQuery", place: int, plan: "Branch") -> None:
         self.query = query
@@ -37,12 +40,13 @@ class HeldBranch:
         self.is_join = len(plan.tables) > 1
         self.is_event = any(table.schema.definition.is_event for table in plan.tables)
         """It reads an event table: what it returns are events too, of whichever table, and are never taken back."""
-        self.order = (plan.table.schema.name, query.serial, place)
+        self._schema = plan.table.schema
+        self.order = (self._schema.name, query.serial, place)
         """Where its fragment stands in a message."""
 
     def fragment(self, inserts: list[bytes], deletes: list[bytes]) -> Fragment:
         """Return rows of this branch as a fragment."""
-        schema = self.plan.table.schema
+        schema = self._schema
         return Fragment(schema.id, schema.name, schema, inserts, deletes, self.is_event)
 
 
@@ -65,15 +69,17 @@ class TableBranches:
     def __init__(self) -> None:
         self._always: dict[HeldBranch, None] = {}
         self._pruned: dict[tuple[int, ...], _Pruned] = {}
-        self._joins = _JoinWatches()
+        self._joins: _JoinWatches | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._always or self._pruned or self._joins)
+        return bool(self._always or self._pruned or self._joins is not None)
 
     def add(self, branch: HeldBranch, relation: int) -> None:
         """Let a branch watch this table, which is that of one of its relations."""
         trigger = branch.plan.triggers[relation]
         if branch.is_join:
+            if self._joins is None:
+                self._joins = _JoinWatches()
             self._joins.add(branch, trigger)
         elif trigger is None:
             self._always[branch] = None
@@ -84,7 +90,10 @@ class TableBranches:
         """Undo `add`."""
         trigger = branch.plan.triggers[relation]
         if branch.is_join:
+            assert self._joins is not None
             self._joins.remove(branch, trigger)
+            if not self._joins:
+                self._joins = None
         elif trigger is None:
             del self._always[branch]
         else:
@@ -98,7 +107,7 @@ class TableBranches:
             _collect_always(self._always, inserts, deletes, hits)
         for pruned in self._pruned.values():
             _collect_pruned(pruned, inserts, deletes, hits)
-        if self._joins:
+        if self._joins is not None:
             self._joins.collect([*inserts, *deletes] if deletes else inserts, touched)
 
 
@@ -119,7 +128,7 @@ class _Edges(NamedTuple):
     """Join branches that find the partners of a changed row in the same way, by the key those must have."""
 
     key_of: "Callable[[bytes], Any]"
-    partners: "Callable[[Any], Iterable[bytes]]"
+    partners_of: "Callable[[Any], Iterable[bytes]]"
     extract: "Callable[[bytes], Any]"
     by_key: _ByKey
 
@@ -186,12 +195,14 @@ class _JoinWatches:
         touched.update(dict.fromkeys(self._always))
         for extract, by_key in self._pruned.values():
             _touch(set(map(extract, rows)), by_key, touched)
-        for key_of, partners, extract, by_key in self._edges.values():
-            found = chain.from_iterable(map(partners, set(map(key_of, rows))))
-            _touch(set(map(extract, found)), by_key, touched)
+        for key_of, partners_of, extract, by_key in self._edges.values():
+            partners = chain.from_iterable(map(partners_of, set(map(key_of, rows))))
+            keys = set(map(extract, islice(partners, len(rows) + _PARTNERS_PER_KEY * len(by_key))))
+            is_cheaper_than_evaluating = next(partners, None) is None
+            _touch(keys if is_cheaper_than_evaluating else by_key, by_key, touched)
 
 
-def _touch(keys: set[Any], by_key: _ByKey, touched: Touched) -> None:
+def _touch(keys: "Iterable[Any]", by_key: _ByKey, touched: Touched) -> None:
     for key in keys:
         found = by_key.get(key)
         if found is not None:

@@ -55,7 +55,7 @@ class HeldQuery:
     def fragment(self, inserts: list[bytes], deletes: list[bytes]) -> Fragment:
         """Return rows of this query, of all its branches, as a fragment."""
         schema = self.plan.table.schema
-        return Fragment(schema.id, schema.name, schema, inserts, deletes, schema.definition.is_event)
+        return Fragment(schema.id, schema.name, schema, inserts, deletes, self.plan.reads_events)
 
 
 class Evaluation(NamedTuple):

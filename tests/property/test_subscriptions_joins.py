@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from stdb.sql import Caller, finish
 from stdb.sql.binder import BoundSelect, bind_select
 from stdb.sql.parser import parse
 from stdb.sql.shape import subscription_shape
+from stdb.subscriptions import pruning
 from stdb.subscriptions.plain import Rows, evaluate_plainly, rows_now, rows_of_branch
 from tests.property.test_subscriptions_properties import SubscriptionMachine, change, compare, transactions_of
 from tests.subscriptions_world import ALICE, BOB, JOINED, OWNER, Cache, Choices, World
@@ -162,8 +164,17 @@ _TABLES = ("item", "part", "link", "player", "item", "part", "link", "ping", "ba
     texts=st.binary(min_size=8 * 16, max_size=8 * 16),
     rules=st.just([]) | _drawn_rules,
     changes=st.binary(min_size=60, max_size=100),
+    partners_per_key=st.sampled_from([16, 0]),
 )
-def test_everyone_is_told_what_the_plain_twin_says(texts: bytes, rules: list[str], changes: bytes) -> None:
+def test_everyone_is_told_what_the_plain_twin_says(
+    texts: bytes, rules: list[str], changes: bytes, partners_per_key: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruning, "_PARTNERS_PER_KEY", partners_per_key)
+        _tell_everyone(texts, rules, changes)
+
+
+def _tell_everyone(texts: bytes, rules: list[str], changes: bytes) -> None:
     world = World(JOINED, rules=rules)
     clients = [world.client(identity) for identity in (OWNER, ALICE, BOB)]
     chosen = _accepted(world, texts, (_join_text, _join_text, _single_text))
