@@ -30,7 +30,7 @@ def test_a_benchmark_runs_to_its_last_line(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     reports = json.loads(figures.read_text())
-    line = rf"{name}[\w =]*: [\d.,]+ [^;]+; [\w ,]+ [\d.,]+; ratio \d+\.\d+"
+    line = rf"{name}[\w =.]*: [\d.,]+ [^;]+; [\w ,]+ [\d.,]+; ratio \d+\.\d+"
     for last in done.stdout.splitlines()[-len(reports) :]:
         assert re.fullmatch(line, last), done.stdout
     if name == "world":
