@@ -6,7 +6,7 @@ Not responsible for: turns and transactions (`database`), what a client holds (`
 Rules: spec 07 sections 5 and 9, spec 02 section 11; spec 09 section 2.2 (sessions).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -160,10 +160,28 @@ class Connections:
             self._actor.post_nowait((None, partial(self._disconnect_last, attachment)))
         return None, 0
 
+    def expel(self, code: int, reason: str) -> list[Callable[[], None]]:
+        """Return the requests that disconnect everybody who is connected and then close them all.
+
+        From now on they hold no subscriptions.
+        """
+        expelled = list(self._clients.values())
+        for attachment in expelled:
+            assert attachment.subscriber is not None
+            attachment.subscriber.close()
+        return [
+            *(partial(self._disconnect_last, attachment) for attachment in expelled),
+            lambda: self._close_all(expelled, code, reason),
+        ]
+
+    def _close_all(self, attachments: Sequence[Attachment], code: int, reason: str) -> None:
+        for attachment in attachments:
+            self._drop(attachment, code, reason)
+
     def _disconnect_last(self, attachment: Attachment) -> None:
         if attachment in self._attachments:
             self.disconnect(attachment)
-            self._attachments[attachment] = None  # to be closed once all is durable
+            self._attachments[attachment] = None  # to be closed when all are disconnected
 
     def _cut(self, attachment: Attachment) -> None:
         """Disconnect a client that does not know it yet, and drop its socket."""

@@ -30,7 +30,7 @@ from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, RUN_ERRORS, ReducerEnt
 from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline
 from stdb.actors.pausing import Done, UnwantedError, run_slice
-from stdb.actors.programs import added_tables, replace_program
+from stdb.actors.programs import plan_update
 from stdb.actors.queries import Queries
 from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction
 from stdb.actors.requests import (
@@ -502,22 +502,23 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
 
     # ------------------------------------------------------------------ the program
     def update(self, module: Module, program: bytes) -> tuple[None, int]:
-        """Swap the module under its living clients; tables may only be added. Raises UpdateRejected."""
+        """Swap the module under its living clients; tables may only be added. Raises UpdateRejected, PublishFailed.
+
+        Other rules of row-level security disconnect everybody: what they hold may be none of theirs any more.
+        """
         if module.program_hash != self.module.program_hash:
-            added = added_tables(self.module.definition, module.definition)
-
-            def write(_transaction: "Transaction") -> None:
-                replace_program(self.datastore, module, program, added)
-
-            self.transact(None, Client(self.owner, bytes(16), ""), None, after=write)
+            update = plan_update(self.datastore, self.module.definition, module, program)
+            self.transact(
+                None, Client(self.owner, bytes(16), ""), None, after=lambda _transaction: update.write(self.datastore)
+            )
             module.attach(self.datastore, self.identity, self.module_log)
             self.install(module)
+            if update.breaks_clients:
+                self._mailbox.extendleft((None, job) for job in reversed(self.connections.expel(*MODULE_EXITED)))
             for subscriber in self.registry.recompile():
                 self.connections.close(subscriber.owner, *MODULE_EXITED)
-            self.module_log.write_host(f"Updated program to {module.program_hash.hex()}")
-            for name in sorted(table.name for table in added):
-                self.module_log.write_host(f"Creating table `{name}`")
-            self.module_log.write_host("Database updated")
+            for line in update.lines():
+                self.module_log.write_host(line)
         return None, self.datastore.next_offset
 
 

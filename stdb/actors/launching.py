@@ -17,7 +17,7 @@ import trio
 from stdb.actors.calls import RUN_ERRORS, Reducers
 from stdb.actors.database import DatabaseActor
 from stdb.actors.deadline import Deadline
-from stdb.actors.programs import TablesOnly, store_program, stored_program
+from stdb.actors.programs import TablesOnly, store_program, store_rules, stored_program
 from stdb.actors.refusals import PublishFailed
 from stdb.datastore import records
 from stdb.datastore.datastore import Datastore
@@ -70,7 +70,7 @@ class Launcher(NamedTuple):
         """Make the tables of a new database and run `init`, in one transaction; return its record. Keeps nothing.
 
         Raises:
-            PublishFailed: `init` refused or failed; carries the text for the publisher.
+            PublishFailed: A rule of row-level security is none, or `init` failed; carries the text for the publisher.
         """
         datastore = Datastore()
         now_us = self.now_us()
@@ -78,6 +78,10 @@ class Launcher(NamedTuple):
         for table in sorted(table.name for table in module.definition.tables):
             _tell(log, f"Creating table `{table}`")
         datastore.create_tables(module.definition)
+        rules = module.definition.row_level_security
+        for rule in sorted({each.sql for each in rules}):
+            _tell(log, f"Creating row level security `{rule}`")
+        store_rules(datastore, rules)
         store_program(datastore, module, program, identity, owner)
         module.attach(datastore, identity, log)
         self._run_init(module, transaction, owner, now_us, log)
@@ -117,7 +121,7 @@ class Launcher(NamedTuple):
         Raises:
             StorageError: The log is damaged, of another database, or holds no program.
             SchemaError, ModuleFault: The program does not load.
-            UpdateRejected: The stored tables cannot become those of `update`.
+            UpdateRejected, PublishFailed: The stored tables cannot become those of `update`, or its rules are none.
         """
         actors: list[DatabaseActor] = []
 

@@ -3,50 +3,102 @@
 Responsible for: writing and reading that row, the rules of an update in place.
 Not responsible for: who may publish (`host`), loading code (`stdb.modules`), running `init` (`launching`).
 
-Only updates that change no stored table are done here: the same tables with other functions, or additional tables
-(spec 04 section 13); anything else is refused by table and column.
+Only updates that change no stored table are done here: the same tables with other functions or rules of row-level
+security, or additional tables (spec 04 section 13); anything else is refused by table and column.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from stdb.actors.refusals import UpdateRejected
+from stdb.actors.refusals import PublishFailed, UpdateRejected
 from stdb.datastore.datastore import Datastore
-from stdb.errors import StorageError
+from stdb.errors import SchemaError, StorageError
 from stdb.modules.protocol import LogSink, Module, ReducerCall
 from stdb.sats import satn
 from stdb.sats.types import Typespace
-from stdb.schema.model import ModuleDef, TableDef
+from stdb.schema.model import ModuleDef, RowLevelSecurityDef, TableDef
+from stdb.sql.rules import check_rules, replace_rules
 
-__all__ = ["TablesOnly", "added_tables", "replace_program", "store_program", "stored_program"]
+__all__ = ["TablesOnly", "Update", "plan_update", "store_program", "store_rules", "stored_program"]
 
 PYTHON = 2
 """`st_module.program_kind` of a Python module (spec 08)."""
 
 
-def added_tables(old: ModuleDef, new: ModuleDef) -> tuple[TableDef, ...]:
-    """Return the tables that an update from `old` to `new` has to make.
+class Update(NamedTuple):
+    """What an update in place changes in the datastore."""
+
+    module: Module
+    program: bytes
+    added: tuple[TableDef, ...]
+    rules_before: frozenset[str]
+    rules: frozenset[str]
+
+    @property
+    def breaks_clients(self) -> bool:
+        """Tell whether the rows that clients hold may be none that they are to see: they have to come again."""
+        return self.rules != self.rules_before
+
+    def write(self, datastore: Datastore) -> None:
+        """Make the new tables, the rules anew and the new program, within the open transaction."""
+        definition = self.module.definition
+        if self.added:
+            datastore.create_tables(replace(definition, tables=self.added))
+        replace_rules(datastore, definition.row_level_security)
+        table = datastore.table("st_module")
+        (row,) = table.rows()
+        table.clear()
+        store_program(datastore, self.module, self.program, row[:32], row[32:64])
+
+    def lines(self) -> list[str]:
+        """Return what the module's log says of it (spec 05 section 5.5)."""
+        return [
+            f"Updated program to {self.module.program_hash.hex()}",
+            *(f"Removing row-level security `{rule}`" for rule in sorted(self.rules_before)),
+            *(f"Creating table `{name}`" for name in sorted(table.name for table in self.added)),
+            *(f"Adding row-level security `{rule}`" for rule in sorted(self.rules)),
+            *(["Disconnecting all users"] if self.breaks_clients else []),
+            "Database updated",
+        ]
+
+
+def plan_update(datastore: Datastore, old: ModuleDef, module: Module, program: bytes) -> Update:
+    """Return what an update from the tables of `old` to `module` has to do.
 
     Raises:
         UpdateRejected: A stored table would change; names every table and column.
+        PublishFailed: A rule of row-level security is none.
     """
+    new = module.definition
     errors = [error for table in old.tables for error in _differences(table, new.table(table.name))]
-    if old.row_level_security != new.row_level_security:
-        errors.append("Changing the row-level security rules requires a manual migration")
     if errors:
         raise UpdateRejected("Database update rejected: Errors occurred:\n" + "".join(f"{e}\n\n" for e in errors))
-    return tuple(table for table in new.tables if old.table(table.name) is None)
+    try:
+        findings = list(check_rules(new).values()) if new.row_level_security else []
+    except SchemaError as error:
+        findings = error.errors
+    if findings:
+        raise PublishFailed("\n".join(findings))
+    return Update(
+        module,
+        program,
+        tuple(table for table in new.tables if old.table(table.name) is None),
+        frozenset(rule for rules in datastore.rules.values() for rule in rules),
+        frozenset(rule.sql for rule in new.row_level_security),
+    )
 
 
-def replace_program(datastore: Datastore, module: Module, program: bytes, added: tuple[TableDef, ...]) -> None:
-    """Write an update that `added_tables` allowed, within the open transaction: the new tables and the new program."""
-    if added:
-        datastore.create_tables(replace(module.definition, tables=added))
-    table = datastore.table("st_module")
-    (row,) = table.rows()
-    table.clear()
-    store_program(datastore, module, program, row[:32], row[32:64])
+def store_rules(datastore: Datastore, rules: Iterable[RowLevelSecurityDef]) -> None:
+    """Write the rules of row-level security of a new database, within the open transaction.
+
+    Raises:
+        PublishFailed: A rule is none.
+    """
+    try:
+        replace_rules(datastore, rules)
+    except SchemaError as error:
+        raise PublishFailed("\n".join(error.errors)) from error
 
 
 def _differences(old: TableDef, new: TableDef | None) -> list[str]:

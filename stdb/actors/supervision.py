@@ -19,7 +19,7 @@ import trio
 
 from stdb.actors.connections import MODULE_EXITED
 from stdb.actors.database import DatabaseActor
-from stdb.actors.refusals import DatabaseUnavailable, UpdateRejected
+from stdb.actors.refusals import DatabaseUnavailable, PublishFailed, UpdateRejected
 from stdb.errors import ModuleFault, SchemaError, StorageError
 
 __all__ = ["Launch", "Supervisor", "without_directories"]
@@ -160,7 +160,7 @@ class Supervisor:
             except StorageError as error:
                 _logger.error("database %s is stopped: %s", self._name, error)
                 self._go_down(str(error), STOPPED)
-            except UpdateRejected as error:
+            except (UpdateRejected, PublishFailed) as error:
                 self.is_program_broken = True
                 self._go_down(f"its program does not load, and the new one: {error}", STOPPED)
             except (SchemaError, ModuleFault) as error:

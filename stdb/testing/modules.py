@@ -4,7 +4,7 @@ Responsible for: `FunctionModule`, a `stdb.modules.protocol.Module`, and buildin
 Not responsible for: modules as authors write them (`stdb.modules.python`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -22,6 +22,7 @@ from stdb.schema.model import (
     Lifecycle,
     ModuleDef,
     ReducerDef,
+    RowLevelSecurityDef,
     SequenceDef,
     TableDef,
     UniqueDef,
@@ -110,15 +111,23 @@ def table(
 
 
 class FunctionModule:
-    """A module of these tables and reducers. `program_hash` follows from `version`."""
+    """A module of these tables, reducers and rules of row-level security. `program_hash` follows from `version`."""
 
-    def __init__(self, tables: list[TableDef], reducers: Mapping[str, _Reducer], *, version: str = "1") -> None:
+    def __init__(
+        self,
+        tables: list[TableDef],
+        reducers: Mapping[str, _Reducer],
+        *,
+        version: str = "1",
+        rules: Sequence[str] = (),
+    ) -> None:
         self.definition = ModuleDef(
             Typespace(tuple(each.row_type for each in tables)),
             tuple(tables),
             tuple(
                 ReducerDef(name, name, each.params, each.lifecycle, each.visibility) for name, each in reducers.items()
             ),
+            row_level_security=tuple(map(RowLevelSecurityDef, rules)),
         )
         self.program_hash = sha256(version.encode()).digest()
         self._reducers = list(reducers.values())
