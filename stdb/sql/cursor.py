@@ -6,13 +6,13 @@ Not responsible for: any grammar (`expressions`, `queries`, `parser`).
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from stdb.errors import QueryError
 from stdb.sql.lexer import END, OTHER_STRING, QUOTED, STRING, SYMBOL, WORD, Token
 from stdb.sql.syntax import Ident, TableName
 
-__all__ = ["DEPTH_MAX", "PRINTED_AS_KEYWORDS", "Cursor", "reprint", "syntax_error", "words"]
+__all__ = ["DEPTH_MAX", "PRINTED_AS_KEYWORDS", "Cursor", "reprint", "syntax_error", "too_deep", "words"]
 
 DEPTH_MAX = 50
 """Nested statements, queries and expressions that the reference allows (47 parentheses around a comparison)."""
@@ -44,6 +44,15 @@ def syntax_error(expected: str, found: Token) -> QueryError:
     return QueryError(f"sql parser error: Expected {expected}, found: {found.where()}")
 
 
+class _TooDeepError(QueryError):
+    """Nested too deeply: no other reading of the text is tried."""
+
+
+def too_deep() -> QueryError:
+    """Return the refusal of what is nested too deeply."""
+    return _TooDeepError("sql parser error: recursion limit exceeded")
+
+
 class Cursor:
     """Where a parser stands in its tokens."""
 
@@ -51,6 +60,7 @@ class Cursor:
         self.tokens = tokens
         self.at = 0
         self._depth = 0
+        self._attempts: dict[tuple[int, Callable[[], object]], tuple[object, int]] = {}
 
     # Looking.
 
@@ -123,13 +133,22 @@ class Cursor:
         return found
 
     def attempt(self, parse: Callable[[], _T]) -> _T | None:
-        """Return what `parse` finds; None, and nothing taken, when it does not fit."""
-        at = self.at
+        """Return what `parse` finds; None, and nothing taken, when it does not fit.
+
+        What was found at a place is kept: of two readings of nested parentheses each would try both again.
+        """
+        place = (self.at, parse)
+        if place in self._attempts:
+            found, self.at = self._attempts[place]
+            return cast("_T | None", found)
         try:
-            return parse()
+            found = parse()
+        except _TooDeepError:
+            raise
         except QueryError:
-            self.at = at
-            return None
+            found, self.at = None, place[0]
+        self._attempts[place] = found, self.at
+        return found
 
     # Names.
 
@@ -181,7 +200,7 @@ class Cursor:
             QueryError: Too deep.
         """
         if self._depth >= DEPTH_MAX:
-            raise QueryError("sql parser error: recursion limit exceeded")
+            raise too_deep()
         self._depth += 1
         try:
             yield

@@ -9,7 +9,7 @@ Source: spec 06 sections 2 and 3; precedences and the depth guard are those of t
 from abc import abstractmethod
 
 from stdb.errors import QueryError
-from stdb.sql.cursor import Cursor, syntax_error, words
+from stdb.sql.cursor import Cursor, syntax_error, too_deep, words
 from stdb.sql.lexer import END, HEX, NUMBER, OTHER_STRING, PLACEHOLDER, QUOTED, STRING, SYMBOL, WORD, Token
 from stdb.sql.syntax import (
     Call,
@@ -82,7 +82,7 @@ class ExpressionParser(Cursor):
     def _operand(self, above: int) -> Expression:
         """Parse an expression of operators that bind tighter than `above`."""
         if self._level >= _SUBEXPRESSIONS_MAX:
-            raise QueryError("sql parser error: recursion limit exceeded")
+            raise too_deep()
         self._level += 1
         try:
             return self._infixes(self._prefix(), above)
@@ -295,7 +295,7 @@ class ExpressionParser(Cursor):
 
     def _prefixed(self, operator: str, above: int) -> Expression:
         if self._prefixes >= _PREFIXES_MAX:
-            raise QueryError("sql parser error: recursion limit exceeded")
+            raise too_deep()
         self._prefixes += 1
         try:
             return Prefix(operator, self._operand(above))
