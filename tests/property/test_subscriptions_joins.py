@@ -67,8 +67,7 @@ _JOINS = [
         "link.b link.a",
         "bag.a link.a",
         "secret.a link.a",
-        "ping.a link.a",
-        "ping.b link.a",
+        *["ping.a link.a", "ping.b link.a"] * 3,  # events lead: the other way round is refused
     )
 ]
 
@@ -122,7 +121,7 @@ def _join_text(choices: Choices) -> str:
 
 
 def _single_text(choices: Choices) -> str:
-    table = choices.pick(["item", "part", "player", "link", "ping", "item", "link"])
+    table = choices.pick(["item", "item", "item", "link", "link", "part", "player", "ping"])
     where = f" WHERE {_term(choices, table, table)}" if choices.pick(range(2)) else ""
     return f"SELECT * FROM {table}{where}"
 
