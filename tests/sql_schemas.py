@@ -197,7 +197,7 @@ def table_def(document: dict[str, Any], named: dict[str, str]) -> TableDef:
 def datastore_of(schema: str, *, with_numbers: bool = False) -> Datastore:
     """Return a fresh database of a schema with its rules and the rows it has after init.
 
-    `with_numbers`: also the two rows of `nums` that the ran-lit cases look at.
+    `with_numbers`: also the two rows of `nums` that the ran-lit and ran-join cases look at.
     """
     document = cases()["schemas"][schema]
     named = document.get("types", {})
