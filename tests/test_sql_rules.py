@@ -532,6 +532,11 @@ def test_counts_and_columns_are_of_the_rows_that_the_caller_sees() -> None:
     assert [seen(who, count) for who in (ALICE, BOB, OWNER, bytes(32))] == [[(3,)], [(2,)], [(3,)], [(0,)]]
     assert seen(ALICE, "select id from letter") == [(1,), (2,), (2,)]
     assert seen(ALICE, "select count(*) as n from letter limit 0") == []
+    assert seen(ALICE, "select id from letter order by id desc limit 2") == [(2,), (2,)]
+    assert seen(ALICE, "select id from letter order by id limit 1 offset 1") == [(2,)]
+    assert seen(ALICE, "select id, count(*) as n, max(id) as m from letter group by id") == [(1, 1, 1), (2, 2, 2)]
+    assert seen(BOB, "select sum(id) as s from letter") == [(4,)]
+    assert seen(ALICE, "select r.name, count(*) as n from stay s join room r group by r.name") == []
     pairs = "select l.id, r.name from letter l join room r on l.id = r.id"
     assert [seen(who, pairs) for who in (ALICE, BOB)] == [[(1, "a")], [(1, "a")]]
     assert seen(OWNER, pairs) == [(1, "a"), (2, "b"), (3, "c")]
