@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from stdb.datastore.index import UniqueIndex
 from stdb.errors import QueryError
 from stdb.sats import keys
 from stdb.sql.binder import Position, Typed
@@ -132,7 +133,7 @@ class Route:
         if step.index is not None:
             rows *= 1 if step.index.unique else max(1.0, len(plan.table) / (step.index.distinct_keys() or 1))
         elif step.partners:
-            self.cost += 2 * size
+            self.cost += 4 * size
         else:
             rows *= size
         self.cost += rows
@@ -197,6 +198,9 @@ class _Visit:
         check, key_of = step.check, step.key_of
         if step.index is None and key_of is not None and self._hashed is None:
             yield from self._hash()
+        if isinstance(step.index, UniqueIndex) and key_of is not None and check is None:
+            yield self._with_the_one(batch, step.index.find, key_of)
+            return
         parts = self._parts()
         joined: list[Rows] = []
         visited = 0
@@ -211,6 +215,15 @@ class _Visit:
             visited += 1
         self._work.spend(len(batch))
         yield joined
+
+    def _with_the_one(
+        self, batch: list[Rows], find: Callable[[Any], bytes | None], key_of: Callable[[Rows], Any]
+    ) -> list[Rows]:
+        """Return the rows so far with the one row that a unique index has for each, those without one left out."""
+        joined = [(*rows, row) for rows in batch if (row := find(key_of(rows))) is not None]
+        self._work.spend(len(batch) + len(joined))
+        matches = self._access.matches
+        return joined if matches is None else [rows for rows in joined if matches(rows[-1])]
 
     def _parts(self) -> Callable[[Any], Iterable[list[bytes]]]:
         """Return the function from a key to its rows, in batches."""
