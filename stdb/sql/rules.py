@@ -55,7 +55,9 @@ DEPTH_MAX = 50
 
 _BROKEN = "The row-level security rules of this database cannot be applied; its owner has to publish them again"
 _NO_PROJECTION = "Column projections are not supported in subscriptions; Subscriptions must return a table type"
-_OWN_FIELDS = ("relations", "joins", "where", "is_parameterised")
+_REPLACED = ("relations", "joins", "where", "is_parameterised")
+_KEPT = tuple(each.name for each in fields(BoundSelect) if each.name not in _REPLACED)
+"""What a branch has of its query: the projection, and all that is done with the rows."""
 
 Value = TypeVar("Value")
 
@@ -226,15 +228,12 @@ def _branch(bound: BoundSelect, chosen: Sequence[BoundSelect | None]) -> BoundSe
             left, right = _moved(on, places)
             terms.append(Comparison(left, (("=", right),)))
     terms += _terms(bound.where, places)
-    behind = {
-        each.name: _moved(getattr(bound, each.name), places) for each in fields(bound) if each.name not in _OWN_FIELDS
-    }
     return BoundSelect(
         relations=tuple(relations),
         joins=tuple(joins),
         where=terms[0] if len(terms) == 1 else Conjunction(True, tuple(terms)) if terms else None,
         is_parameterised=bound.is_parameterised or any(rule is not None and rule.is_parameterised for rule in chosen),
-        **behind,
+        **{name: _moved(getattr(bound, name), places) for name in _KEPT},
     )
 
 
