@@ -374,20 +374,23 @@ class Scope:
     caller: Caller
     relations: list[BoundRelation] = field(default_factory=list)
     is_parameterised: bool = False
+    _places: dict[str, int] = field(default_factory=dict)
+    """Where the relation of an alias stands."""
 
     def add(self, shaped: ShapedTable, datastore: "Datastore") -> None:
         """Bring a table into scope."""
         table = find_table(datastore, shaped.name, self.caller)
-        if any(relation.alias == shaped.alias for relation in self.relations):
+        if shaped.alias in self._places:
             raise QueryError(f"Duplicate name `{shaped.alias}`")
+        self._places[shaped.alias] = len(self.relations)
         self.relations.append(BoundRelation(shaped.alias, table))
 
     def relation(self, alias: str) -> int:
         """Return the place of an alias."""
-        for place, relation in enumerate(self.relations):
-            if relation.alias == alias:
-                return place
-        raise QueryError(f"`{alias}` is not in scope")
+        place = self._places.get(alias)
+        if place is None:
+            raise QueryError(f"`{alias}` is not in scope")
+        return place
 
     def qualified(self, column: Field) -> Field:
         """Return a bare column with its alias, which is clear with one relation only."""

@@ -6,6 +6,7 @@ Not responsible for: any grammar (`expressions`, `queries`, `parser`).
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TypeVar, cast
 
 from stdb.errors import QueryError
@@ -66,14 +67,16 @@ class Cursor:
 
     def peek(self, ahead: int = 0) -> Token:
         """Return a token without taking it; the END for ever after the last."""
-        at = self.at + ahead
-        return self.tokens[at] if at < len(self.tokens) else self.tokens[-1]
+        try:
+            return self.tokens[self.at + ahead]
+        except IndexError:
+            return self.tokens[-1]
 
     def is_keyword(self, *words: str) -> bool:
         """Tell whether these words come next."""
-        if self.peek().keyword != words[0]:
-            return False
-        return all(self.peek(ahead).keyword == words[ahead] for ahead in range(1, len(words)))
+        return self.peek().keyword == words[0] and (
+            len(words) == 1 or all(self.peek(ahead).keyword == words[ahead] for ahead in range(1, len(words)))
+        )
 
     def is_any_keyword(self, *words: str) -> bool:
         """Tell whether one of these words comes next."""
@@ -183,14 +186,23 @@ class Cursor:
         """Take a pair of parentheses with all between; return it printed."""
         start = self.at
         self.expect_symbol("(")
-        depth = 1
-        while depth:
-            token = self.take()
-            if token.kind == END:
-                raise syntax_error(")", token)
-            if token.kind == SYMBOL:
-                depth += (token.text == "(") - (token.text == ")")
+        end = self._closings.get(start)
+        if end is None:
+            raise syntax_error(")", self.tokens[-1])
+        self.at = end + 1
         return reprint(self.tokens[start : self.at])
+
+    @cached_property
+    def _closings(self) -> dict[int, int]:
+        """Where every opening parenthesis is closed; looked up, because each may be asked for at every level."""
+        found: dict[int, int] = {}
+        open_: list[int] = []
+        for place, token in enumerate(self.tokens):
+            if token.kind == SYMBOL and token.text == "(":
+                open_.append(place)
+            elif token.kind == SYMBOL and token.text == ")" and open_:
+                found[open_.pop()] = place
+        return found
 
     @contextmanager
     def deeper(self) -> Iterator[None]:

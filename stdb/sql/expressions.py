@@ -9,7 +9,7 @@ Source: spec 06 sections 2 and 3; precedences and the depth guard are those of t
 from abc import abstractmethod
 
 from stdb.errors import QueryError
-from stdb.sql.cursor import Cursor, syntax_error, too_deep, words
+from stdb.sql.cursor import DEPTH_MAX, Cursor, syntax_error, too_deep, words
 from stdb.sql.lexer import END, HEX, NUMBER, OTHER_STRING, PLACEHOLDER, QUOTED, STRING, SYMBOL, WORD, Token
 from stdb.sql.syntax import (
     Call,
@@ -74,8 +74,13 @@ class ExpressionParser(Cursor):
 
     def expression(self) -> Expression:
         """Parse one expression; counts one level of nesting."""
-        with self.deeper():
+        if self._depth >= DEPTH_MAX:
+            raise too_deep()
+        self._depth += 1  # as `deeper` does, for the many
+        try:
             return self._operand(0)
+        finally:
+            self._depth -= 1
 
     # Infix.
 
@@ -110,6 +115,8 @@ class ExpressionParser(Cursor):
         if token.kind == SYMBOL:
             return _SYMBOL_PRECEDENCE.get(token.text, 0)
         word = token.keyword
+        if not word:
+            return 0
         if word == "NOT":
             following = self.peek(1).keyword
             return _COMPARE if following in ("IN", "BETWEEN") else _LIKE if following in _LIKES else 0
