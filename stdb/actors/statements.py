@@ -74,6 +74,7 @@ class Statements:
         except (QueryError, ReducerError) as error:
             transaction.rollback()
             raise QueryError(str(error)) from error
+        yield  # to net, record and tell very many rows takes long, each for itself
         if delta is not None:
             needs, duration_us = self._datastore.next_offset, _micros_since(started)
             self._publish(delta, TransactionEvent(caller, None, now_us, needs=needs, duration_us=duration_us))

@@ -5,17 +5,23 @@ Invariants of spec 07 section 12: I21, I24, I26, I27, I29, I31, I32.
 
 import random
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stdb.actors import pausing
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.refusals import DatabaseUnavailable
 from stdb.actors.requests import CallReducer, OneOffQuery, Subscribe, SubscriptionKind, Unsubscribe
+from stdb.actors.sink import Client
+from stdb.errors import QueryError
+from stdb.sql import changes, join_route, plan
 from stdb.testing.hosts import TestClient, identity, open_host
 from stdb.testing.sinks import Applied, Message, OneOff, Result, Updated
 from stdb.testing.storage import MemoryStorage
@@ -29,6 +35,16 @@ QUERIES = (
     "SELECT * FROM events WHERE what = 'b' OR what = 'a'",
     "SELECT * FROM online",
     "SELECT * FROM st_client",
+    "SELECT a.* FROM message a JOIN message b ON a.id = b.id WHERE b.text = 'a'",
+    "SELECT o.* FROM online o JOIN online b ON o.who = b.who",
+)
+STATEMENTS = (
+    "INSERT INTO message (id, sender, text) VALUES (0, 5, 'a'), (0, 5, 'b'), (0, 6, 'c')",
+    "INSERT INTO events (what) VALUES ('a'), ('c')",
+    "UPDATE events SET what = 'b'",
+    "DELETE FROM events WHERE what = 'b'",
+    "INSERT INTO online (who, count) VALUES (77, 1), (77, 2)",  # refused half-way
+    "SELECT * FROM message WHERE text = 'a'",
 )
 
 
@@ -44,6 +60,13 @@ class Unsubscribing(NamedTuple):
 class Calling(NamedTuple):
     reducer: str
     text: str
+
+
+class Stating(NamedTuple):
+    """Runs a statement as the owner over HTTP; perhaps gives up the answer."""
+
+    statement: int
+    is_given_up: bool
 
 
 class Pausing(NamedTuple):
@@ -67,6 +90,7 @@ STEPS = st.one_of(
     st.builds(Subscribing, st.integers(0, 3), st.integers(0, len(QUERIES) - 1)),
     st.builds(Unsubscribing, st.integers(0, 3)),
     st.builds(Calling, st.sampled_from(["say", "note", "write_and_fail", "nothing"]), st.sampled_from("abc")),
+    st.builds(Stating, st.integers(0, len(STATEMENTS) - 1), st.booleans()),
     st.builds(Pausing),
     st.builds(Leaving, st.booleans()),
 )
@@ -105,6 +129,8 @@ async def live(world: World, handle: DatabaseHandle, number: int, person: Person
             case Leaving(cancelled):
                 await leave(me, cancelled)
                 me = connect(world, handle, number, person)
+            case Stating(statement, is_given_up):
+                await state(handle, number, STATEMENTS[statement], is_given_up)
             case Calling(reducer, argument):
                 me.submit(CallReducer(1, reducer, b"" if reducer == "nothing" else text(argument)))
             case Subscribing(set_id, query):
@@ -116,6 +142,23 @@ async def live(world: World, handle: DatabaseHandle, number: int, person: Person
         if random.random() < 0.3:
             await trio.lowlevel.checkpoint()
     return me
+
+
+async def state(handle: DatabaseHandle, number: int, statement: str, is_given_up: bool) -> None:
+    client = Client(OWNER, number.to_bytes(16, "big"), "{}")
+    with trio.move_on_after(0.0005 if is_given_up else 5), suppress(QueryError):
+        await handle.sql(client, statement, confirmed=not is_given_up)
+
+
+@contextmanager
+def pauses(rows: int) -> Iterator[None]:
+    """Have everything that may be suspended suspended as often as can be: every so many rows; 0: hardly ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        if rows:
+            patch.setattr(pausing, "SLICE_SECONDS", 0.0)
+            for module in (plan, join_route, changes):
+                patch.setattr(module, "BATCH", rows)
+        yield
 
 
 async def live_until_killed(world: World, handle: DatabaseHandle, number: int, person: Person) -> None:
@@ -240,9 +283,12 @@ async def check_after_restart(world: World) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(people=PEOPLE, sync_every=st.integers(0, 99), schedule=st.random_module())
-def test_every_client_ends_with_the_query_result(people: list[Person], sync_every: int, schedule: object) -> None:
-    trio.run(play, people, sync_every, clock=trio.testing.MockClock(autojump_threshold=0))
+@given(people=PEOPLE, sync_every=st.integers(0, 99), batch=st.integers(0, 2), schedule=st.random_module())
+def test_every_client_ends_with_the_query_result(
+    people: list[Person], sync_every: int, batch: int, schedule: object
+) -> None:
+    with pauses(batch):
+        trio.run(play, people, sync_every, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 async def play_and_crash(people: list[Person], sync_every: int, crash_after: int, surviving: int) -> None:
@@ -275,11 +321,12 @@ async def play_and_crash(people: list[Person], sync_every: int, crash_after: int
     sync_every=st.integers(0, 99),
     crash_after=st.integers(0, 60),
     surviving=st.integers(0, 3),
+    batch=st.integers(0, 2),
     schedule=st.random_module(),
 )
 def test_a_crash_at_any_moment_loses_nothing_that_was_confirmed(
-    people: list[Person], sync_every: int, crash_after: int, surviving: int, schedule: object
+    people: list[Person], sync_every: int, crash_after: int, surviving: int, batch: int, schedule: object
 ) -> None:
-    trio.run(
-        play_and_crash, people, sync_every, crash_after, surviving, clock=trio.testing.MockClock(autojump_threshold=0)
-    )
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    with pauses(batch):
+        trio.run(play_and_crash, people, sync_every, crash_after, surviving, clock=clock)
