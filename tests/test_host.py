@@ -13,6 +13,7 @@ from stdb.actors.refusals import (
     UpdateRejected,
 )
 from stdb.actors.sink import Client, OutcomeKind
+from stdb.modules.python.loader import load
 from stdb.sats.types import STRING, U32
 from stdb.storage.control import PUBLISH_PYTHON, NameNotYoursError, NotYourDatabaseError
 from stdb.testing.hosts import TestClient, identity, open_host
@@ -78,6 +79,48 @@ def test_publishing_the_same_program_again_changes_nothing() -> None:
             assert again == (first.identity, "chat", "updated")
             assert log_of(host, first.identity) == before
             assert await count_rows(host, first.identity, "SELECT * FROM events") == 1, "init runs once"
+
+    run(main)
+
+
+SEEDED = {
+    "seeded.py": b"""
+from stdb import ReducerContext, init, primary_key, reducer, table, u64
+
+@table(public=True)
+class Thing:
+    id: u64 = primary_key(auto_inc=True)
+    name: str
+
+@init
+def fill(ctx: ReducerContext) -> None:
+    for name in "abc":
+        ctx.db[Thing].insert(Thing(name=name))
+
+@reducer
+def add(ctx: ReducerContext, name: str) -> None:
+    ctx.db[Thing].insert(Thing(name=name))
+"""
+}
+
+
+def test_numbers_go_on_behind_those_of_init_and_skip_a_block_after_a_restart() -> None:
+    async def things(host: Host, where: bytes) -> list[int]:
+        await TestClient(host.database(where), 1).call("add", text("new"))
+        applied = await TestClient(host.database(where), OWNER).subscribe(1, "SELECT * FROM thing")
+        return sorted(int.from_bytes(row[:8], "little") for fragment in applied.rows for row in fragment.inserts)
+
+    async def main() -> None:
+        storage = MemoryStorage()
+        programs = {b"seeded": lambda: load(SEEDED)}
+        async with open_host(programs, storage=storage) as host:
+            where = (await host.publish(OWNER, b"seeded", name="seeded")).identity
+            assert await things(host, where) == [1, 2, 3, 4]
+            await host.reset(OWNER, where)
+            assert await things(host, where) == [1, 2, 3, 4]
+        async with open_host(programs, storage=storage) as host:
+            await host.database(where).ready()
+            assert await things(host, where) == [1, 2, 3, 4, 4097]
 
     run(main)
 

@@ -8,7 +8,7 @@ Rules: spec 05 sections 1.1 and 1.3.12 to 1.3.28, spec 07 sections 5 and 6, DESI
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
@@ -18,7 +18,7 @@ import trio
 from stdb.actors.attachment import QUEUED_REQUESTS_MAX
 from stdb.actors.deadline import Deadline, NoDeadline
 from stdb.actors.handle import DatabaseHandle
-from stdb.actors.launching import Launcher, LoadProgram
+from stdb.actors.launching import FirstRecord, Launcher, LoadProgram
 from stdb.actors.refusals import DatabaseUnavailable, NoSuchDatabase, NotAuthorized, PublishFailed
 from stdb.actors.supervision import Supervisor
 from stdb.datastore.log import Log
@@ -319,7 +319,7 @@ class Host:
             except BaseException:
                 self._storage.delete_database(identity)
                 raise
-            supervisor = self._start(identity, caller).supervisor
+            supervisor = self._start(identity, caller, first.record.positions).supervisor
         await supervisor.ready()
 
     async def _reset(self, identity: bytes, program: bytes, host_type: str) -> None:
@@ -331,7 +331,7 @@ class Host:
             await self._storage.run(
                 self.control.replace_program, identity, host_type, first.module.program_hash, program
             )
-            supervisor = self._start(identity, owner).supervisor
+            supervisor = self._start(identity, owner, first.record.positions).supervisor
         await supervisor.ready()
 
     async def _store_first(self, identity: bytes, first: "_First") -> None:
@@ -343,7 +343,7 @@ class Host:
         durable = trio.Event()
         log = self._storage.open_log(identity, lambda _durable: durable.set())
         try:
-            log.append_nowait([first.record])
+            log.append_nowait([first.record.record])
             await durable.wait()
             assert log.durable == 1
         finally:
@@ -362,9 +362,9 @@ class Host:
         actor = supervisor.running_actor()
         await actor.answers.wait(lambda: actor.update(module, program))
 
-    def _start(self, identity: bytes, owner: bytes) -> _Living:
+    def _start(self, identity: bytes, owner: bytes, positions: Mapping[int, tuple[int, int]] | None = None) -> _Living:
         module_log = self._storage.module_log(identity)
-        launch = partial(self._launcher.recover, identity, owner, module_log)
+        launch = partial(self._launcher.recover, identity, owner, module_log, positions=positions)
         supervisor = Supervisor(_hex(identity), launch)
         living = self._living[identity] = _Living(supervisor, DatabaseHandle(supervisor, identity, owner, module_log))
         self._nursery.start_soon(supervisor.run)
@@ -396,7 +396,7 @@ class _First(NamedTuple):
     """The beginning of a database, not stored yet."""
 
     module: Module
-    record: bytes
+    record: FirstRecord
     lines: "_Lines"
 
 

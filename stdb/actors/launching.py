@@ -7,7 +7,7 @@ Not responsible for: who may publish (`host`), updates (`programs`), serving (`d
 Rules: spec 04 section 7, spec 07 sections 5, 6 and 8.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import NamedTuple, Protocol
@@ -29,7 +29,7 @@ from stdb.schema.model import Lifecycle
 from stdb.storage.module_log import ModuleLog
 from stdb.subscriptions.registry import Registry
 
-__all__ = ["Launcher", "LoadProgram", "OpenLog"]
+__all__ = ["FirstRecord", "Launcher", "LoadProgram", "OpenLog"]
 
 REPLAY_SECONDS = 0.005
 """Replay lets others run this often."""
@@ -50,6 +50,13 @@ OpenLog = Callable[[bytes, Callable[[int], None]], Log]
 """Opens or makes the log of a database; the callback is told in the event loop's thread when `durable` moved."""
 
 
+class FirstRecord(NamedTuple):
+    """The first transaction of a database: its record, and where it left the sequences."""
+
+    record: bytes
+    positions: Mapping[int, tuple[int, int]]
+
+
 class Launcher(NamedTuple):
     """What all databases of one host are made with."""
 
@@ -66,7 +73,7 @@ class Launcher(NamedTuple):
         with self.deadline.loading():
             return self.load(program)
 
-    def create(self, module: Module, program: bytes, identity: bytes, owner: bytes, log: LogSink) -> bytes:
+    def create(self, module: Module, program: bytes, identity: bytes, owner: bytes, log: LogSink) -> FirstRecord:
         """Make the tables of a new database and run `init`, in one transaction; return its record. Keeps nothing.
 
         Raises:
@@ -88,7 +95,8 @@ class Launcher(NamedTuple):
         delta = transaction.commit()
         assert delta is not None, "the row of st_module is a change"
         _tell(log, "Database initialized")
-        return records.encode(delta, records.Context("init", owner, None, now_us))
+        record = records.encode(delta, records.Context("init", owner, None, now_us))
+        return FirstRecord(record, datastore.positions())
 
     def _run_init(self, module: Module, transaction: Transaction, owner: bytes, now_us: int, log: LogSink) -> None:
         reducers = Reducers(module, owner, log)
@@ -112,11 +120,17 @@ class Launcher(NamedTuple):
 
     @asynccontextmanager
     async def recover(
-        self, identity: bytes, owner: bytes, module_log: ModuleLog, update: tuple[Module, bytes] | None = None
+        self,
+        identity: bytes,
+        owner: bytes,
+        module_log: ModuleLog,
+        update: tuple[Module, bytes] | None = None,
+        positions: Mapping[int, tuple[int, int]] | None = None,
     ) -> AsyncIterator[DatabaseActor]:
         """Hold a database recovered from its log; its first turn disconnects the clients of the last life.
 
-        With `update`, a module and its program, the stored program is not loaded but replaced.
+        With `update`, a module and its program, the stored program is not loaded but replaced. `positions` are those of
+        the sequences after the first transaction; while it is the only one, they go on there.
 
         Raises:
             StorageError: The log is damaged, of another database, or holds no program.
@@ -133,6 +147,8 @@ class Launcher(NamedTuple):
         try:
             datastore = Datastore()
             await _replay(datastore, log)
+            if positions is not None and datastore.next_offset == 1:
+                datastore.go_on_at(positions)
             program = stored_program(datastore, identity)
             module = self.load_in_time(program) if update is None else TablesOnly(datastore)
             module.attach(datastore, identity, module_log)

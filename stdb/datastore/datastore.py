@@ -156,6 +156,17 @@ class Datastore:
                 table.update_key(sequence.id, codec.encode((*codec.decode_exact(row)[:-1], sequence.allocated)))
         self.reservations.pending.clear()
 
+    def positions(self) -> dict[int, tuple[int, int]]:
+        """Return where each sequence stands, by its id."""
+        return {sequence.id: sequence.position for table in self.tables.values() for sequence in table.sequences}
+
+    def go_on_at(self, positions: Mapping[int, tuple[int, int]]) -> None:
+        """Let sequences go on within their reserved blocks: they stood there after the transaction stored last."""
+        for table in self.tables.values():
+            for sequence in table.sequences:
+                if sequence.id in positions:
+                    sequence.go_on_at(positions[sequence.id])
+
     # Replay
 
     def replay(self, record: Record) -> None:

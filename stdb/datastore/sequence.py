@@ -54,6 +54,15 @@ class Sequence:
         self._value = allocated
         self._remaining = 0
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """The next value and how many of the reserved block are left, from it on."""
+        return self._value, self._remaining
+
+    def go_on_at(self, position: tuple[int, int]) -> None:
+        """Go on where another life of this sequence stood after everything that is stored."""
+        self._value, self._remaining = position
+
     def next(self) -> int:
         """Return the next value, not yet cut to the width of its column."""
         if not self._remaining:
