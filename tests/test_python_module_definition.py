@@ -276,6 +276,7 @@ RULE_TABLES = """
         ("SELECT * FROM message LIMIT 1", "Unsupported: SELECT * FROM message LIMIT 1"),
         ("DELETE FROM message", "Unsupported: Non-SELECT queries"),
         ("", "Empty SQL query"),
+        ("SELECT * FROM message WHERE " + "(" * 48, "sql parser error: recursion limit exceeded"),
     ],
 )
 def test_a_filter_that_is_no_rule_is_refused_at_its_line(sql: str, text: str) -> None:

@@ -354,6 +354,15 @@ def test_a_rule_needs_no_index_and_may_read_private_tables(rule: str) -> None:
     assert findings(rule) == {}
 
 
+@pytest.mark.parametrize("rule", ["\ud800", "SELECT * FROM letter -- \udfff"])
+def test_a_rule_that_no_answer_can_hold_is_refused(rule: str) -> None:
+    (text,) = check_rules(town_definition(rule)).values()
+    text.encode()
+    shown = rule.encode(errors="replace").decode()
+    wanted = "The text holds a lone surrogate, which UTF-8 cannot write"
+    assert text == f"failed to create row-level security: `{shown}`: {wanted}"
+
+
 def test_rules_that_need_each_other_are_refused_each() -> None:
     first, second = "SELECT p.* FROM person p JOIN letter l", "SELECT l.* FROM letter l JOIN person p"
     third = "SELECT r.* FROM room r JOIN person p"

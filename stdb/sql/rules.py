@@ -330,15 +330,20 @@ def _replace(datastore: Datastore, rules: Iterable[RowLevelSecurityDef]) -> dict
             findings[text] = str(error)
     datastore.catalog.replace_rules([(table_id, text) for text, table_id in tables.items()])
     findings |= _unresolved(datastore, tables)
-    return {
-        text: f"failed to create row-level security: `{text}`: {findings[text]}" for text in texts if text in findings
-    }
+    return {text: _refusal(text, findings[text]) for text in texts if text in findings}
+
+
+def _refusal(text: str, finding: str) -> str:
+    shown = text.encode(errors="replace").decode()  # a text may hold what no answer can
+    return f"failed to create row-level security: `{shown}`: {finding}"
 
 
 _NOBODY = Caller(bytes(32), is_owner=True)
 
 
 def _table_to_protect(text: str, datastore: Datastore) -> "Table":
+    if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise QueryError("The text holds a lone surrogate, which UTF-8 cannot write")
     table = _protected(_bind(text, datastore, _NOBODY))
     name = table.schema.name
     if table.schema.definition.access is Access.PRIVATE or name in OWNER_ONLY:
