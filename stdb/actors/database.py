@@ -9,7 +9,7 @@ the turn's records go to the log as one group, and dirty sinks are flushed (DESI
 in between: nothing sees half a transaction and no cancellation can cut it. Whatever a handler raises that is not
 the client's doing is a bug and ends the actor.
 
-What may take long (queries, SQL) is an evaluation in steps: after 5 ms it is suspended, the turn ends, and after one
+What may take long (queries, SQL) is an evaluation in steps: after a slice it is suspended, the turn ends, and after one
 checkpoint, in which others run, it goes on before anything else of this database (`pausing`). The hot path of reducer
 calls knows nothing of it.
 
