@@ -14,7 +14,9 @@ from stdb.datastore.records import Context, encode
 from stdb.datastore.recovery import recover
 from stdb.errors import QueryError, SchemaError
 from stdb.sats.types import STRING, U8
+from stdb.schema import raw
 from stdb.schema.model import Access, RowLevelSecurityDef
+from stdb.schema.validation import validate
 from stdb.sql import Caller, binder, changes, compile_one_off, compile_sql, run_sql, shape
 from stdb.sql.binder import BoundSelect, BoundStar, Comparison, Conjunction, Constant, Position, Typed, bind_select
 from stdb.sql.parser import parse
@@ -34,6 +36,7 @@ from tests.rules_town import (
     town,
     town_definition,
 )
+from tests.schema_samples import vector
 from tests.sql_schemas import IDENTITIES, OWNER, cases, datastore_of, plain, recorded_texts, rules_of, sql_of
 
 # ---------------------------------------------------------------------- the vectors
@@ -361,6 +364,17 @@ def test_a_rule_that_no_answer_can_hold_is_refused(rule: str) -> None:
     shown = rule.encode(errors="replace").decode()
     wanted = "The text holds a lone surrogate, which UTF-8 cannot write"
     assert text == f"failed to create row-level security: `{shown}`: {wanted}"
+
+
+PUBLISHED = {case["case"]: case for case in vector("72_validation")["cases"] if case["case"].startswith("rls ")}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_definition_gets_the_recorded_answer(name: str) -> None:
+    definition = validate(raw.decode(bytes.fromhex(PUBLISHED[name]["definition_hex"])))
+    wrong = check_rules(definition)
+    assert (" ".join(wrong.values()) or "ok") == PUBLISHED[name]["body"]
+    assert len(PUBLISHED) == 5
 
 
 def test_rules_that_need_each_other_are_refused_each() -> None:
