@@ -17,9 +17,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.interop.npm import NODE_SOURCES, ROOT, require
+from tests.interop.npm import NODE_SOURCES, ROOT, install, require
 
-__all__ = ["Driver", "NodeDriver", "Server", "serve", "start_server"]
+__all__ = ["SDKS", "Driver", "NodeDriver", "Server", "serve", "start_server"]
+
+SDKS = {
+    "2.10.1": ("sdk_2.mjs", "spacetimedb@2.10.1"),
+    "2.0.0": ("sdk_2.mjs", "spacetimedb@2.0.0"),
+    "1.12.0": ("sdk_1_12.mjs", "spacetimedb@1.12.0"),
+    "1.3.3": ("sdk_1_3.mjs", "@clockworklabs/spacetimedb-sdk@1.3.3"),
+}
+"""npm SDKs by version: the program around it in `node/`, its package."""
 
 WAIT_SECONDS = 30.0
 
@@ -222,12 +230,14 @@ class Driver:
 
 
 class NodeDriver(Driver):
-    """A Node program (`node/driver.mjs`) around one SDK, for one module of `node/modules.mjs`."""
+    """A Node program (`node/driver.mjs`) around one npm SDK, for one module of `node/modules.mjs`."""
 
-    def __init__(self, directory: Path, sdk: str, module: str = "chat") -> None:
-        self.directory = directory
-        for source in ("driver.mjs", "common.mjs", "modules.mjs", sdk):
+    def __init__(self, version: str, module: str = "chat") -> None:
+        self.version = version
+        program, package = SDKS[version]
+        directory = install(f"client-{version}", package, "undici@6")
+        for source in ("driver.mjs", "common.mjs", "modules.mjs", program):
             mine = directory / f"{source}.{os.getpid()}"
             mine.write_text((NODE_SOURCES / source).read_text())
             mine.replace(directory / source)  # another test process may be about to run it
-        super().__init__(require("node"), "driver.mjs", sdk, module, directory=directory)
+        super().__init__(require("node"), "driver.mjs", program, module, directory=directory)

@@ -1,22 +1,15 @@
 """Unmodified npm SDKs of four generations against a real server with the example chat module."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.interop.npm import ROOT, install
-from tests.interop.processes import Driver, NodeDriver, Server, serve
+from tests.interop.npm import ROOT
+from tests.interop.processes import SDKS, Driver, NodeDriver, Server, serve
 
 pytestmark = pytest.mark.slow
 
-SDKS = {
-    "2.10.1": ("sdk_2.mjs", "spacetimedb@2.10.1"),
-    "2.0.0": ("sdk_2.mjs", "spacetimedb@2.0.0"),
-    "1.12.0": ("sdk_1_12.mjs", "spacetimedb@1.12.0"),
-    "1.3.3": ("sdk_1_3.mjs", "@clockworklabs/spacetimedb-sdk@1.3.3"),
-}
 DATABASE = "quickstart-chat"
 ALL = ["SELECT * FROM user", "SELECT * FROM message"]
 
@@ -28,15 +21,9 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(params=SDKS, ids=lambda version: f"npm {version}")
-def sdk(request: pytest.FixtureRequest) -> tuple[Path, str]:
-    program, package = SDKS[request.param]
-    return install(f"client-{request.param}", package, "undici@6"), program
-
-
-@pytest.fixture
-def drivers(sdk: tuple[Path, str]) -> Iterator[list[NodeDriver]]:
+def drivers(request: pytest.FixtureRequest) -> Iterator[list[NodeDriver]]:
     """Two programs with the same SDK."""
-    made = [NodeDriver(*sdk), NodeDriver(*sdk)]
+    made = [NodeDriver(request.param), NodeDriver(request.param)]
     yield made
     for driver in made:
         driver.close()
@@ -103,12 +90,8 @@ def test_a_foreign_token_is_refused(server: Server, drivers: list[NodeDriver]) -
     driver = drivers[0]
     token = connect(drivers[1], server)["token"]
     driver.do("connect", url=server.ws, database=DATABASE, token=token[:-6] + "AAAAAA")
-    event = driver.wait("disconnected" if driver_is_1_3(driver) else "connect error")
+    event = driver.wait("disconnected" if driver.version == "1.3.3" else "connect error")
     assert "Unauthorized" in event["text"]
-
-
-def driver_is_1_3(driver: NodeDriver) -> bool:
-    return "1.3.3" in str(driver.directory)
 
 
 def test_initial_rows_come_compressed(server: Server, drivers: list[Driver]) -> None:

@@ -1,4 +1,4 @@
-// The modules that clients of npm `spacetimedb` talk to: tables and reducers, made with what the SDK exports.
+// The modules that the programs around npm SDKs talk to: tables and reducers, made with what an SDK exports.
 export const chat = ({ t, table, reducerSchema }) => ({
   tables: {
     user: table({ name: 'user', indexes: [], constraints: [] },
@@ -16,17 +16,17 @@ export const chat = ({ t, table, reducerSchema }) => ({
 export const sight = ({ t, table, reducerSchema }) => ({
   tables: {
     entity: table({ name: 'entity', indexes: [], constraints: [] },
-      t.row({ id: t.u32().primaryKey(), name: t.string(), x: t.i32() })),
+      t.row({ id: t.u32().primaryKey(), name: t.string(), x: t.u32() })),
     mark: table({ name: 'mark', indexes: [], constraints: [] }, t.row({ entity: t.u32(), text: t.string() })),
     actor: table({ name: 'actor', indexes: [], constraints: [] },
-      t.row({ id: t.u32().primaryKey(), zone: t.u32(), hp: t.i32() })),
+      t.row({ id: t.u32().primaryKey(), zone: t.u32(), hp: t.u32() })),
     note: table({ name: 'note', indexes: [], constraints: [] },
       t.row({ id: t.u32().primaryKey(), room: t.u32(), text: t.string() })),
   },
   reducers: {
     look: reducerSchema('look', { entity: t.u32() }),
     lookAway: reducerSchema('look_away', { entity: t.u32() }),
-    move: reducerSchema('move', { entity: t.u32(), x: t.i32() }),
+    move: reducerSchema('move', { entity: t.u32(), x: t.u32() }),
     sit: reducerSchema('sit', { room: t.u32() }),
     passSeat: reducerSchema('pass_seat', { to: t.string() }),
   },
