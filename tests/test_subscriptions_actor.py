@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 
 from stdb.errors import QueryError
+from stdb.sats.types import STRING, U32
 from stdb.sql.work import finish
 from stdb.subscriptions.actor import EVENT_TABLE_TEXT
 from tests.subscriptions_world import ALICE, BOB, OWNER, World, rows_of, seen_by
@@ -339,6 +340,19 @@ def test_an_initial_answer_above_the_bound_says_what_to_narrow() -> None:
         finish(world.client().subscribe_set(1, ["SELECT * FROM bag"]))
     assert len(world.registry) == 0
     finish(world.client().subscribe_set(1, [A]))
+
+
+@pytest.mark.parametrize("sizes", [[3] * 50, [0] * 7, [600] * 3, [5] * 19 + [900] + [5] * 5, [900] + [5] * 30])
+def test_the_bytes_of_rows_of_any_size_are_counted(sizes: list[int]) -> None:
+    def world_of(initial_bytes_max: int) -> World:
+        world = World({"text": {"columns": {"key": U32, "text": STRING}}}, initial_bytes_max=initial_bytes_max)
+        world.insert("text", *((key, "x" * size) for key, size in enumerate(sizes)))
+        return world
+
+    exact = sum(size + 8 for size in sizes)
+    assert len(finish(world_of(exact).client().subscribe_set(1, ["SELECT * FROM text"]))[0].inserts) == len(sizes)
+    with pytest.raises(QueryError, match=f"more than {exact - 1} bytes"):
+        finish(world_of(exact - 1).client().subscribe_set(1, ["SELECT * FROM text"]))
 
 
 def test_a_client_that_left_holds_nothing(world: World) -> None:
