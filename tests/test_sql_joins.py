@@ -139,3 +139,12 @@ def test_estimates_of_joins_are_those_that_were_seen() -> None:
         "select p.* from plain p join plain q": 3 + 3 + 9,
     }.items():
         assert compile_sql(text, datastore, OWNING).estimate() == estimate, text
+
+
+def test_events_that_join_events_come_and_never_go(world: World) -> None:
+    plan = _plan(world, "SELECT p.* FROM ping p JOIN ping q ON p.a = q.a")
+    delta = world.insert("ping", (1, 1), (1, 2), (2, 3))
+    assert delta is not None
+    inserts, deletes = plan.changes({each.table.schema.id: each for each in delta.tables})
+    assert sorted(inserts) == sorted(world.encode("ping", *row) for row in [(1, 1), (1, 1), (1, 2), (1, 2), (2, 3)])
+    assert deletes == []

@@ -143,7 +143,7 @@ class JoinPlan:
         """Add one term of the formula to the net count of each returned row."""
         route = self._delta_route(subset)
         place = route.places[self.returned]
-        odd = len(subset) % 2
+        odd = 1 if self._events else len(subset) % 2  # all events together are one term, and new
         for sides in product((0, 1), repeat=len(subset)):
             lists = {relation: changed[relation][side] for relation, side in zip(subset, sides, strict=True)}
             if not all(lists.values()):
