@@ -85,30 +85,34 @@ class ExpressionParser(Cursor):
     # Infix.
 
     def _operand(self, above: int) -> Expression:
-        """Parse an expression of operators that bind tighter than `above`."""
+        """Parse an expression of operators that bind tighter than `above`.
+
+        Loop and prefix stand in one function: four of them, one for each precedence, may lie between parentheses, and
+        the interpreter counts frames.
+        """
         if self._level >= _SUBEXPRESSIONS_MAX:
             raise too_deep()
         self._level += 1
         try:
-            return self._infixes(self._prefix(), above)
+            left = self._value()
+            if self.take_keyword("COLLATE"):
+                left = Other(f"{left} COLLATE {self.table_name()}")
+            chain: list[tuple[str, Expression]] = []
+            chain_precedence = 0
+            while (precedence := self._next_precedence()) > above:
+                operator = self._binary_operator()
+                if operator is not None and not self.is_any_keyword("ANY", "ALL", "SOME"):
+                    if precedence != chain_precedence and chain:
+                        left, chain = Infix(left, tuple(chain)), []
+                    chain_precedence = precedence
+                    chain.append((operator, self._operand(precedence)))
+                    continue
+                if chain:
+                    left, chain = Infix(left, tuple(chain)), []
+                left = self._other_infix(left, operator, precedence)
+            return Infix(left, tuple(chain)) if chain else left
         finally:
             self._level -= 1
-
-    def _infixes(self, left: Expression, above: int) -> Expression:
-        chain: list[tuple[str, Expression]] = []
-        chain_precedence = 0
-        while (precedence := self._next_precedence()) > above:
-            operator = self._binary_operator()
-            if operator is not None and not self.is_any_keyword("ANY", "ALL", "SOME"):
-                if precedence != chain_precedence and chain:
-                    left, chain = Infix(left, tuple(chain)), []
-                chain_precedence = precedence
-                chain.append((operator, self._operand(precedence)))
-                continue
-            if chain:
-                left, chain = Infix(left, tuple(chain)), []
-            left = self._other_infix(left, operator, precedence)
-        return Infix(left, tuple(chain)) if chain else left
 
     def _next_precedence(self) -> int:
         token = self.peek()
@@ -210,12 +214,6 @@ class ExpressionParser(Cursor):
         return _quoted(token.text)
 
     # Prefix.
-
-    def _prefix(self) -> Expression:
-        found = self._value()
-        if self.take_keyword("COLLATE"):
-            return Other(f"{found} COLLATE {self.table_name()}")
-        return found
 
     def _value(self) -> Expression:
         token = self.peek()

@@ -446,9 +446,9 @@ def convert(expression: Expression, depth: int = 0) -> Operand:
         QueryError: Outside the language, or nested too deeply.
     """
     _check_depth(depth)
+    while isinstance(expression, Nested):
+        expression = expression.inner
     match expression:
-        case Nested(inner):
-            return convert(inner, depth)
         case Literal():
             return _literal(expression)
         case Column():
@@ -482,9 +482,9 @@ def _infix(chain: Infix, depth: int) -> Operand:
     """Convert a flat chain; the first of n operands stands n - 1 levels below the last operator."""
     terms = len(chain.rest)
     first = convert(chain.first, depth + terms)
-    converted = [
-        (operator, convert(operand, depth + terms - index)) for index, (operator, operand) in enumerate(chain.rest)
-    ]
+    converted = []
+    for index, (operator, operand) in enumerate(chain.rest):  # a loop: the interpreter counts frames
+        converted.append((operator, convert(operand, depth + terms - index)))
     for operator, _ in converted:
         if operator not in _COMPARISONS and operator not in ("AND", "OR"):
             raise QueryError(f"Unsupported binary operator: {operator}")

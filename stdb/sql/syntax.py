@@ -91,7 +91,7 @@ class Prefix(NamedTuple):
     operand: "Expression"
 
     def __str__(self) -> str:
-        return f"{self.operator}{self.operand}"
+        return _shown(self)
 
 
 class Postfix(NamedTuple):
@@ -101,7 +101,7 @@ class Postfix(NamedTuple):
     operator: str
 
     def __str__(self) -> str:
-        return f"{self.operand}{self.operator}"
+        return _shown(self)
 
 
 class Infix(NamedTuple):
@@ -111,7 +111,7 @@ class Infix(NamedTuple):
     rest: "tuple[tuple[str, Expression], ...]"
 
     def __str__(self) -> str:
-        return "".join([str(self.first), *(f" {operator} {operand}" for operator, operand in self.rest)])
+        return _shown(self)
 
 
 class Nested(NamedTuple):
@@ -120,7 +120,7 @@ class Nested(NamedTuple):
     inner: "Expression"
 
     def __str__(self) -> str:
-        return f"({self.inner})"
+        return _shown(self)
 
 
 class Call(NamedTuple):
@@ -157,6 +157,27 @@ class Other(NamedTuple):
 
     def __str__(self) -> str:
         return self.shown
+
+
+def _shown(expression: "Expression") -> str:
+    """Print an expression, however deep, without recursion."""
+    parts: list[str] = []
+    rest: list[Expression | str] = [expression]
+    while rest:
+        match rest.pop():
+            case Nested(inner):
+                rest += (")", inner, "(")
+            case Prefix(operator, operand):
+                rest += (operand, operator)
+            case Postfix(operand, operator):
+                rest += (operator, operand)
+            case Infix(first, chain):
+                for operator, operand in reversed(chain):
+                    rest += (operand, f" {operator} ")
+                rest.append(first)
+            case shown:
+                parts.append(str(shown))
+    return "".join(parts)
 
 
 Expression: TypeAlias = Literal | Column | Prefix | Postfix | Infix | Nested | Function | Other
