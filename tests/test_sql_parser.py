@@ -1,11 +1,25 @@
+import inspect
+import sys
+import time
+import tracemalloc
+from contextlib import suppress
+
 import pytest
 
 from stdb.errors import QueryError
-from stdb.sql import quote_name
+from stdb.sql import Caller, compile_one_off, compile_sql, compile_subscription, quote_name, run_sql
 from stdb.sql.cursor import PRINTED_AS_KEYWORDS
 from stdb.sql.lexer import tokenize
-from stdb.sql.parser import parse
-from stdb.sql.shape import subscription_shape
+from stdb.sql.parser import TEXT_BYTES_MAX, parse
+from stdb.sql.shape import sql_shape, subscription_shape
+from tests.subscriptions_world import OWNER, World
+
+CALLER = Caller(OWNER, is_owner=True)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
 
 
 @pytest.mark.parametrize(
@@ -157,3 +171,157 @@ def test_tokens_know_their_places() -> None:
         (":b", 2, 23),
         ("", 2, 25),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("select a from t group by a,t.b", "SELECT a FROM t GROUP BY a, t.b"),
+        ("select a from t group by all having b", "SELECT a FROM t GROUP BY ALL HAVING b"),
+        ("select a from t offset 1 row limit 2", "SELECT a FROM t LIMIT 2 OFFSET 1 ROW"),
+        ("select a from t order by a asc, 2 nulls first", "SELECT a FROM t ORDER BY a ASC, 2 NULLS FIRST"),
+        ("select count(distinct a) n, Sum(all b) m from t", "SELECT count(DISTINCT a) AS n, Sum(b) AS m FROM t"),
+        ("select f(a, b order by c desc) x from t", "SELECT f(a, b ORDER BY c DESC) AS x FROM t"),
+        ("select - (a+b)*c ! from t", "SELECT -(a + b) * c! FROM t"),
+    ],
+)
+def test_clauses_with_a_meaning_print_as_before(text: str, shown: str) -> None:
+    assert str(parse(text)) == shown
+
+
+@pytest.mark.parametrize(
+    "clause", ["ORDER BY a", "LIMIT 1", "OFFSET 1", "LIMIT 1 OFFSET 2 ROWS", "ORDER BY a DESC LIMIT 1 FOR UPDATE"]
+)
+def test_subscriptions_refuse_what_follows_a_query_in_the_words_of_the_reference(clause: str) -> None:
+    with pytest.raises(QueryError) as refusal:
+        subscription_shape(parse(f"select a from t i {clause.lower()}"))
+    assert str(refusal.value) == f"Unsupported: SELECT a FROM t AS i {clause}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("select a from t group by a", "Unsupported SELECT: SELECT a FROM t GROUP BY a"),
+        ("select sum(a) as n from t", "Unsupported aggregate function: sum(a)"),
+        ("select count(distinct a) as n from t", "Unsupported aggregate function: count(DISTINCT a)"),
+        ("select sum(a) as n, max(a) as m from t", "Unsupported projection expression: sum(a)"),
+        ("select count(a) from t", "Aggregate expressions must have column aliases"),
+    ],
+)
+def test_subscriptions_refuse_groups_and_aggregates_in_the_words_of_the_reference(text: str, message: str) -> None:
+    with pytest.raises(QueryError) as refusal:
+        subscription_shape(parse(text))
+    assert str(refusal.value) == message
+
+
+# Any text in bounded time.
+
+
+def _filled(head: str, unit: str, tail: str = "") -> str:
+    """Return a text of nearly 50,000 bytes."""
+    return head + unit * ((TEXT_BYTES_MAX - len(head) - len(tail)) // len(unit)) + tail
+
+
+_WHERE = "select * from bag where "
+HARD = {
+    "subqueries that may be tables": _filled("select * from ", "((select * from "),
+    "values that may be tables": _filled("select * from ", "(values ((select * from "),
+    "tables in parentheses": _filled("select * from ", "("),
+    "types that may be calls": _filled(_WHERE, "int("),
+    "strings in dollars without an end": "select " + "".join(f"$a{place}$" for place in range(7_000)),
+    "a dollar and a half": _filled("select ", "$a$b"),
+    "quotes": _filled("select '", "''"),
+    "nested comments": _filled("select ", "/*", "*/"),
+    "cases": _filled(_WHERE, "case "),
+    "branches of a case": _filled(f"{_WHERE}case", " when a then a", " end"),
+    "unions": _filled("select a", " union select a"),
+    "unions of subqueries": _filled("select a", " except (select a)"),
+    "dots": _filled(_WHERE, "a.", "a"),
+    "a long list": _filled(f"{_WHERE}a in (1", ",1", ")"),
+    "a long tuple": _filled(f"{_WHERE}(a", ",a", ")"),
+    "subscripts": _filled(f"{_WHERE}a", "[1]"),
+    "casts": _filled(f"{_WHERE}a", "::int"),
+    "patterns": _filled(f"{_WHERE}a", " like a"),
+    "sums": _filled(f"{_WHERE}a", "+a*a"),
+    "comparisons": _filled(f"{_WHERE}a", "=a"),
+    "colons": _filled(_WHERE, ": "),
+    "symbols": _filled("", "#"),
+    "columns": _filled("select a", ",a", " from bag"),
+    "grouped columns": _filled("select a from bag group by a", ",a"),
+    "ordered columns": _filled("select a from bag order by a", ",1"),
+    "common tables": _filled("with a as (select a)", ",a as (select a)", " select a"),
+    "statements": _filled("", "select a from bag;"),
+    "joins": "select b.* from bag b" + "".join(f" join bag x{place}" for place in range(3_000)),
+    "nines": _filled("select a from bag order by ", "9"),
+    "a huge exponent": _filled("select a from bag limit 1e", "9"),
+    "a huge literal": _filled(f"{_WHERE}a = ", "9"),
+    "a long fraction": _filled(f"{_WHERE}a = 0.", "0", "1"),
+    "not": _WHERE + "not " * 10_000 + "a",
+    "signs": _filled(_WHERE, "- ", "1"),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_hard_text_is_answered_soon(name: str, world: World) -> None:
+    assert 37_000 <= len(HARD[name]) <= TEXT_BYTES_MAX
+    start = time.perf_counter()
+    for run in (compile_sql, compile_one_off):
+        with suppress(QueryError):
+            run(HARD[name], world.datastore, CALLER)
+    assert time.perf_counter() - start < 5  # 0.4 at most on an idle machine; what this is here to find takes minutes
+
+
+@pytest.mark.parametrize("name", ["columns", "sums", "casts", "statements", "subqueries that may be tables", "symbols"])
+def test_a_hard_text_takes_little_memory(name: str) -> None:
+    tracemalloc.start()
+    try:
+        with suppress(QueryError):
+            sql_shape(parse(HARD[name]))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 << 20
+
+
+@pytest.mark.parametrize("name", ["a huge exponent", "a huge literal", "not", "nines"])
+def test_a_hard_text_is_refused(name: str, world: World) -> None:
+    with pytest.raises(QueryError):
+        run_sql(HARD[name], world.datastore, CALLER)
+
+
+_DEEP = [
+    *(
+        "(",
+        "a = 1 or (",
+        "a or b and c < (",
+        "a or not b and a < a | a ^ a & a xor a + a * - (",
+        "f(",
+        "array[",
+        "cast(",
+    ),
+    *(
+        "case when ",
+        "exists (select * from bag where ",
+        "a in (select a from bag where ",
+        "a or b and c like f(",
+        "- ((",
+    ),
+]
+
+
+@pytest.mark.parametrize("opening", _DEEP)
+@pytest.mark.parametrize("times", [12, 24, 47, 48])
+def test_no_nesting_comes_near_the_depth_that_the_interpreter_allows(opening: str, times: int, world: World) -> None:
+    closing = {"(": ")", "[": "]"}
+    text = f"{_WHERE}{opening * times}true" + "".join(
+        closing[letter] for letter in reversed(opening * times) if letter in closing
+    )
+    here = len(inspect.stack(0))
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(here + 640)
+    try:
+        for run in (run_sql, compile_one_off, compile_subscription, lambda text, *_: str(parse(text))):
+            with suppress(QueryError):
+                run(text, world.datastore, CALLER)
+    finally:
+        sys.setrecursionlimit(before)

@@ -404,17 +404,19 @@ class ExpressionParser(Cursor):
         if self.is_symbol(")"):
             return "", None, False
         is_distinct = self.take_any_keyword("DISTINCT", "ALL") == "DISTINCT"
-        found = self.commas(self._argument)
+        found: list[Expression] = []
+        while not found or self.take_symbol(","):  # a loop here: the interpreter counts frames
+            if self.take_symbol("*"):
+                found.append(Other("*"))
+            else:
+                found.append(self._rest_of_argument(self.expression()))
         shown = ", ".join(map(str, found))
         column = found[0] if len(found) == 1 and isinstance(found[0], Column) else None
         if self.take_keyword("ORDER", "BY"):
             shown, column = f"{shown} ORDER BY {', '.join(map(str, self.order_list()))}", None
         return f"DISTINCT {shown}" if is_distinct else shown, column, is_distinct
 
-    def _argument(self) -> Expression:
-        if self.take_symbol("*"):
-            return Other("*")
-        value = self.expression()
+    def _rest_of_argument(self, value: Expression) -> Expression:
         if isinstance(value, Column) and self.is_symbol(".") and self.is_symbol("*", 1):
             self.at += 2
             return Other(f"{value}.*")
