@@ -10,6 +10,7 @@ __all__ = [
     "AuthError",
     "DecodeError",
     "EncodeError",
+    "HttpError",
     "ModuleFault",
     "NoSuchIndex",
     "NoSuchRow",
@@ -84,6 +85,10 @@ class NoSuchRow(StdbError):
 
 class NoSuchIndex(StdbError):
     """A look-up needs an index that the table does not declare."""
+
+
+class HttpError(StdbError):
+    """An HTTP request of a procedure that got no response: refused, unreachable, too slow, too large or malformed."""
 
 
 class ModuleFault(StdbError):

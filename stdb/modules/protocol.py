@@ -1,19 +1,41 @@
-"""What the database needs of a module, whatever language it was written in.
+"""What the database needs of a module, whatever language it was written in, and what a module needs of the database.
 
-Responsible for: the Protocol `Module` and the frozen values handed to it.
+Responsible for: the Protocols `Module` and `ProcedureHost`, the values that pass between the two.
 Not responsible for: loading (`python`, `wasm`), transactions (`datastore`), who may call (`actors`).
+
+Source: spec 04 sections 3.7 and 5; spec 08, "Functions".
 """
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.transaction import Transaction
     from stdb.schema.model import ModuleDef
 
-__all__ = ["LogLevel", "LogSink", "Module", "ReducerCall"]
+__all__ = [
+    "HTTP_1_1",
+    "Expiry",
+    "HttpRequest",
+    "HttpResponse",
+    "LogLevel",
+    "LogSink",
+    "Module",
+    "ProcedureCall",
+    "ProcedureHost",
+    "ReadSet",
+    "ReducerCall",
+    "RouteCall",
+    "ViewCall",
+    "ViewSql",
+]
+
+T = TypeVar("T")
+HTTP_1_1 = 2
+"""The number of HTTP/1.1 among versions: 0 is 0.9, 1 is 1.0, 3 is 2 and 4 is 3 (spec 04 section 3.7)."""
 
 
 class ReducerCall(NamedTuple):
@@ -29,6 +51,123 @@ class ReducerCall(NamedTuple):
     """The open transaction; the module only reads and writes through it."""
     credentials: str | None = None
     """JSON payload of the caller's token, exactly as presented."""
+
+
+class ReadSet:
+    """What one run of a view has read: it is stale as soon as a transaction changes any of it."""
+
+    __slots__ = ("expired", "keys", "tables")
+
+    def __init__(self) -> None:
+        self.tables: set[int] = set()
+        """Ids of tables of which more than single keys was read: they count as a whole."""
+        self.keys: dict[tuple[int, int], set[Any]] = {}
+        """The keys that were looked up, whether found or not, by (table id, index id); as `Index.key_of` returns."""
+        self.expired = False
+        """Set from outside when the time limit of the run has passed: its next read raises ReducerTimeout."""
+
+    def add_key(self, table_id: int, index_id: int, key: Any) -> None:
+        """Note the look-up of a key in an index, a value for each of its columns."""
+        known = self.keys.get((table_id, index_id))
+        if known is None:
+            self.keys[table_id, index_id] = {key}
+        else:
+            known.add(key)
+
+
+class ViewCall(NamedTuple):
+    """The circumstances of one run of a view."""
+
+    sender: bytes | None
+    """Identity of who looks, as in `ReducerCall`; None for an anonymous view."""
+    args: bytes
+    """BSATN of the view's parameters."""
+    reads: ReadSet
+    """Where the run notes what it reads, also when it fails."""
+
+
+class ViewSql(NamedTuple):
+    """A view's result that is a query: its rows are what the owner of the database sees by it."""
+
+    text: str
+    """SQL of the one-off language; blank means no rows."""
+
+
+class HttpRequest(NamedTuple):
+    """An HTTP request: one of a client to a route, or one of a procedure to anybody."""
+
+    method: str
+    url: str
+    """Absolute, with the query."""
+    headers: tuple[tuple[str, bytes], ...] = ()
+    """In their order; a name may come again."""
+    body: bytes = b""
+    version: int = HTTP_1_1
+    timeout_us: int | None = None
+    """How long a procedure waits for the whole response, in microseconds; None for the server's default."""
+
+
+class HttpResponse(NamedTuple):
+    """An HTTP response."""
+
+    status: int
+    headers: tuple[tuple[str, bytes], ...] = ()
+    body: bytes = b""
+    version: int = HTTP_1_1
+
+
+class Expiry(Protocol):
+    """What a time limit sets."""
+
+    expired: bool
+
+
+class ProcedureHost(Protocol):
+    """What a running procedure may ask of its database."""
+
+    cancelled: type[BaseException]
+    """What is raised inside a procedure that is ended from outside; the module's entries let it pass as it is."""
+
+    def now_us(self) -> int:
+        """Return the time in microseconds since 1970."""
+
+    def running(self) -> "AbstractContextManager[Expiry]":
+        """Hold the time limit of a reducer over code of the procedure that runs from one wait to the next."""
+
+    async def transact(self, run: "Callable[[ReducerCall], T]") -> T:
+        """Call `run` in the database's own turn, within a transaction, and return its result once committed.
+
+        Raises:
+            BaseException: Whatever `run` raised; the transaction is rolled back.
+            ReducerTimeout: It ran too long.
+        """
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; not at all for a time of zero or below."""
+
+    async def http(self, request: HttpRequest) -> HttpResponse:
+        """Send a request and return the response, whatever its status.
+
+        Raises:
+            HttpError: There is none; says why.
+        """
+
+
+class ProcedureCall(NamedTuple):
+    """The circumstances of one call of a procedure; members as in `ReducerCall`."""
+
+    sender: bytes
+    connection_id: bytes | None
+    timestamp_us: int
+    credentials: str | None
+    host: ProcedureHost
+
+
+class RouteCall(NamedTuple):
+    """The circumstances of one request to a route. Nobody is authenticated."""
+
+    timestamp_us: int
+    host: ProcedureHost
 
 
 class LogLevel:
@@ -72,3 +211,20 @@ class Module(Protocol):
             ReducerTimeout: The time limit passed.
             ModuleFault: Any other failure; its `__cause__` is the module's exception.
         """
+
+    def view(self, position: int) -> "Callable[[ViewCall], list[bytes] | ViewSql]":
+        """Return the entry of a view, by its position in `definition.views`.
+
+        The entry returns the BSATN of the rows, each valid at the view's row type, or a query. It only reads the
+        tables, within a transaction or outside. It raises what a reducer's entry does.
+        """
+
+    def procedure(self, procedure_id: int) -> "Callable[[ProcedureCall, bytes], Awaitable[bytes]]":
+        """Return the entry of a procedure: called with the circumstances and the BSATN of the arguments.
+
+        What it returns waits for nothing but the call's host and gives the BSATN of the result. It raises what a
+        reducer's entry does, and `host.cancelled`.
+        """
+
+    def route(self, position: int) -> "Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]":
+        """Return the handler of a route, by its position in `definition.http_routes`; otherwise as `procedure`."""
