@@ -24,6 +24,8 @@ SELF = "SELECT p.* FROM item p JOIN item q ON p.kind = q.kind"
         (SELF, NO_INDEX),
         (f"{SELF} WHERE p.size > 1 AND q.owner = :sender", None),  # (owner, kind) with the owner fixed
         (f"{SELF} WHERE p.size > 1 AND :sender = q.owner", None),
+        (f"{SELF} WHERE (p.size > 1 AND q.owner = :sender) AND q.size > 1", None),  # parentheses mean nothing
+        (f"{SELF} WHERE p.size > 1 AND (q.size > 1 AND (q.size < 9 AND q.owner = :sender))", None),
         (f"{SELF} WHERE p.size > 1 AND q.owner > :sender", NO_INDEX),
         (f"{SELF} WHERE q.owner = :sender", NO_INDEX),  # the filtered side drives
         (f"{SELF} WHERE p.owner = :sender", NO_INDEX),

@@ -2,7 +2,7 @@ import pytest
 
 from stdb.errors import QueryError
 from stdb.sats import types as t
-from stdb.sql import Caller, TablePlan, compile_one_off, compile_sql, quote_name, run_sql
+from stdb.sql import Caller, TablePlan, Work, compile_one_off, compile_sql, quote_name, run_sql
 from tests.sql_schemas import datastore_of
 from tests.subscriptions_world import ALICE, BOB, OWNER, World
 
@@ -93,6 +93,13 @@ def test_what_fixes_no_column_does_not_prune(world: World, condition: str) -> No
 
 
 # Running.
+
+
+def test_bounds_within_parentheses_are_looked_up_in_the_index(world: World) -> None:
+    work = Work()
+    plan = _plan(world, "(id >= 30 AND id < 33) AND (kind < 9 AND size > 1)")
+    assert sum(map(len, plan.batches(work))) == 3
+    assert work.spent == 3
 
 
 def test_columns_have_the_names_that_were_written(world: World) -> None:

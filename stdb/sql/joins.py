@@ -9,7 +9,8 @@ Source: spec 06 section 3, rules 18 to 20, and section 3.2 (since v1.1.0).
 from typing import TYPE_CHECKING
 
 from stdb.errors import QueryError
-from stdb.sql.binder import BoundSelect, Comparison, Conjunction, Constant, Position, Typed
+from stdb.sql.binder import BoundSelect, Comparison, Constant, Position, Typed
+from stdb.sql.predicate import terms_of
 
 if TYPE_CHECKING:
     from stdb.datastore.table import Table
@@ -57,11 +58,8 @@ def _has_index(table: "Table", column: int, fixed: set[int]) -> bool:
 
 
 def _pushed_terms(where: Typed | None) -> list[Typed]:
-    """Return the top-level terms that compare one column with a constant."""
-    if where is None:
-        return []
-    terms = where.terms if isinstance(where, Conjunction) and where.is_and else (where,)
-    return [term for term in terms if _column(term) is not None]
+    """Return the terms of AND, also of AND within AND, that compare one column with a constant."""
+    return [term for term in terms_of(where) if _column(term) is not None]
 
 
 def _terms_of(relation: int, terms: list[Typed]) -> list[Typed]:

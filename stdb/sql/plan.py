@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stdb.sats import keys
 from stdb.schema.model import IndexAlgorithm
-from stdb.sql.binder import Comparison, Conjunction, Constant, Position, Typed
-from stdb.sql.predicate import Predicate, Restriction, compile_predicate, restriction
+from stdb.sql.binder import Comparison, Constant, Position, Typed
+from stdb.sql.predicate import Predicate, Restriction, compile_predicate, restriction, terms_of
 from stdb.sql.work import BATCH, Work
 
 if TYPE_CHECKING:
@@ -218,8 +218,7 @@ def _bound(bounds: dict[tuple[int, str], Any], column: int, open_: str, closed: 
 def _bounds(condition: Typed) -> dict[tuple[int, str], Any]:
     """Return the comparisons with constants that every matching row passes, the first of each column and operator."""
     bounds: dict[tuple[int, str], Any] = {}
-    terms = condition.terms if isinstance(condition, Conjunction) and condition.is_and else (condition,)
-    for term in terms:
+    for term in terms_of(condition):
         match term:
             case Comparison(Position(_, column), ((operator, Constant(key)),)):
                 bounds.setdefault((column, operator), key)
