@@ -2,7 +2,7 @@ import pytest
 
 from stdb.errors import QueryError
 from stdb.sats import types as t
-from stdb.sql import Caller, TablePlan, Work, compile_one_off, compile_sql, quote_name, run_sql
+from stdb.sql import Caller, SelectStatement, TablePlan, Work, compile_one_off, compile_sql, quote_name, run_sql
 from tests.sql_schemas import datastore_of
 from tests.subscriptions_world import ALICE, BOB, OWNER, World
 
@@ -64,6 +64,27 @@ def test_estimates_are_those_that_were_seen() -> None:
         "select * from nums where id = 1": 0,
     }.items():
         assert compile_sql(text, datastore, OWNING).estimate() == estimate, text
+
+
+@pytest.mark.parametrize(
+    ("text", "estimate"),
+    [
+        ("SELECT * FROM item LIMIT 2", 2),
+        ("SELECT * FROM item LIMIT 2 OFFSET 5", 7),
+        ("SELECT id FROM item LIMIT 0 OFFSET 5", 5),
+        ("SELECT * FROM item OFFSET 5", 40),
+        ("SELECT * FROM item LIMIT 30 OFFSET 30", 40),
+        ("SELECT * FROM item ORDER BY size LIMIT 2", 40),
+        ("SELECT id FROM item ORDER BY size LIMIT 2 OFFSET 1", 40),
+        ("SELECT SUM(size) AS n FROM item LIMIT 1", 40),
+        ("SELECT kind, COUNT(*) AS n FROM item GROUP BY kind LIMIT 1", 40),
+        ("SELECT COUNT(*) AS n FROM item LIMIT 1", 40),
+    ],
+)
+def test_a_limit_lowers_the_estimate_only_where_it_spares_rows(world: World, text: str, estimate: int) -> None:
+    statement = compile_sql(text, world.datastore, ANYONE)
+    assert isinstance(statement, SelectStatement)
+    assert statement.estimate() == estimate
 
 
 @pytest.mark.parametrize(

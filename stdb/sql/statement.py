@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from stdb.sats.types import Product
 from stdb.sql.analytic import Tail
-from stdb.sql.binder import BoundCount, BoundSelect
+from stdb.sql.binder import BoundColumns, BoundCount, BoundSelect, BoundStar
 from stdb.sql.changes import SqlStats
 from stdb.sql.join_plan import JoinPlan
 from stdb.sql.plan import TablePlan
@@ -45,10 +45,16 @@ class SelectStatement:
 
     def estimate(self) -> int:
         """Return how many rows the reference thinks are scanned (spec 06 section 7)."""
-        limit = None if isinstance(self._select.projection, BoundCount) else self._select.limit
+        limit = self._scanned_max()
         return sum(
             plan.estimate() if isinstance(plan, JoinPlan) else plan.estimate(limit) for plan, _ in self._branches
         )
+
+    def _scanned_max(self) -> int | None:
+        """Return how many rows are enough for the result; None where all are needed: to count, group or order them."""
+        select = self._select
+        is_plain = isinstance(select.projection, BoundStar | BoundColumns) and not select.ordering
+        return select.limit + select.offset if is_plain and select.limit is not None else None
 
     def steps(self, work: Work) -> Steps[SqlResult]:
         """Evaluate it; may be paused at least once per `BATCH` rows visited.
