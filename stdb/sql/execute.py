@@ -1,24 +1,23 @@
 """Running SQL: text to a plan that a subscription keeps, or to rows.
 
-Responsible for: the three entry points (subscription, one-off query, full SQL), result columns, COUNT, LIMIT, the bound
-on work.
-Not responsible for: HTTP bodies (`stdb.net`), keeping plans (`stdb.subscriptions`).
+Responsible for: the three entry points (subscription, one-off query, full SQL), SHOW, the row limit, the bound on work.
+Not responsible for: HTTP bodies (`stdb.net`), keeping plans (`stdb.subscriptions`), rows of results (`statement`).
 
 Source: spec 06 sections 1, 3 (rules 16 to 22), 4 and 7; DESIGN decision 14.
 """
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from stdb.errors import QueryError
 from stdb.schema.model import Access
-from stdb.sql.binder import BoundStar, Caller, bind_select
+from stdb.sql.binder import Caller, bind_select
 from stdb.sql.changes import ROW_LIMIT_VARIANT, ChangeStatement, bind_change, check_variable
 from stdb.sql.joins import check_joins
 from stdb.sql.lexer import is_plain_name
 from stdb.sql.parser import parse
 from stdb.sql.query_plan import QueryPlan
+from stdb.sql.row_query import bind_row_query
 from stdb.sql.rules import expand
 from stdb.sql.shape import (
     Chain,
@@ -28,7 +27,6 @@ from stdb.sql.shape import (
     ShapedTable,
     ShowShape,
     sql_shape,
-    subscription_shape,
 )
 from stdb.sql.statement import SelectStatement, SqlResult
 from stdb.sql.syntax import Literal, LiteralKind
@@ -85,22 +83,11 @@ def compile_one_off(text: str, datastore: "Datastore", caller: Caller) -> QueryP
 
 
 def _compile(text: str, datastore: "Datastore", caller: Caller, *, is_subscription: bool) -> QueryPlan:
-    bound = bind_select(_query_shape(text), datastore, caller)
-    if not isinstance(bound.projection, BoundStar):
-        raise QueryError(
-            "Column projections are not supported in subscriptions; Subscriptions must return a table type"
-        )
-    branches = expand(bound, datastore, caller)
+    branches = expand(bind_row_query(text, datastore, caller), datastore, caller)
     if is_subscription:
         for branch in branches:
             check_joins(branch)
     return QueryPlan(branches, is_parameterised=branches[0].is_parameterised)
-
-
-@lru_cache(maxsize=1024)
-def _query_shape(text: str) -> SelectShape:
-    """Return the shape of a query; kept, because many clients send the same text."""
-    return subscription_shape(parse(text))
 
 
 def is_subscribe_to_all(text: str) -> bool:

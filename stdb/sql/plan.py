@@ -1,7 +1,7 @@
 """Plans over one table: which rows to look at, which of them match, which changes can matter.
 
 Responsible for: choosing an index, evaluating now, the estimate of rows, the values that prune a subscription.
-Not responsible for: names and types (`binder`), columns and LIMIT of a result (`execute`).
+Not responsible for: names and types (`binder`), columns and LIMIT of a result (`analytic`).
 
 Source: spec 06 sections 3.2, 5.3 and 7; DESIGN decision 7.
 """

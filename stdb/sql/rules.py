@@ -2,7 +2,7 @@
 
 Responsible for: checking and storing the rules of a module; turning one query into the branches that its caller may
 run.
-Not responsible for: running branches (`query_plan`), counting and ordering over all of them (`execute`), where rules
+Not responsible for: running branches (`query_plan`), counting and ordering over all of them (`analytic`), where rules
 are kept (`stdb.datastore`).
 
 A rule is a query of the subscription language; it protects the table that it returns. For everyone but the owner a
@@ -15,7 +15,6 @@ Source: spec 06 section 6, spec 05 section 4 (texts of refused publishes), spec 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
-from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -34,10 +33,8 @@ from stdb.sql.binder import (
     Constant,
     Position,
     Typed,
-    bind_select,
 )
-from stdb.sql.parser import parse
-from stdb.sql.shape import SelectShape, subscription_shape
+from stdb.sql.row_query import bind_row_query
 
 if TYPE_CHECKING:
     from stdb.datastore.table import Table
@@ -54,7 +51,6 @@ DEPTH_MAX = 50
 """Most rules that stand within each other."""
 
 _BROKEN = "The row-level security rules of this database cannot be applied; its owner has to publish them again"
-_NO_PROJECTION = "Column projections are not supported in subscriptions; Subscriptions must return a table type"
 _REPLACED = ("relations", "joins", "where", "is_parameterised")
 _KEPT = tuple(each.name for each in fields(BoundSelect) if each.name not in _REPLACED)
 """What a branch has of its query: the projection, and all that is done with the rows."""
@@ -126,7 +122,7 @@ class _Expansion:
             raise QueryError(f"Discovered cyclic dependency when resolving RLS rules for table id `{table_id}`")
         if len(within) == DEPTH_MAX:
             raise QueryError(f"More than {DEPTH_MAX} row-level security rules need each other: shorten their chain")
-        bound = _bind(text, self._datastore, self._reader)
+        bound = bind_row_query(text, self._datastore, self._reader)
         if _protected(bound).schema.id != table_id:
             raise QueryError(f"The rule returns rows of another table than {table_id}")
         return self.combine(bound, self.choices(bound, (*within, table_id)))
@@ -143,18 +139,6 @@ class _Expansion:
         if not any(choices):
             return [bound]
         return [_branch(bound, chosen) for chosen in product(*(each or (None,) for each in choices))]
-
-
-@lru_cache(maxsize=1024)
-def _shape(text: str) -> SelectShape:
-    return subscription_shape(parse(text))
-
-
-def _bind(text: str, datastore: Datastore, reader: Caller) -> BoundSelect:
-    bound = bind_select(_shape(text), datastore, reader)
-    if not isinstance(bound.projection, BoundStar):
-        raise QueryError(_NO_PROJECTION)
-    return bound
 
 
 def _protected(rule: BoundSelect) -> "Table":
@@ -344,7 +328,7 @@ _NOBODY = Caller(bytes(32), is_owner=True)
 def _table_to_protect(text: str, datastore: Datastore) -> "Table":
     if not text.isprintable() and any("\ud800" <= character <= "\udfff" for character in text):
         raise QueryError("The text holds a lone surrogate, which UTF-8 cannot write")
-    table = _protected(_bind(text, datastore, _NOBODY))
+    table = _protected(bind_row_query(text, datastore, _NOBODY))
     name = table.schema.name
     if table.schema.definition.access is Access.PRIVATE or name in OWNER_ONLY:
         raise QueryError(

@@ -1,6 +1,6 @@
 """Statements of full SQL that read: a SELECT ready to run, branches and what comes behind them.
 
-Responsible for: joining the branches of a query into one stream, its estimate, SHOW.
+Responsible for: joining the branches of a query into one stream, its estimate.
 Not responsible for: one branch (`plan`, `join_plan`), columns, groups, order and limits of the result (`analytic`),
 statements that write (`changes`).
 

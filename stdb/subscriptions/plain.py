@@ -6,7 +6,6 @@ no formula: what a query is told is what it returns after the transaction less w
 """
 
 from collections import Counter
-from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -21,11 +20,9 @@ from stdb.sql.binder import (
     Constant,
     Position,
     Typed,
-    bind_select,
 )
-from stdb.sql.parser import parse
+from stdb.sql.row_query import bind_row_query
 from stdb.sql.rules import expand
-from stdb.sql.shape import SelectShape, subscription_shape
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate
 from stdb.subscriptions.registry import Evaluation
 
@@ -55,12 +52,7 @@ def bound_branches(text: str, datastore: "Datastore", caller: Caller) -> list[Bo
     Raises:
         QueryError: It is none.
     """
-    return expand(bind_select(_shape(text), datastore, caller), datastore, caller)
-
-
-@lru_cache(maxsize=256)
-def _shape(text: str) -> SelectShape:
-    return subscription_shape(parse(text))
+    return expand(bind_row_query(text, datastore, caller), datastore, caller)
 
 
 def rows_of_branch(branch: BoundSelect, rows: Rows) -> Counter[bytes]:
