@@ -1,5 +1,7 @@
 """Which joins may be subscribed to, what a join returns, what a transaction changes in it, how it is estimated."""
 
+import tracemalloc
+
 import pytest
 
 from stdb.errors import QueryError
@@ -114,6 +116,20 @@ def test_a_join_of_very_many_tables_is_answered(world: World) -> None:
     joins = " ".join(f"JOIN item t{place} ON t{place}.id = t{place - 1}.id" for place in range(1, tables))
     plan = _plan(world, f"SELECT t0.* FROM item t0 {joins} WHERE t0.id = 5")
     assert sum(len(batch) for batch in plan.batches(Work())) == 1
+
+
+def test_the_rows_so_far_of_very_long_joins_take_little_memory(world: World) -> None:
+    joins = " ".join(f"JOIN bag b{place}" for place in range(300))
+    plan = _plan(world, f"SELECT bag.* FROM bag {joins}")
+    tracemalloc.start()
+    try:
+        with pytest.raises(QueryError):
+            for _ in plan.batches(Work(400_000)):
+                pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 << 20
 
 
 def test_a_join_without_an_index_holds_a_bounded_number_of_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

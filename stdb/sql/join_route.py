@@ -28,6 +28,8 @@ HASHED_ROWS_MAX = 1_000_000
 """Most rows of a table that one join without an index holds in a temporary one."""
 _REORDERED_MAX = 8
 """Most relations for which an order is looked for; longer joins are visited as they are written."""
+_WAITING_MAX = 8_000 * BATCH
+"""About how many references to rows wait in one evaluation, all its steps together."""
 
 Rows: TypeAlias = tuple[bytes, ...]
 """Joined rows, one of each relation, in the order of a route."""
@@ -116,7 +118,7 @@ class Route:
         """
         inputs = self._terms.inputs
         visits = [_Visit(step, inputs[step.relation], lists.get(step.relation), work) for step in self.steps]
-        size = max(1, min(BATCH, 64 * BATCH // len(self.order) ** 2))
+        size = max(1, min(BATCH, _WAITING_MAX // len(self.order) ** 2))
         pending: list[Iterator[list[Rows]]] = [start]
         while pending:
             batch = next(pending[-1], None)
@@ -205,7 +207,8 @@ class _Visit:
         joined: list[Rows] = []
         visited = 0
         for rows in batch:
-            for part in parts(None if key_of is None else key_of(rows)):
+            found = parts(None if key_of is None else key_of(rows))
+            for part in found if size >= BATCH else _pieces(found, size):
                 visited += len(part)
                 added = [(*rows, row) for row in part]
                 joined += added if check is None else filter(check, added)
@@ -254,6 +257,13 @@ class _Visit:
             for row in batch:
                 hashed.setdefault(own_key(row), []).append(row)
             yield []
+
+
+def _pieces(parts: Iterable[list[bytes]], size: int) -> Iterator[list[bytes]]:
+    """Yield the same rows in batches of at most `size`."""
+    for part in parts:
+        for start in range(0, len(part), size):
+            yield part[start : start + size]
 
 
 def _hashed_rows(hashed: dict[Any, list[bytes]], work: Work, key: Any) -> Iterator[list[bytes]]:
