@@ -9,6 +9,7 @@ Not responsible for: HTTP statuses and close codes (one table in `stdb.net`).
 __all__ = [
     "AuthError",
     "DecodeError",
+    "DelayTooLong",
     "EncodeError",
     "HttpError",
     "ModuleFault",
@@ -81,6 +82,10 @@ class UniqueViolation(StdbError):
 
 class NoSuchRow(StdbError):
     """An update named a key that no row has."""
+
+
+class DelayTooLong(StdbError):
+    """A module wrote a row that is due too far ahead."""
 
 
 class NoSuchIndex(StdbError):

@@ -42,6 +42,7 @@ from stdb.actors.requests import (
     SubscribeBatch,
     Unsubscribe,
 )
+from stdb.actors.scheduler import Scheduler
 from stdb.actors.sink import Client, ClientSink, OutcomeKind, ReducerOutcome
 from stdb.actors.statements import Statements
 from stdb.datastore import records
@@ -110,7 +111,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.registry = registry
         self.answers = Answers(self.post_nowait)
         self._deadline = deadline
-        self._now_us = now_us
+        self.now_us = now_us
         self._begin = datastore.begin
         self._finished = 0.0
         """When the last request ended, by `time.perf_counter`: where the next one begins."""
@@ -135,6 +136,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             Unsubscribe: queries.unsubscribe,
             OneOffQuery: queries.one_off,
         }
+        self.scheduler = Scheduler(self, self._start_procedure)
+        self._scheduled_tables = self.scheduler.tables
         self.install(module)
 
     # ------------------------------------------------------------------ from outside the turn
@@ -165,9 +168,14 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.module = module
         self.reducers = Reducers(module, self.owner, self.module_log)
         self._public_reducers = self.reducers.public
+        self.scheduler.bind()
 
     async def shutdown(self) -> None:
-        """Run `client_disconnected` for every client, wait until all is durable, close the clients, end `run`."""
+        """Run `client_disconnected` for every client, wait until all is durable, close the clients, end `run`.
+
+        What is due from now on is run after the next launch.
+        """
+        self.scheduler.stop()
         await self.answers.wait(self.connections.begin_ending)
         await self.answers.wait(lambda: (None, self.datastore.next_offset))
         self.bury(*MODULE_EXITED)
@@ -175,6 +183,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
 
     def bury(self, code: int, reason: str) -> None:
         """Close every client and fail every answer, without running anything; the database is gone or restarting."""
+        self.scheduler.stop()
         if self._suspended is not None:
             self._suspended.steps.close()
             self._suspended = None
@@ -310,6 +319,10 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             attachment.is_dirty = True
             self._dirty.append(attachment)
 
+    def more_follows(self) -> None:
+        """Say that the request being served goes on after its next transaction: clients are told at the end of both."""
+        self._is_last_request = False
+
     # ------------------------------------------------------------------ transactions
     def transact(
         self,
@@ -322,15 +335,19 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         subscriber: "SubscriptionActor | None" = None,
         *,
         name: str = "",
+        reducer_id: int = _NO_REDUCER,
+        due_us: int = 0,
         before: "_Step | None" = None,
         after: "_Step | None" = None,
     ) -> _Ran:
         """Run one transaction to its end and tell everyone but the caller; the records wait for the end of the turn.
 
-        Within it run `before`, the reducer of `entry` if any, then `after`.
+        Within it run `before`, the reducer of `entry` if any (else the event says `name` and `reducer_id`), then
+        `after`. Its time is now, or `due_us` if that is later.
         """
-        reducer_id = _NO_REDUCER
-        now_us = self._now_us()
+        now_us = self.now_us()
+        if due_us > now_us:
+            now_us = due_us
         transaction = self._begin(now_us)
         deadline = self._deadline
         deadline.started = started = self._finished  # nothing of note was done since
@@ -341,7 +358,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
                 before(transaction)
             if entry is not None:
                 name, reducer_id, run = entry.name, entry.id, entry.run
-                call = _new_call(ReducerCall, (client[0], connection_id, now_us, transaction, client[2]))
+                call = _new_call(ReducerCall, (client[0], connection_id, now_us, transaction, client[2] or None))
                 deadline.transaction = transaction
                 try:
                     run(call, args)
@@ -367,7 +384,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             request_id,
             self.datastore.next_offset,
             0,
-            int((finished - started) * 1e6),
+            0 if entry is None else int((finished - started) * 1e6),
         )
         if delta is not None:
             update = self.publish(delta, event, subscriber)
@@ -378,6 +395,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
     ) -> ClientUpdate | None:
         """Record a committed transaction and tell the others; return what the caller itself saw."""
         self._records.append(records.encode(delta, event))
+        if self._scheduled_tables:
+            self.scheduler.observe(delta)
         told, others = self.registry.evaluate(delta, subscriber)
         if self._is_last_request:
             self._tell_at_once(event, others)
@@ -445,12 +464,17 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         event = TransactionEvent(
             caller=attachment.client.identity,
             caller_connection_id=attachment.client.connection_id,
-            timestamp_us=self._now_us(),
+            timestamp_us=self.now_us(),
             reducer_name=call.reducer if call.reducer.isidentifier() else "",
             reducer_id=_NO_REDUCER if entry is None else entry.id,
             args_json="[]" if isinstance(call.args, str) else None,
         )
         attachment.sink.reducer_result(call, outcome, event, None)
+
+    def _start_procedure(self, procedure_id: int, args: bytes, timestamp_us: int, ended: Callable[[], None]) -> None:
+        name = self.module.definition.procedures[procedure_id].name
+        self.module_log.write_host(f"procedure `{name}` is scheduled, and this server runs no procedures")
+        ended()
 
     def _call_procedure(self, attachment: Attachment, call: CallProcedure) -> None:
         attachment.sink.procedure_error(call, "No such procedure")

@@ -127,7 +127,7 @@ class Launcher(NamedTuple):
         update: tuple[Module, bytes] | None = None,
         positions: Mapping[int, tuple[int, int]] | None = None,
     ) -> AsyncIterator[DatabaseActor]:
-        """Hold a database recovered from its log; its first turn disconnects the clients of the last life.
+        """Hold a database recovered from its log; it disconnects the clients of the last life, then starts its timers.
 
         With `update`, a module and its program, the stored program is not loaded but replaced. `positions` are those of
         the sequences after the first transaction; while it is the only one, they go on there.
@@ -169,6 +169,7 @@ class Launcher(NamedTuple):
                 actor.update(*update)
             actors.append(actor)
             actor.connections.post_dangling()
+            actor.post_nowait((None, actor.scheduler.start))
             yield actor
         finally:
             log.close()

@@ -155,7 +155,7 @@ class Supervisor:
                 async with launch() as actor:
                     self.actor = actor
                     self._set(_State.RUNNING)
-                    await actor.run()
+                    await _serve(actor)
                     return
             except StorageError as error:
                 _logger.error("database %s is stopped: %s", self._name, error)
@@ -221,6 +221,20 @@ class Supervisor:
                 f"the database is down: {self.reason}; `python -m stdb restart {self._name}` or a publish revives it"
             )
         return DatabaseUnavailable(f"the database is {self._state.value}")
+
+
+async def _serve(actor: DatabaseActor) -> None:
+    """Run a database, and beside it what wakes it, until it ends or one of them fails."""
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(actor.scheduler.run)
+        try:
+            await actor.run()
+        except Exception as error:  # noqa: BLE001 - raised below, as it is and not in a group
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def without_directories(reason: str) -> str:

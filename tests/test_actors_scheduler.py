@@ -1,0 +1,438 @@
+"""Timers: rows of scheduled tables run when they are due, whatever happens to them meanwhile."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from stdb.actors.handle import DatabaseHandle
+from stdb.actors.host import Host
+from stdb.actors.refusals import NoSuchFunction
+from stdb.actors.sink import Client, OutcomeKind
+from stdb.modules.protocol import Module
+from stdb.sats import bsatn
+from stdb.testing.hosts import EPOCH_US, TestClient, identity, open_host, virtual_now_us
+from stdb.testing.modules import FunctionModule
+from stdb.testing.sinks import Applied, Result, Updated
+from stdb.testing.storage import MemoryStorage
+from tests.actors_timers import TICK, Time, at, every, timers
+
+OWNER = identity(99)
+MS = 1_000
+SECOND = 1_000_000
+ROW = bsatn.codec(TICK.row_type)
+Test = Callable[["World"], Awaitable[None]]
+
+
+class World:
+    """One database with timers and its owner, connected."""
+
+    def __init__(self, host: Host, handle: DatabaseHandle) -> None:
+        self.host = host
+        self.handle = handle
+        self.ann = TestClient(handle, OWNER)
+
+    async def schedule(self, when: Time, what: str = "", scheduled_id: int = 0) -> Result:
+        result = await self.ann.call("schedule", ROW.encode((scheduled_id, when, what)))
+        assert result.outcome.kind == OutcomeKind.COMMITTED, result
+        return result
+
+    async def sql(self, text: str) -> list[tuple[object, ...]]:
+        client = Client(OWNER, (1).to_bytes(16, "little"), "")
+        return (await self.handle.sql(client, text)).rows
+
+    async def ran(self) -> list[tuple[int, str, float]]:
+        """Return what ran, in order: scheduled_id, what it said, the seconds since the start of the test."""
+        rows = sorted(await self.sql("SELECT n, timer, what, at FROM ran"))
+        return [(row[1], row[2], (row[3] - EPOCH_US) / SECOND) for row in rows]  # type: ignore[misc,operator]
+
+    async def waiting(self) -> list[int]:
+        """Return the ids of the rows that are there."""
+        return sorted(row[0] for row in await self.sql("SELECT scheduled_id FROM tick"))  # type: ignore[type-var]
+
+
+def now() -> float:
+    """Return the seconds since the start of the test."""
+    return trio.current_time()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def within() -> None:
+        with trio.fail_after(10_000):
+            await test()
+
+    trio.run(within, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@asynccontextmanager
+async def world(
+    storage: MemoryStorage | None = None, programs: Mapping[bytes, Callable[[], Module]] | None = None
+) -> AsyncIterator[World]:
+    known = programs or {b"timers": timers}
+    async with open_host(known, storage) as host:
+        databases = host.databases()
+        if databases:
+            handle = databases[0]
+            await handle.ready()
+        else:
+            published = await host.publish(OWNER, next(iter(known)), name="timers")
+            handle = host.database(published.identity)
+        yield World(host, handle)
+
+
+def in_world(test: Test) -> Callable[[], None]:
+    def wrapped() -> None:
+        async def main() -> None:
+            async with world() as its:
+                await test(its)
+
+        run(main)
+
+    wrapped.__name__ = test.__name__
+    return wrapped
+
+
+# Rows that are due once
+
+
+@in_world
+async def test_a_row_runs_when_it_is_due_and_is_gone(its: World) -> None:
+    start = now()
+    await its.schedule(at(virtual_now_us() + 5 * SECOND), "one", 7)
+    await trio.sleep(4.9)
+    assert await its.ran() == []
+    assert await its.waiting() == [7]
+    await trio.sleep(0.2)
+    assert await its.ran() == [(7, "one", pytest.approx(start + 5, abs=1e-3))]
+    assert await its.waiting() == []
+
+
+@in_world
+async def test_rows_run_in_the_order_in_which_they_are_due(its: World) -> None:
+    base = virtual_now_us() + SECOND
+    for i, later in enumerate((3, 1, 2, 1)):
+        await its.schedule(at(base + later), str(later), i + 1)
+    await its.schedule(at(-(2**63)), "long ago", 5)
+    await trio.sleep(2)
+    assert [(each[0], each[1]) for each in await its.ran()] == [
+        (5, "long ago"), (2, "1"), (4, "1"), (3, "2"), (1, "3")
+    ]  # fmt: skip
+
+
+@in_world
+async def test_subscribers_see_the_reducer_and_the_end_of_its_row_as_one_update(its: World) -> None:
+    bob = TestClient(its.handle, 2)
+    await bob.subscribe(1, "SELECT * FROM tick", "SELECT * FROM ran")
+    due = virtual_now_us() + SECOND
+    await its.schedule(at(due), "one", 7)
+    await bob.wait_for(Updated, 2)
+    await trio.sleep(1)
+    _, update = bob.messages(Updated)
+    assert isinstance(update, Updated)
+    ran, tick = sorted(update.update.sets[0].fragments, key=lambda each: each.table_name)
+    assert (len(ran.inserts), len(ran.deletes), tick.inserts, tick.deletes) == (
+        1, 0, [], [ROW.encode((7, at(due), "one"))]
+    )  # fmt: skip
+    event = update.event
+    assert event.caller == its.handle.identity
+    assert (event.caller_connection_id, event.reducer_name, event.reducer_id) == (None, "tick", 0)
+    assert (event.args, event.request_id) == (ROW.encode((7, at(due), "one")), 0)
+    assert 0 <= event.timestamp_us - due < 5 * MS
+
+
+@pytest.mark.parametrize("what", ["fail", "fault"])
+def test_after_a_failure_the_row_goes_in_a_transaction_of_its_own(what: str) -> None:
+    @in_world
+    async def test(its: World) -> None:
+        bob = TestClient(its.handle, 2)
+        await bob.subscribe(1, "SELECT * FROM tick", "SELECT * FROM ran")
+        await its.schedule(at(virtual_now_us() + SECOND), what, 7)
+        await trio.sleep(10)
+        assert await its.waiting() == []
+        assert await its.ran() == []
+        _, update = bob.messages(Updated)
+        assert isinstance(update, Updated)
+        (fragment,) = update.update.sets[0].fragments
+        assert (fragment.table_name, len(fragment.inserts), len(fragment.deletes)) == ("tick", 0, 1)
+        event = update.event
+        assert (event.caller, event.caller_connection_id) == (its.handle.identity, None)
+        assert (event.reducer_name, event.reducer_id, event.duration_us) == ("", 0, 0)
+
+    test()
+
+
+@in_world
+async def test_a_row_that_its_reducer_moved_runs_again_at_its_new_time(its: World) -> None:
+    start = now()
+    await its.schedule(at(virtual_now_us() + SECOND), f"again {3 * SECOND}", 7)
+    await trio.sleep(3)
+    assert await its.waiting() == [7]
+    await trio.sleep(10)
+    assert [(each[0], each[1], round(each[2] - start)) for each in await its.ran()] == [
+        (7, f"again {3 * SECOND}", 1), (7, "moved", 4)
+    ]  # fmt: skip
+    assert await its.waiting() == []
+
+
+@in_world
+async def test_a_row_that_its_reducer_deleted_or_put_back_is_gone(its: World) -> None:
+    await its.schedule(at(virtual_now_us() + SECOND), "delete", 7)
+    await its.schedule(at(virtual_now_us() + SECOND), "replace", 8)
+    await trio.sleep(10)
+    assert [each[0] for each in await its.ran()] == [7, 8]
+    assert await its.waiting() == []
+
+
+@in_world
+async def test_a_deleted_row_does_not_run(its: World) -> None:
+    await its.schedule(at(virtual_now_us() + SECOND), "one", 7)
+    await its.ann.call("unschedule", (7).to_bytes(8, "little"))
+    await trio.sleep(5)
+    assert await its.ran() == []
+
+
+@in_world
+async def test_a_row_of_a_rolled_back_transaction_does_not_run(its: World) -> None:
+    await its.ann.call("schedule_and_fail", ROW.encode((7, at(virtual_now_us() + SECOND), "one")))
+    await trio.sleep(5)
+    assert await its.ran() == []
+
+
+@in_world
+async def test_a_replaced_row_runs_once_at_its_new_time(its: World) -> None:
+    start = now()
+    base = virtual_now_us()
+    await its.schedule(at(base + 2 * SECOND), "first", 7)
+    await its.schedule(at(base + 4 * SECOND), "second", 7)
+    await its.schedule(at(base + 5 * SECOND), "third", 8)
+    await its.schedule(at(base + 1 * SECOND), "fourth", 8)
+    await trio.sleep(10)
+    assert [(each[0], each[1], round(each[2] - start)) for each in await its.ran()] == [
+        (8, "fourth", 1), (7, "second", 4)
+    ]  # fmt: skip
+
+
+@in_world
+async def test_a_row_that_changed_and_changed_back_runs_once(its: World) -> None:
+    for _ in range(3):
+        await its.schedule(every(SECOND), "one", 7)
+        await its.schedule(every(2 * SECOND), "two", 7)
+    await its.schedule(every(SECOND), "one", 7)
+    await trio.sleep(3.5)
+    assert [each[:2] for each in await its.ran()] == [(7, "one")] * 3
+
+
+@in_world
+async def test_sql_arms_moves_and_cancels(its: World) -> None:
+    client = TestClient(its.handle, OWNER)
+    await its.schedule(every(SECOND), "slow", 9)
+    await its.schedule(every(SECOND), "gone", 8)
+    await its.sql("DELETE FROM tick WHERE scheduled_id = 8")
+    await its.sql("UPDATE tick SET what = 'renamed' WHERE scheduled_id = 9")
+    await trio.sleep(1.5)
+    assert [each[:2] for each in await its.ran()] == [(9, "renamed")]
+    assert client.sink.closed is None
+
+
+# Intervals
+
+
+@in_world
+async def test_an_interval_does_not_drift(its: World) -> None:
+    start = now()
+    await its.schedule(every(100 * MS), "one", 7)
+    await trio.sleep(100.05)
+    times = [each[2] - start for each in await its.ran()]
+    assert len(times) == 1000
+    assert times == [pytest.approx(0.1 * (i + 1), abs=2e-3) for i in range(1000)]
+    assert await its.waiting() == [7]
+
+
+@in_world
+async def test_missed_ticks_are_skipped(its: World) -> None:
+    await its.schedule(every(SECOND), "one", 7)
+    start = now()
+    await trio.sleep(1.5)
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    clock.jump(3)  # everything stands still
+    await trio.sleep(1)
+    assert [each[2] - start for each in await its.ran()] == [
+        pytest.approx(each, abs=2e-3) for each in (1, 4.5, 5)
+    ]  # fmt: skip
+
+
+@in_world
+async def test_a_failing_interval_goes_on(its: World) -> None:
+    await its.schedule(every(SECOND), "fail", 7)
+    await trio.sleep(3.5)
+    log = b"".join(its.handle.log.tail(None)).decode()
+    assert log.count("this one fails") == 3
+    assert await its.waiting() == [7]
+
+
+@in_world
+async def test_an_interval_ends_with_its_row(its: World) -> None:
+    await its.schedule(every(SECOND), "count 3", 7)
+    await trio.sleep(10)
+    assert len(await its.ran()) == 3
+
+
+@pytest.mark.parametrize("micros", [0, -1, 1])
+def test_an_interval_of_nothing_lets_others_run(micros: int) -> None:
+    @in_world
+    async def test(its: World) -> None:
+        bob = TestClient(its.handle, 2)
+        await its.schedule(every(micros), "endless", 7)
+        counts = []
+        for _ in range(20):
+            before = len(its.handle._actor.datastore.table("ran"))  # SQL would connect and disconnect in between
+            await bob.call("ping")
+            counts.append(len(its.handle._actor.datastore.table("ran")) - before)
+        await its.ann.call("unschedule", (7).to_bytes(8, "little"))
+        assert max(counts) <= 3, "it is served once a turn, behind other requests"
+        assert sum(counts) >= 10, "it is served all the time"
+        ended = len(await its.ran())
+        await trio.sleep(100)
+        assert len(await its.ran()) == ended
+
+    test()
+
+
+@in_world
+async def test_the_sign_of_an_interval_does_not_count(its: World) -> None:
+    start = now()
+    await its.schedule(every(-SECOND), "one", 7)
+    await trio.sleep(2.5)
+    assert [each[2] - start for each in await its.ran()] == [pytest.approx(each, abs=2e-3) for each in (1, 2)]
+
+
+@in_world
+async def test_extreme_times_wait_for_ever(its: World) -> None:
+    await its.schedule(every(-(2**63)), "one", 7)
+    await its.schedule(every(2**63 - 1), "two", 8)
+    await its.schedule(at(2**63 - 1), "three", 9)
+    await trio.sleep(1000)
+    assert await its.ran() == []
+    assert await its.waiting() == [7, 8, 9]
+
+
+# Many
+
+
+@in_world
+async def test_many_rows_due_at_once_let_others_run(its: World) -> None:
+    bob = TestClient(its.handle, 2)
+    await bob.call("ping")
+    due = virtual_now_us() + SECOND
+    for i in range(2000):
+        its.ann.call_nowait("schedule", ROW.encode((i + 1, at(due), "")))
+    await trio.sleep(1 - 1e-6)
+    stored = its.handle._actor.datastore.table("ran")
+    while len(stored) == 0:
+        await trio.sleep(1e-4)
+    before = len(stored)
+    await bob.call("ping")
+    assert before < 2000, "a job serves no more than a turn's worth"
+    assert len(stored) - before <= 512, "a request waits for one job, not for all"
+    await trio.sleep(1)
+    assert [each[0] for each in await its.ran()] == list(range(1, 2001))
+
+
+@in_world
+async def test_replaced_timers_do_not_pile_up(its: World) -> None:
+    due = virtual_now_us() + 1000 * SECOND
+    for i in range(10_000):
+        its.ann.call_nowait("schedule", ROW.encode((7, at(due + i), "")))
+        if i % 1000 == 0:
+            await trio.sleep(0.001)
+    await its.schedule(at(due), "last", 7)
+    assert len(its.handle._actor.scheduler._timers) < 2500
+    await trio.sleep(1001)
+    assert [each[:2] for each in await its.ran()] == [(7, "last")]
+
+
+# Launch and end
+
+
+def test_rows_that_came_due_while_nothing_ran_run_at_launch_without_a_request() -> None:
+    async def main() -> None:
+        storage = MemoryStorage()
+        async with world(storage) as its:
+            await its.schedule(at(virtual_now_us() + 100 * SECOND), "one", 7)
+            await its.schedule(at(virtual_now_us() + 50 * SECOND), "two", 8)
+            await its.schedule(every(10 * SECOND), "three", 9)
+            await trio.sleep(7)
+            ended = virtual_now_us()
+        await trio.sleep(200)
+        async with open_host({b"timers": timers}, storage) as host:
+            started = now()
+            await trio.sleep(10.5)
+            handle = host.databases()[0]
+            its = World(host, handle)
+            assert [(each[0], round(each[2] - started)) for each in await its.ran()] == [(8, 0), (7, 0), (9, 10)]
+        assert ended < virtual_now_us()
+        storage.close()
+
+    run(main)
+
+
+def test_one_broken_database_does_not_keep_others_from_their_timers(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        storage = MemoryStorage()
+        async with open_host({b"broken": lambda: timers("2"), b"timers": timers}, storage) as host:
+            await host.publish(OWNER, b"broken", name="broken")
+        async with open_host({b"broken": lambda: timers("2"), b"timers": timers}, storage) as host:
+            published = await host.publish(OWNER, b"timers", name="timers")
+            its = World(host, host.database(published.identity))
+            await its.schedule(at(virtual_now_us() + SECOND), "one", 7)
+        await trio.sleep(5)
+        async with open_host({b"timers": timers}, storage) as host:
+            await trio.sleep(1)
+            its = World(host, host.database(published.identity))
+            assert [each[0] for each in await its.ran()] == [7]
+        storage.close()
+
+    run(main)
+    assert "its program does not load" in caplog.text
+
+
+def test_nothing_starts_after_the_shutdown_began() -> None:
+    async def main() -> None:
+        storage = MemoryStorage(delayed=True)
+        async with trio.open_nursery() as nursery:
+            synced = trio.Event()
+
+            async def sync() -> None:
+                while not synced.is_set():
+                    await trio.sleep(0.1)
+                    storage.sync()
+
+            nursery.start_soon(sync)
+            async with world(storage) as its:
+                await its.schedule(at(virtual_now_us() + SECOND), "one", 7)
+                actor = its.handle._actor
+                await trio.sleep(0.95)
+                nursery.start_soon(its.host.shutdown)
+                await trio.sleep(5)
+                assert len(actor.datastore.table("ran")) == 0
+            synced.set()
+        async with world(storage) as its:
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+            assert [row for row in its.handle._actor.datastore.table("ran").rows()] != []
+        storage.close()
+
+    run(main)
+
+
+@in_world
+async def test_a_deleted_database_runs_nothing(its: World) -> None:
+    await its.schedule(every(SECOND), "one", 7)
+    actor = its.handle._actor
+    await trio.sleep(2.5)
+    await its.host.delete(OWNER, its.handle.identity)
+    await trio.sleep(10)
+    assert len(actor.datastore.table("ran")) == 2
