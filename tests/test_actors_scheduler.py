@@ -58,12 +58,12 @@ def now() -> float:
     return trio.current_time()
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
+def run(test: Callable[[], Awaitable[None]], clock: trio.testing.MockClock | None = None) -> None:
     async def within() -> None:
         with trio.fail_after(10_000):
             await test()
 
-    trio.run(within, clock=trio.testing.MockClock(autojump_threshold=0))
+    trio.run(within, clock=clock or trio.testing.MockClock(autojump_threshold=0))
 
 
 @asynccontextmanager
@@ -82,13 +82,13 @@ async def world(
         yield World(host, handle)
 
 
-def in_world(test: Test) -> Callable[[], None]:
+def in_world(test: Test, clock: trio.testing.MockClock | None = None) -> Callable[[], None]:
     def wrapped() -> None:
         async def main() -> None:
             async with world() as its:
                 await test(its)
 
-        run(main)
+        run(main, clock)
 
     wrapped.__name__ = test.__name__
     return wrapped
@@ -282,7 +282,6 @@ async def test_an_interval_ends_with_its_row(its: World) -> None:
 
 @pytest.mark.parametrize("micros", [0, -1, 1])
 def test_an_interval_of_nothing_lets_others_run(micros: int) -> None:
-    @in_world
     async def test(its: World) -> None:
         bob = TestClient(its.handle, 2)
         await its.schedule(every(micros), "endless", 7)
@@ -295,10 +294,10 @@ def test_an_interval_of_nothing_lets_others_run(micros: int) -> None:
         assert max(counts) <= 3, "it is served once a turn, behind other requests"
         assert sum(counts) >= 10, "it is served all the time"
         ended = len(await its.ran())
-        await trio.sleep(100)
+        await trio.sleep(0.1)
         assert len(await its.ran()) == ended
 
-    test()
+    in_world(test, trio.testing.MockClock(rate=1))()  # where every turn takes some time
 
 
 @in_world
@@ -329,10 +328,10 @@ async def test_many_rows_due_at_once_let_others_run(its: World) -> None:
     due = virtual_now_us() + SECOND
     for i in range(2000):
         its.ann.call_nowait("schedule", ROW.encode((i + 1, at(due), "")))
-    await trio.sleep(1 - 1e-6)
+    await trio.sleep(1)
     stored = its.handle._actor.datastore.table("ran")
     while len(stored) == 0:
-        await trio.sleep(1e-4)
+        await trio.lowlevel.checkpoint()
     before = len(stored)
     await bob.call("ping")
     assert before < 2000, "a job serves no more than a turn's worth"
@@ -402,27 +401,28 @@ def test_one_broken_database_does_not_keep_others_from_their_timers(caplog: pyte
 def test_nothing_starts_after_the_shutdown_began() -> None:
     async def main() -> None:
         storage = MemoryStorage(delayed=True)
-        async with trio.open_nursery() as nursery:
-            synced = trio.Event()
+        is_disk_alive = True
 
-            async def sync() -> None:
-                while not synced.is_set():
-                    await trio.sleep(0.1)
+        async def sync() -> None:
+            while True:
+                await trio.sleep(0.01)
+                if is_disk_alive:
                     storage.sync()
 
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(sync)
             async with world(storage) as its:
                 await its.schedule(at(virtual_now_us() + SECOND), "one", 7)
-                actor = its.handle._actor
-                await trio.sleep(0.95)
+                ran = its.handle._actor.datastore.table("ran")
+                is_disk_alive = False  # so that the shutdown takes long
                 nursery.start_soon(its.host.shutdown)
                 await trio.sleep(5)
-                assert len(actor.datastore.table("ran")) == 0
-            synced.set()
-        async with world(storage) as its:
-            await trio.sleep(1)
+                assert len(ran) == 0
+                is_disk_alive = True
+            async with world(storage) as its:
+                await trio.sleep(1)
+                assert [each[0] for each in await its.ran()] == [7]
             nursery.cancel_scope.cancel()
-            assert [row for row in its.handle._actor.datastore.table("ran").rows()] != []
         storage.close()
 
     run(main)
