@@ -9,8 +9,8 @@ looks at nothing but the length of a batch. No more batches are asked for than L
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from functools import reduce
-from operator import add, itemgetter
+from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
 
 from stdb.sats import bsatn, keys
@@ -153,25 +153,26 @@ def _reader(select: BoundSelect) -> Callable[[list[Rows]], Iterable[Values]]:
 
 
 def _read_all(relation: int, read: Callable[[bytes], Values]) -> Callable[[list[Rows]], Iterable[Values]]:
-    return lambda batch: [read(rows[relation]) for rows in batch]
+    row_of = itemgetter(relation)
+    return lambda batch: map(read, map(row_of, batch))
 
 
 def _columns_reader(positions: list[Position], select: BoundSelect) -> Callable[[list[Rows]], Iterable[Values]]:
     """Read the columns of one relation at a time, then put them in the order of the list."""
+    by_relation: dict[int, list[int]] = {}
+    for place, position in enumerate(positions):
+        by_relation.setdefault(position.relation, []).append(place)
     readers, places = [], []
-    for relation in sorted({position.relation for position in positions}):
-        mine = [place for place, position in enumerate(positions) if position.relation == relation]
+    for relation, mine in by_relation.items():
         columns = [positions[place].column for place in mine]
         readers.append(_read_all(relation, keys.row_columns(row_type_of(select, relation), columns)))
         places += mine
     if len(readers) == 1:
         return readers[0]
     in_order = itemgetter(*sorted(range(len(places)), key=places.__getitem__))
-    return lambda batch: map(in_order, reduce(_joined, [read(batch) for read in readers]))
-
-
-def _joined(left: Iterable[Values], right: Iterable[Values]) -> Iterable[Values]:
-    return map(add, left, right)
+    return lambda batch: map(
+        in_order, map(tuple, map(chain.from_iterable, zip(*[read(batch) for read in readers], strict=True)))
+    )
 
 
 def _sizes(select: BoundSelect) -> Callable[[list[Rows]], int]:
@@ -179,17 +180,23 @@ def _sizes(select: BoundSelect) -> Callable[[list[Rows]], int]:
 
     A row counts as often as the list names one of its columns at most; long lists cost what references to values do.
     """
-    extra, factors = 0, {}
+    extra, factors = 0, dict[int, int]()
     match select.projection:
         case BoundStar(relation):
-            factors = {relation: 1}
+            factors[relation] = 1
         case BoundColumns(columns):
             extra = _REFERENCE_BYTES * max(len(columns) - _SHORT_LIST, 0)
-            named = Counter((position.relation, position.column) for position, _ in columns)
-            factors = {relation: max(named[each] for each in named if each[0] == relation) for relation, _ in named}
+            for (relation, _), times in Counter((column.relation, column.column) for column, _ in columns).items():
+                factors[relation] = max(times, factors.get(relation, 0))
+    weighted = []
+    for relation, factor in factors.items():
+        size = bsatn.codec(row_type_of(select, relation)).fixed_size
+        if size is None:
+            weighted.append((itemgetter(relation), factor))
+        else:
+            extra += factor * size
     return lambda batch: (
-        extra * len(batch)
-        + sum(factor * sum([len(rows[relation]) for rows in batch]) for relation, factor in factors.items())
+        extra * len(batch) + sum(factor * sum(map(len, map(row_of, batch))) for row_of, factor in weighted)
     )
 
 
