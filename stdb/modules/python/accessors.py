@@ -131,7 +131,7 @@ def _source(binding: Binding, index: UniqueIndex) -> tuple[str, dict[str, Any]]:
         **{"store": binding.store, "check_open": check_open, "row_class": binding.row_class, "key": of.key},
         **{"find": index.find, "key_of_row": binding.stored.key_of, "new": object.__new__},
         **{"update_key": binding.stored.update_key, "insert_row": binding.stored.insert},
-        **{"decode": binding.decode, "encode": binding.encode, "bytes_of": binding.bytes_of},
+        **{"decode": binding.decode, "encode": binding.encode_new, "bytes_of": binding.bytes_of},
         **({} if layout is None else {"unpack": layout.unpack, "pack": layout.pack}),
     }
     read, write = _reading(binding, layout), _writing(binding, layout)

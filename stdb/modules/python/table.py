@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
+from stdb.datastore.schedules import RowSchedule
 from stdb.errors import NoSuchIndex, ReducerTimeout, StdbError, UniqueViolation
 from stdb.modules.python.conditions import Column, Condition, as_condition
 from stdb.modules.python.declarations import SOURCE_ROOT, Place
@@ -38,7 +39,7 @@ ALL = cast(bool, None)
 class Binding:
     """What binds a Table to its rows: the stored table, codecs and keys. One for each table and attachment."""
 
-    __slots__ = ("access", "decode", "encode", "output", "primary_key", "row_class", "store", "stored")
+    __slots__ = ("access", "decode", "encode", "encode_new", "output", "primary_key", "row_class", "store", "stored")
 
     def __init__(
         self,
@@ -54,6 +55,8 @@ class Binding:
         self.access = access
         self.decode: Callable[[bytes], tuple[Any, int]] = codec.decode
         self.encode: Callable[[Any], bytes] = codec.encode
+        self.encode_new = self.encode if stored.schema.definition.schedule is None else self._scheduled_encode()
+        """Does as `encode` for a row that is about to be written."""
         self.row_class = row_class
         self.output = output
         self.primary_key: int | None = stored.schema.definition.primary_key
@@ -69,10 +72,22 @@ class Binding:
         Raises:
             TypeError: It is no row of this table.
             EncodeError: A column's value does not fit; names column and value.
+            DelayTooLong: It would be due too far ahead.
         """
         if row.__class__ is not self.row_class:
             raise TypeError(f"{operation}() on table {self.name} takes a {self.row_class.__name__}, got {row!r}")
-        return self.encode(row)
+        return self.encode_new(row)
+
+    def _scheduled_encode(self) -> "Callable[[Any], bytes]":
+        encode, check_delay, store = self.encode, RowSchedule(self.stored.schema).check_delay, self.store
+
+        def encode_new(row: Any) -> bytes:
+            data = encode(row)
+            assert store.transaction is not None, "rows are written within a call"
+            check_delay(data, store.transaction.timestamp_us)
+            return data
+
+        return encode_new
 
     def primary(self, operation: str) -> int:
         """Return the position of the primary key.
