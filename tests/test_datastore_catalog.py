@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from stdb.datastore.catalog import read_views
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.records import Record
+from stdb.datastore.views import view_shape
 from stdb.errors import SchemaError, UniqueViolation
-from stdb.sats.types import SCHEDULE_AT, STRING, U8, U64, Array
+from stdb.sats.types import SCHEDULE_AT, STRING, U8, U64, Array, Element, Product, option
 from stdb.schema import documents, validation
 from stdb.schema.model import Access, IndexAlgorithm, IndexDef, SequenceDef, TableDef, UniqueDef, ViewDef
 from stdb.schema.system_tables import USER_ID_FIRST
@@ -138,12 +140,108 @@ def test_a_name_is_taken_once() -> None:
     datastore.verify()
 
 
-def test_what_is_not_supported_yet_is_refused_by_name() -> None:
+# Views
+
+
+MINE = ViewDef("mine", "Mine", 0, True, False, Array(ITEM.row_type), Product((Element("size", U8),)), "id")
+FIRST = ViewDef("first", "first", 0, False, True, option(ITEM.row_type))
+
+
+def with_views() -> tuple[Datastore, list[Record]]:
+    """Return a database with a table and two views, and its record."""
+    datastore = Datastore()
+    tx = datastore.begin(0)
+    datastore.create_tables(replace(make_module(ITEM), views=(MINE, FIRST)))
+    delta = tx.commit()
+    assert delta is not None
+    return datastore, [as_record(delta)]
+
+
+def test_a_view_has_a_backing_table_in_the_catalogue_and_nowhere_else() -> None:
+    datastore, _ = with_views()
+    assert datastore.find_table("mine") is None
+    assert [table.schema.name for table in datastore.tables.values() if not table.schema.is_system] == ["item"]
+    assert catalog_rows(datastore, "st_view") == [[4096, "first", 4097, False, True], [4097, "mine", 4098, True, False]]
+    assert catalog_rows(datastore, "st_view_param") == [[4097, 0, "size", "07"]]
+    assert [each[:3] for each in catalog_rows(datastore, "st_view_column")] == [
+        [view, place, name] for view in (4096, 4097) for place, name in enumerate(("id", "name", "size"))
+    ]
+    assert catalog_rows(datastore, "st_table")[1:] == [
+        [4097, "first", "user", "private", [1, []]],
+        [4098, "mine", "user", "public", [1, []]],
+    ]
+    columns = [each[:3] for each in catalog_rows(datastore, "st_column") if each[0] == 4098]
+    assert columns == [[4098, place, name] for place, name in enumerate(("arg_hash", "id", "name", "size"))]
+    indexes = [each[1:] for each in catalog_rows(datastore, "st_index") if each[1] > 4096]
+    assert indexes == [
+        [4097, "first_arg_hash_idx_btree", [1, [0]]],
+        [4098, "mine_arg_hash_idx_btree", [1, [0]]],
+        [4098, "mine_arg_hash_id_idx_btree", [1, [0, 1]]],
+    ]
+    (constraint,) = [each[1:] for each in catalog_rows(datastore, "st_constraint") if each[2] == 4098]
+    assert constraint == ["mine_arg_hash_id_key", 4098, [1, [0, 1]]]
+    assert ["mine", "Mine"] in catalog_rows(datastore, "st_table_accessor")
+    accessors = [each[1] for each in catalog_rows(datastore, "st_column_accessor") if each[0] == "mine"]
+    assert accessors == ["id", "name", "size"]
+
+
+def test_views_are_read_back_from_the_catalogue_and_the_log() -> None:
+    datastore, records = with_views()
+    again = Datastore()
+    for record in records:
+        again.replay(record)
+    definition = replace(make_module(ITEM), views=(MINE, FIRST))
+    shapes = {view.name: view_shape(view, definition) for view in definition.views}
+    for each in (datastore, again):
+        assert {view.shape.name: view.shape for view in read_views(each)} == shapes
+        assert [table.schema.name for table in each.tables.values() if not table.schema.is_system] == ["item"]
+    assert state(again) == state(datastore)
+    assert [view.shape.is_optional for view in read_views(again)] == [False, False], "the catalogue does not say it"
+
+
+def test_a_view_that_goes_leaves_nothing_behind() -> None:
+    datastore, records = with_views()
+    empty = make_database(ITEM)
+    tx = datastore.begin(0)
+    for view in read_views(datastore):
+        datastore.catalog.drop_view(view)
+    delta = tx.commit()
+    assert delta is not None
+    again = Datastore()
+    for record in (*records, as_record(delta)):
+        again.replay(record)
+    for name in ("st_view", "st_view_param", "st_view_column", "st_table", "st_column", "st_index", "st_constraint"):
+        assert values(datastore.table(name)) == values(again.table(name)) == values(empty.table(name)), name
+    assert values(datastore.table("st_column_accessor")) == values(empty.table("st_column_accessor"))
+
+
+def test_a_view_that_becomes_private_keeps_its_ids() -> None:
+    datastore, _ = with_views()
+    (_, mine) = read_views(datastore)
+    tx = datastore.begin(0)
+    hidden = replace(mine.shape, is_public=False, accessor="Own")
+    datastore.catalog.alter_view(mine, hidden)
+    tx.commit()
+    (_, after) = read_views(datastore)
+    assert after == mine._replace(shape=hidden)
+    assert (after.shape.is_public, after.shape.accessor) == (False, "Own")
+    assert [4098, "mine", "user", "private", [1, []]] in catalog_rows(datastore, "st_table")
+
+
+@pytest.mark.parametrize(
+    ("view", "error"),
+    [
+        (replace(MINE, return_type=Array(U8)), "View mine has invalid return type Array<U8>"),
+        (replace(MINE, return_type=U64), "View mine has invalid return type U64"),
+        (replace(MINE, primary_key="key"), "Primary key column key for view mine not found"),
+    ],
+)
+def test_a_view_that_does_not_return_rows_is_refused(view: ViewDef, error: str) -> None:
     datastore = Datastore()
     datastore.begin(0)
-    view = ViewDef("mine", "mine", 0, True, False, Array(ITEM.row_type))
-    with pytest.raises(SchemaError, match="view `mine`: views are not supported yet"):
+    with pytest.raises(SchemaError) as refusal:
         datastore.create_tables(replace(make_module(ITEM), views=(view,)))
+    assert refusal.value.errors == [error]
 
 
 # Rules of row-level security

@@ -12,12 +12,14 @@ Source: 04 section 12; ids and rows as the real server shows them (recorded).
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stdb.datastore.sequence import Sequence, parameters
 from stdb.datastore.table import Table, TableSchema
+from stdb.datastore.views import HIDDEN_COLUMN, ViewShape, backing_table
 from stdb.errors import SchemaError, UniqueViolation
 from stdb.sats import keys, meta
+from stdb.sats.types import Element, Product
 from stdb.schema.model import (
     Access,
     ColumnDef,
@@ -32,7 +34,16 @@ from stdb.schema.model import (
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
 
-__all__ = ["CATALOG_TABLES", "RULES_TABLE", "Catalog", "read_rules", "read_schemas"]
+__all__ = [
+    "CATALOG_TABLES",
+    "RULES_TABLE",
+    "Catalog",
+    "StoredView",
+    "read_backing_ids",
+    "read_rules",
+    "read_schemas",
+    "read_views",
+]
 
 CATALOG_TABLES = (
     "st_table",
@@ -41,12 +52,15 @@ CATALOG_TABLES = (
     "st_index",
     "st_constraint",
     "st_scheduled",
+    "st_view",
+    "st_view_param",
+    "st_view_column",
     "st_event_table",
     "st_table_accessor",
     "st_index_accessor",
     "st_column_accessor",
 )
-"""The system tables whose rows say what tables there are."""
+"""The system tables whose rows say what tables and views there are."""
 RULES_TABLE = "st_row_level_security"
 """The system table whose rows are the rules of row-level security."""
 
@@ -85,19 +99,60 @@ class Catalog:
 
     def drop_table(self, table: Table) -> None:
         """Delete a table's rows, then the table."""
-        schema, definition = table.schema, table.schema.definition
+        schema = table.schema
         table.clear()
-        for index in definition.indexes:
-            self._delete("st_index_accessor", index_name=index.name)
-        self._delete("st_table_accessor", table_name=schema.name)
-        self._delete("st_column_accessor", table_name=schema.name)
-        for name in ("st_event_table", "st_scheduled", "st_sequence", "st_constraint", "st_index", "st_column"):
-            self._delete(name, table_id=schema.id)
-        self._delete("st_table", table_id=schema.id)
+        self._erase(schema.id, schema.definition)
         self._datastore.uninstall(schema.id)
         if schema.id in self._datastore.rules:
             self._delete(RULES_TABLE, table_id=schema.id)
             self._datastore.refresh_rules()
+
+    def create_view(self, shape: ViewShape) -> None:
+        """Write a view and its backing table, which is none: rows of views are in their instances.
+
+        Raises:
+            UniqueViolation: There is a table or view of that name.
+        """
+        view_id, definition = self._next_id("st_view"), backing_table(shape)
+        schema = TableSchema(
+            self._next_id("st_table"),
+            definition,
+            tuple(self._next_id("st_index") for _ in definition.indexes),
+            tuple(self._next_id("st_constraint") for _ in definition.uniques),
+        )
+        self.write(schema, "user")
+        self._insert("st_view", view_id, shape.name, schema.id, shape.is_public, shape.is_anonymous)
+        for position, param in enumerate(shape.params.elements):
+            self._insert("st_view_param", view_id, position, param.name or "", meta.encode_type(param.type))
+        for position, column in enumerate(shape.columns):
+            self._insert("st_view_column", view_id, position, column.name, meta.encode_type(column.type))
+
+    def drop_view(self, view: "StoredView") -> None:
+        """Delete what the catalogue says of a view."""
+        for name in ("st_view_column", "st_view_param", "st_view"):
+            self._delete(name, view_id=view.id)
+        self._erase(view.table_id, backing_table(view.shape))
+
+    def alter_view(self, view: "StoredView", shape: ViewShape) -> None:
+        """Write a view anew that differs from its equal in access and accessors alone: it keeps its ids."""
+        if shape.is_public != view.shape.is_public:
+            self._delete("st_view", view_id=view.id)
+            self._insert("st_view", view.id, shape.name, view.table_id, shape.is_public, shape.is_anonymous)
+            self._delete("st_table", table_id=view.table_id)
+            self._write_table(TableSchema(view.table_id, backing_table(shape)), "user")
+        self._delete("st_table_accessor", table_name=shape.name)
+        self._delete("st_column_accessor", table_name=shape.name)
+        self._write_accessors(backing_table(shape))
+
+    def _erase(self, table_id: int, definition: TableDef) -> None:
+        """Delete every catalogue row of a table."""
+        for index in definition.indexes:
+            self._delete("st_index_accessor", index_name=index.name)
+        self._delete("st_table_accessor", table_name=definition.name)
+        self._delete("st_column_accessor", table_name=definition.name)
+        for name in ("st_event_table", "st_scheduled", "st_sequence", "st_constraint", "st_index", "st_column"):
+            self._delete(name, table_id=table_id)
+        self._delete("st_table", table_id=table_id)
 
     def replace_rules(self, rules: Iterable[tuple[int, str]]) -> None:
         """Make these the rules: ids of protected tables and SQL, which `stdb.sql.rules.replace_rules` has checked."""
@@ -224,8 +279,12 @@ class Catalog:
         if definition.is_event:
             self._insert("st_event_table", table_id)
         if kind == "user":
-            self._insert("st_table_accessor", definition.name, definition.accessor)
-            for column in definition.columns:
+            self._write_accessors(definition)
+
+    def _write_accessors(self, definition: TableDef) -> None:
+        self._insert("st_table_accessor", definition.name, definition.accessor)
+        for column in definition.columns:
+            if column is not HIDDEN_COLUMN:
                 self._insert("st_column_accessor", definition.name, column.name, column.accessor)
 
     def _write_table(self, schema: TableSchema, kind: str) -> None:
@@ -297,6 +356,46 @@ def read_rules(datastore: "Datastore") -> dict[int, tuple[str, ...]]:
     return {
         table_id: tuple(sql for _, sql in rows) for table_id, rows in _rows_by_table(datastore, RULES_TABLE).items()
     }
+
+
+class StoredView(NamedTuple):
+    """What the catalogue says of a view; that it has one row at most is not there."""
+
+    id: int
+    table_id: int
+    """Of its backing table."""
+    shape: ViewShape
+
+
+def read_views(datastore: "Datastore") -> list[StoredView]:
+    """Return the views that the catalogue has, by id."""
+    stored = sorted(_decoded(datastore, "st_view"))
+    if not stored:
+        return []
+    backing = read_schemas(datastore, {table_id for _, _, table_id, _, _ in stored})
+    params: defaultdict[int, list[tuple[int, Element]]] = defaultdict(list)
+    for view_id, position, name, type_ in _decoded(datastore, "st_view_param"):
+        params[view_id].append((position, Element(name, meta.decode_type(type_)[0])))
+    found = []
+    for view_id, name, table_id, is_public, is_anonymous in stored:
+        table = backing[table_id][0].definition
+        (unique,) = table.uniques or (UniqueDef("", ()),)
+        shape = ViewShape(
+            name,
+            table.accessor,
+            is_public,
+            is_anonymous,
+            Product(tuple(element for _, element in sorted(params[view_id], key=lambda each: each[0]))),
+            table.columns[1:],
+            next((column - 1 for column in unique.columns if column), None),
+        )
+        found.append(StoredView(view_id, table_id, shape))
+    return found
+
+
+def read_backing_ids(datastore: "Datastore") -> set[int]:
+    """Return the ids of the tables that the catalogue has for views only."""
+    return {row[2] for row in _decoded(datastore, "st_view")}
 
 
 def read_schemas(datastore: "Datastore", table_ids: Iterable[int]) -> dict[int, tuple[TableSchema, dict[int, int]]]:

@@ -8,15 +8,16 @@ The rows that the system tables have of themselves are made at every start and a
 more system tables opens an older log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from stdb.datastore.catalog import CATALOG_TABLES, RULES_TABLE, Catalog, read_rules, read_schemas
-from stdb.datastore.delta import UndoEntry
+from stdb.datastore.catalog import CATALOG_TABLES, RULES_TABLE, Catalog, read_backing_ids, read_rules, read_schemas
+from stdb.datastore.delta import TableDelta, UndoEntry
 from stdb.datastore.records import Change, Record, decode_changes
 from stdb.datastore.sequence import Reservations, Sequence
 from stdb.datastore.table import Table, TableSchema
 from stdb.datastore.transaction import Transaction
-from stdb.errors import SchemaError, StorageError
+from stdb.datastore.views import Views, view_shape
+from stdb.errors import StorageError
 from stdb.schema.model import ModuleDef
 from stdb.schema.system_tables import (
     SYSTEM_CONSTRAINT_IDS,
@@ -52,6 +53,11 @@ class Datastore:
         self.rules: Mapping[int, tuple[str, ...]] = {}
         """The rules of row-level security: SQL by the id of the table they protect. Empty for most databases; what
         `st_row_level_security` says, read once after each change."""
+        self.views: Views | None = None
+        """Who has the rows of views, once a module runs that has some."""
+        self.refresh_views: Callable[[list[TableDelta]], list[TableDelta]] | None = None
+        """Brings the instances of views in line with the net change of a transaction right before it is committed, and
+        returns how they changed; never fails. None while there are none."""
         self._by_name: dict[str, Table] = {}
         self._bootstrap()
 
@@ -70,19 +76,20 @@ class Datastore:
         return self._by_name.get(name)
 
     def create_tables(self, definition: ModuleDef) -> None:
-        """Create every table of a module, in the order of their names (04 section 7), within the open transaction.
+        """Create every table of a module, then every view, in the order of their names, within the open transaction.
 
         The rules of row-level security are SQL over these tables: `stdb.sql.rules.replace_rules` writes them behind.
+        Source: 04 sections 7 and 12.
 
         Raises:
-            SchemaError: The module declares what this version cannot keep.
+            SchemaError: A view's result is not rows.
         """
         assert self.transaction is not None, "tables are created within a transaction"
-        unsupported = [f"view `{view.name}`: views are not supported yet" for view in definition.views]
-        if unsupported:
-            raise SchemaError(unsupported)
+        shapes = [view_shape(view, definition) for view in definition.views]
         for table in sorted(definition.tables, key=lambda each: each.name):
             self.catalog.create_table(table)
+        for shape in sorted(shapes, key=lambda each: each.name):
+            self.catalog.create_view(shape)
 
     def install(self, schema: TableSchema, sequences: tuple[Sequence, ...]) -> Table:
         """Put a table in the place of that id, with the rows of the one there; the undo log gets the way back."""
@@ -208,6 +215,7 @@ class Datastore:
         if [change.table_id for change in changes] == [_SEQUENCE_TABLE] and self._resume_sequences(changes[0]):
             return set()
         affected = {table_id for change in changes for table_id in self._described(change)}
+        affected -= read_backing_ids(self)
         found = read_schemas(self, affected)
         for table_id, (schema, allocated) in found.items():
             if schema.is_system:

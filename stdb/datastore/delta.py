@@ -36,11 +36,14 @@ class TableDelta:
 class Delta:
     """One committed transaction: its offset and what it changed, by table in ascending id."""
 
-    __slots__ = ("offset", "tables")
+    __slots__ = ("offset", "tables", "views")
 
-    def __init__(self, offset: int, tables: list[TableDelta]) -> None:
+    def __init__(self, offset: int, tables: list[TableDelta], views: list[TableDelta] | None = None) -> None:
         self.offset = offset
         self.tables = tables
+        """What is stored."""
+        self.views = views
+        """How instances of views changed with it, in ascending id; None when no view was looked at."""
 
     def __repr__(self) -> str:
         return f"Delta({self.offset}, {self.tables})"

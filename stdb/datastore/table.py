@@ -24,9 +24,12 @@ from stdb.sats.types import Element, Product
 from stdb.schema.model import IndexDef, TableDef, UniqueDef
 from stdb.schema.system_tables import USER_ID_FIRST
 
-__all__ = ["AnyIndex", "Table", "TableSchema"]
+__all__ = ["VIEW_ID_FIRST", "AnyIndex", "Table", "TableSchema"]
 
 AnyIndex: TypeAlias = UniqueIndex | ManyIndex
+
+VIEW_ID_FIRST = 1 << 32
+"""The first id of a table that is an instance of a view (`stdb.datastore.views`): no other table's id is as large."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,12 +45,15 @@ class TableSchema:
     constraint_ids: tuple[int, ...] = ()
     sequence_ids: tuple[int, ...] = ()
     schedule_id: int | None = None
+    shown_id: int = 0
+    """The id that clients are told: its own, unless another is given, as for an instance of a view."""
     name: str = field(init=False)
     row_type: Product = field(init=False)
     codec: Any = field(init=False)
     """The `stdb.sats.bsatn.Codec` of its rows."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shown_id", self.shown_id or self.id)
         object.__setattr__(self, "name", self.definition.name)
         object.__setattr__(self, "row_type", self.definition.row_type)
         object.__setattr__(self, "codec", bsatn.codec(self.row_type))
@@ -56,6 +62,11 @@ class TableSchema:
     def is_system(self) -> bool:
         """Tell whether it is one of the `st_*` tables."""
         return self.id < USER_ID_FIRST
+
+    @property
+    def is_view(self) -> bool:
+        """Tell whether it is an instance of a view."""
+        return self.id >= VIEW_ID_FIRST
 
 
 class Table:

@@ -105,6 +105,8 @@ class Transaction:
         for each in tables:
             if each.table.is_event:
                 _empty(each)
+        refresh = datastore.refresh_views
+        views = None if refresh is None or not tables else refresh(tables)
         undo.clear()
         datastore.reservations.is_fresh = False
         datastore.transaction = None
@@ -112,7 +114,7 @@ class Transaction:
             return None
         offset = datastore.next_offset
         datastore.next_offset = offset + 1
-        return Delta(offset, tables)
+        return Delta(offset, tables, views)
 
     def rollback(self) -> None:
         """Undo every change, schema changes included; sequences keep their positions."""
