@@ -1,5 +1,7 @@
 """SQL over HTTP in a database: changes commit, count and are told as those of reducers are."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -229,3 +231,20 @@ def test_v1_light_and_v2_are_told_the_rows_alone() -> None:
     ((query_set_id, tables),) = value[0]
     assert query_set_id == (1,)
     assert [table[0] for table in tables] == ["message"]
+
+
+@in_chat
+async def test_what_a_failed_statement_held_is_let_go_at_once(handle: DatabaseHandle) -> None:
+    await handle.sql(someone(), "INSERT INTO message (id, sender, text) VALUES (1, 1, 'a'), (2, 2, 'b')")
+    gc.disable()
+    try:
+        for wrong in ("SELECT * FROM nowhere", "UPDATE message SET id = 1"):
+            try:
+                await handle.sql(someone(), wrong)
+            except QueryError as error:
+                raised = [each for each in (error, error.__cause__) if each is not None]
+                kept = list(map(weakref.ref, raised))
+                del raised
+            assert [each() for each in kept] == [None] * len(kept)
+    finally:
+        gc.enable()

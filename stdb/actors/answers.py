@@ -65,14 +65,18 @@ class Answer(Generic[Result]):
     def fail(self, error: Exception) -> None:
         """Hand over an exception."""
         if not self._event.is_set():
-            self._error = error
+            self._error = error.with_traceback(None)  # which would hold all that the work held
             self._event.set()
 
     async def wait(self) -> Result:
-        """Return the result or raise the exception once either is there."""
+        """Return the result or raise the exception once either is there; to be awaited once."""
         await self._event.wait()
         if self._error is not None:
-            raise self._error
+            error, self._error = self._error, None  # raised, it refers to this frame: they would hold each other
+            try:
+                raise error
+            finally:
+                del error
         return self._result  # type: ignore[return-value]  # given, since the event is set and no error is
 
 
