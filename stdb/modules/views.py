@@ -1,0 +1,286 @@
+"""MaterialisedViews: the rows of a module's views for everybody who reads them, in line with every transaction.
+
+Responsible for: running views, one table in memory for each caller and arguments (an *instance*), who holds it, what is
+run again when rows change, failures.
+Not responsible for: what a view reads (the module notes it), which changes concern that (`readers`), queries over the
+rows (`stdb.sql`, to which an instance is a table), the catalogue (`stdb.datastore`).
+
+Rules, where they are ours (spec 04 sections 5 and 12, spec 06 section 8):
+* The rows of a view are a set: equal ones collapse. With a primary key no two may have one key, and an optional view
+  has one row at most; else it failed.
+* A view that fails when it is first read fails the query. Later it keeps its last rows, the log of the module says why,
+  and the transaction commits; when it works again, its readers see the difference to the rows that they have.
+* A view reads tables: no views, and no rows of event tables, which are over when it runs.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, TypeAlias
+
+from stdb.datastore.catalog import read_views
+from stdb.datastore.delta import TableDelta
+from stdb.datastore.table import VIEW_ID_FIRST, Table, TableSchema
+from stdb.datastore.views import ViewShape, instance_table, view_shape
+from stdb.errors import DecodeError, ModuleFault, QueryError, ReducerError, ReducerTimeout
+from stdb.modules.protocol import Module, ReadSet, ViewCall, ViewSql
+from stdb.modules.readers import Readers
+from stdb.sql import QUERY_ROWS_MAX, Caller, QueryPlan, compile_one_off
+from stdb.sql.plan import TablePlan
+
+if TYPE_CHECKING:
+    from stdb.datastore.datastore import Datastore
+    from stdb.datastore.index import Key
+
+__all__ = ["MaterialisedViews"]
+
+_FAILURES = (DecodeError, ReducerError, ModuleFault, ReducerTimeout, QueryError)
+_Run: TypeAlias = Callable[[ViewCall], list[bytes] | ViewSql]
+
+
+class _Instance:
+    """The rows of one view for one caller (None: for all) and arguments."""
+
+    __slots__ = ("args", "holders", "reads", "run", "sender", "shape", "table")
+
+    def __init__(self, shape: ViewShape, sender: bytes | None, args: bytes, run: _Run, table: Table) -> None:
+        self.shape = shape
+        self.sender = sender
+        self.args = args
+        self.run = run
+        self.table = table
+        self.reads = ReadSet()
+        """What the last run has read."""
+        self.holders = 0
+
+
+class MaterialisedViews:
+    """The views of one database, a `stdb.datastore.views.Views`. `install` gives it a module's.
+
+    `owner` is the identity as whom views that are queries ask. `limit` holds the time limit of a run, which sets
+    `expired`. `failed` is told the name of a view and what it raised, one of the errors of a module's entry or a
+    QueryError; it logs that and returns the text for the caller.
+    """
+
+    def __init__(
+        self,
+        datastore: "Datastore",
+        owner: bytes,
+        limit: Callable[[ReadSet], AbstractContextManager[None]],
+        failed: Callable[[str, BaseException], str],
+    ) -> None:
+        self._datastore = datastore
+        self._owner = Caller(owner, is_owner=True)
+        self._limit = limit
+        self._failed = failed
+        self._shapes: dict[str, ViewShape] = {}
+        self._by_accessor: dict[str, ViewShape] = {}
+        self._runs: dict[str, _Run] = {}
+        self._shown_ids: dict[str, int] = {}
+        self._instances: dict[tuple[str, bytes | None, bytes], _Instance] = {}
+        self._by_id: dict[int, _Instance] = {}
+        self._loose: dict[_Instance, None] = {}
+        """Instances that nobody holds."""
+        self._readers: Readers[_Instance] = Readers(datastore.tables)
+        self._next_id = VIEW_ID_FIRST
+        self._is_running = False
+        self._are_all_stale = False
+
+    def install(self, module: Module) -> None:
+        """Serve the views of a module from now on: it is attached, and its views are in the catalogue.
+
+        Instances of views that are still the same are run again at the next commit, which has to be one that changes
+        something; the others are forgotten, whoever holds them.
+        """
+        stored = {view.shape.name: view for view in read_views(self._datastore)}
+        definition = module.definition
+        self._shapes = {view.name: view_shape(view, definition) for view in definition.views}
+        self._by_accessor = {shape.accessor: shape for shape in self._shapes.values()}
+        self._runs = {view.name: module.view(position) for position, view in enumerate(definition.views)}
+        self._shown_ids = {name: stored[name].table_id for name in self._shapes}
+        for instance in list(self._instances.values()):
+            shape = self._shapes.get(instance.shape.name)
+            if shape == instance.shape:
+                instance.shape, instance.run = shape, self._runs[shape.name]
+                instance.table.schema = self._schema(shape, instance.table.schema.id)
+            else:
+                self._forget(instance)
+        self._are_all_stale = bool(self._instances)
+
+    # What queries ask.
+
+    def find(self, name: str) -> ViewShape | None:
+        """See `Views.find`."""
+        return self._shapes.get(name) or self._by_accessor.get(name)
+
+    def shapes(self) -> Iterable[ViewShape]:
+        """See `Views.shapes`."""
+        return self._shapes.values()
+
+    def instances(self) -> Iterable[Table]:
+        """See `Views.instances`."""
+        return [instance.table for instance in self._instances.values()]
+
+    def instance(self, shape: ViewShape, sender: bytes, args: bytes) -> Table:
+        """See `Views.instance`."""
+        if self._is_running:
+            raise QueryError(f"`{shape.name}` is a view; a view reads tables only")
+        caller = None if shape.is_anonymous else sender
+        instance = self._instances.get((shape.name, caller, args))
+        if instance is None:
+            assert self._datastore.transaction is None, "rows of an open transaction may never be"
+            table = Table(self._schema(shape, self._next_id), self._datastore.undo)
+            instance = _Instance(shape, caller, args, self._runs[shape.name], table)
+            try:
+                rows = self._rows_of(instance)
+            except _FAILURES as error:
+                raise QueryError(self._failed(shape.name, error)) from error
+            self._next_id += 1
+            self._remember(instance, rows)
+        return instance.table
+
+    def hold(self, table: Table) -> None:
+        """See `Views.hold`."""
+        if table.schema.is_view:
+            instance = self._by_id[table.schema.id]
+            instance.holders += 1
+            self._loose.pop(instance, None)
+
+    def release(self, table: Table) -> None:
+        """See `Views.release`."""
+        instance = self._by_id.get(table.schema.id)
+        if instance is not None:  # else it was forgotten: its view is no more
+            instance.holders -= 1
+            if not instance.holders:
+                self._loose[instance] = None
+
+    def sweep(self) -> None:
+        """See `Views.sweep`."""
+        for instance in list(self._loose):
+            self._forget(instance)
+
+    # After a change of rows.
+
+    def refresh(self, changed: "list[TableDelta]") -> list[TableDelta]:
+        """Run again what a transaction concerns, right before it is committed; return how its rows changed.
+
+        See `Datastore.refresh_views`, where this is while there are instances.
+        """
+        self.sweep()
+        stale: Iterable[_Instance]
+        if self._are_all_stale:
+            self._are_all_stale = False
+            stale = list(self._instances.values())
+        else:
+            stale = self._readers.concerned(changed)
+        found = [delta for instance in stale if (delta := self._renew(instance)) is not None]
+        found.sort(key=lambda delta: delta.table.schema.id)
+        return found
+
+    def _renew(self, instance: _Instance) -> TableDelta | None:
+        before = instance.reads
+        try:
+            rows = self._rows_of(instance)
+        except _FAILURES as error:
+            self._failed(instance.shape.name, error)
+            rows = instance.table.stored
+        self._readers.remove(instance, before)
+        self._readers.add(instance, instance.reads)
+        return _replaced(instance.table, rows)
+
+    # Running.
+
+    def _rows_of(self, instance: _Instance) -> "dict[Key, bytes]":
+        """Run a view; return its rows by their places. What it read is noted in the instance, also when it fails.
+
+        Raises:
+            One of _FAILURES.
+        """
+        instance.reads = reads = ReadSet()
+        shape = instance.shape
+        self._is_running = True
+        try:
+            with self._limit(reads):
+                result = instance.run(ViewCall(instance.sender, instance.args, reads))
+            if reads.expired:
+                raise ReducerTimeout(f"the time limit of view `{shape.name}` has passed")
+            rows = self._query(result.text, shape, reads) if isinstance(result, ViewSql) else result
+        finally:
+            self._is_running = False
+        return _by_place(rows, instance)
+
+    def _query(self, text: str, shape: ViewShape, reads: ReadSet) -> list[bytes]:
+        if not text.strip():
+            return []
+        plan = compile_one_off(text, self._datastore, self._owner)
+        if plan.table.schema.row_type != shape.row_type:
+            raise QueryError(f"the query of view `{shape.name}` returns rows of another type: {text}")
+        _note(plan, reads)
+        return plan.rows(QUERY_ROWS_MAX)
+
+    # Instances.
+
+    def _schema(self, shape: ViewShape, table_id: int) -> TableSchema:
+        definition = instance_table(shape)
+        ids = (table_id,) * len(definition.indexes)
+        return TableSchema(table_id, definition, ids, ids, shown_id=self._shown_ids[shape.name])
+
+    def _remember(self, instance: _Instance, rows: "dict[Key, bytes]") -> None:
+        for row in rows.values():
+            instance.table.put(row)
+        self._instances[instance.shape.name, instance.sender, instance.args] = instance
+        self._by_id[instance.table.schema.id] = instance
+        self._loose[instance] = None
+        self._readers.add(instance, instance.reads)
+        self._datastore.refresh_views = self.refresh
+
+    def _forget(self, instance: _Instance) -> None:
+        del self._instances[instance.shape.name, instance.sender, instance.args]
+        del self._by_id[instance.table.schema.id]
+        self._loose.pop(instance, None)
+        self._readers.remove(instance, instance.reads)
+        if not self._instances:
+            self._datastore.refresh_views = None
+
+
+def _by_place(rows: list[bytes], instance: _Instance) -> "dict[Key, bytes]":
+    """Return the rows that a view returned by their places in its table.
+
+    Raises:
+        QueryError: Two rows have one key, or an optional view has several.
+    """
+    name = instance.shape.name
+    key_of = instance.table.key_of
+    found: dict[Key, bytes] = {}
+    for row in rows:
+        place = key_of(row)
+        if found.setdefault(place, row) != row:
+            raise QueryError(f"view `{name}` returned two rows with one primary key")
+    if instance.shape.is_optional and len(found) > 1:
+        raise QueryError(f"view `{name}` returned {len(found)} rows, its type says one at most")
+    return found
+
+
+def _replaced(table: Table, rows: "dict[Key, bytes]") -> TableDelta | None:
+    """Make these the rows of an instance; return what changed, None when nothing. Nothing of it is ever undone."""
+    before = table.stored
+    deletes = [(place, row) for place, row in before.items() if rows.get(place) != row]
+    inserts = [row for place, row in rows.items() if before.get(place) != row]
+    if not deletes and not inserts:
+        return None
+    for place, row in deletes:
+        table.take(place, row)
+    for row in inserts:
+        table.put(row)
+    return TableDelta(table, inserts, [row for _, row in deletes])
+
+
+def _note(plan: QueryPlan, reads: ReadSet) -> None:
+    """Note what a query reads: the keys of an index, where these are all, else whole tables."""
+    for branch in plan.branches:
+        looked_up = branch.looked_up if isinstance(branch, TablePlan) else None
+        if looked_up is None:
+            reads.tables.update(table.schema.id for table in branch.tables)
+        else:
+            index, keys = looked_up
+            for key in keys:
+                reads.add_key(plan.table.schema.id, index.id, key)
