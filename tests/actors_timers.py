@@ -1,12 +1,13 @@
 """A module with scheduled tables, for the tests of timers: reducers that succeed, fail, and meddle with their rows."""
 
+from collections.abc import Callable
 from typing import Any
 
 from stdb.errors import ReducerError
-from stdb.sats.types import I64, SCHEDULE_AT, STRING, U64
+from stdb.sats.types import I64, SCHEDULE_AT, STRING, U64, AlgebraicType
 from stdb.testing.modules import Context, FunctionModule, reducer, table
 
-COLUMNS = {"scheduled_id": U64, "scheduled_at": SCHEDULE_AT, "what": STRING}
+COLUMNS: dict[str, AlgebraicType] = {"scheduled_id": U64, "scheduled_at": SCHEDULE_AT, "what": STRING}
 TICK = table("tick", COLUMNS, primary_key="scheduled_id", auto_inc=True, scheduled="tick")
 RAN = table("ran", {"n": U64, "timer": U64, "what": STRING, "at": I64}, primary_key="n", auto_inc=True)
 PING = table("ping", {"n": U64}, primary_key="n", auto_inc=True)
@@ -26,7 +27,7 @@ def every(micros: int) -> Time:
 
 def tick(ctx: Context, timer: tuple[int, Time, str]) -> None:
     """Note what is run; what the row says decides what else is done."""
-    scheduled_id, _, what = timer
+    scheduled_id, (_, micros), what = timer
     assert timer in ctx.rows("tick"), "the row is there while its reducer runs"
     ctx.insert("ran", 0, scheduled_id, what, ctx.call.timestamp_us)
     word, _, rest = what.partition(" ")
@@ -39,7 +40,10 @@ def tick(ctx: Context, timer: tuple[int, Time, str]) -> None:
             ctx.delete("tick", *timer)
         case "again":  # the same key, a later time
             ctx.delete("tick", *timer)
-            ctx.insert("tick", scheduled_id, at(ctx.call.timestamp_us + int(rest)), "moved")
+            ctx.insert("tick", scheduled_id, at(micros + int(rest.split()[0])), f"moved {what}")
+        case "touch":  # another row
+            other, later = rest.split()[:2]
+            schedule(ctx, int(other), at(micros + int(later)), f"touched {what}")
         case "replace":  # the very same row
             ctx.delete("tick", *timer)
             ctx.insert("tick", *timer)
@@ -74,11 +78,11 @@ def ping(ctx: Context) -> None:
     ctx.insert("ping", 0)
 
 
-def timers(version: str = "1", **more: Any) -> FunctionModule:
-    """Return a fresh module; `more` goes to FunctionModule."""
-    row = {"scheduled_id": U64, "when": SCHEDULE_AT, "what": STRING}
+def timers(version: str = "1", run: Callable[..., None] = tick, **more: Any) -> FunctionModule:
+    """Return a fresh module whose rows call `run`; `more` goes to FunctionModule."""
+    row: dict[str, AlgebraicType] = {"scheduled_id": U64, "when": SCHEDULE_AT, "what": STRING}
     reducers = {
-        "tick": reducer(tick, {"timer": TICK.row_type}, private=True),
+        "tick": reducer(run, {"timer": TICK.row_type}, private=True),
         "schedule": reducer(schedule, row),
         "schedule_and_fail": reducer(schedule_and_fail, row),
         "unschedule": reducer(unschedule, {"scheduled_id": U64}),
