@@ -151,6 +151,25 @@ def test_work_is_bounded_and_a_tenth_of_it_for_others(world: World) -> None:
         compile_one_off(text, world.datastore, ANYONE).rows(10)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT id FROM item WHERE " + " OR ".join(f"size = {place + 0.5}" for place in range(1_500)),
+        "SELECT p.id FROM item p JOIN item q ON p.id = q.id WHERE "
+        + " OR ".join(f"q.size = {place + 0.5}" for place in range(1_500)),
+        "SELECT " + ", ".join(f"size AS c{place}" for place in range(1_000)) + " FROM item",
+        "SELECT " + ", ".join(f"size AS c{place}" for place in range(1_000)) + " FROM item ORDER BY size",
+        "SELECT " + ", ".join(f"SUM(size) AS c{place}" for place in range(1_500)) + " FROM item",
+        "SELECT " + ", ".join(f"SUM(size) AS c{place}" for place in range(1_000)) + " FROM item GROUP BY kind, id",
+    ],
+    ids=lambda text: f"{text[:30]} … {text[-30:]}",
+)
+def test_there_are_more_pauses_the_more_is_done_with_a_row(world: World, text: str) -> None:
+    statement = compile_sql(text, world.datastore, OWNING)
+    assert isinstance(statement, SelectStatement)
+    assert sum(1 for _ in statement.steps(Work())) >= 3  # of 40 rows, which else are one batch
+
+
 def test_show_reads_the_variable_and_the_row_limit_binds_others_than_the_owner() -> None:
     world = World()
     world.insert("item", *((number, ALICE, 1, 1.0) for number in range(7)))

@@ -17,7 +17,7 @@ from stdb.sats.types import F64, AlgebraicType, Product, option_inner
 from stdb.sql.binder import BoundAggregate, BoundAggregated, BoundSelect, Position
 from stdb.sql.held import HELD_ROWS_MAX, Held
 from stdb.sql.literals import INTEGERS
-from stdb.sql.work import BATCH
+from stdb.sql.work import BATCH, batch_for
 
 __all__ = ["Group", "Groups", "Rows", "row_type_of"]
 
@@ -27,6 +27,10 @@ Rows: TypeAlias = tuple[bytes, ...]
 _STATE_BYTES = 64
 _SHORT_LIST = 8
 """States of a group that what every group costs is enough for."""
+_FOLD_ROWS = 5
+"""Rows that are folded in the time that it takes to begin."""
+_FOLDED_MAX = 8 * BATCH
+"""Rows folded, of all aggregates together, between two chances to pause."""
 _NONE = (1,)
 """The key of an option's none."""
 
@@ -76,20 +80,24 @@ class Groups:
         self._folds.append(fold)
         return _state_reader(len(self._folds), fold)
 
-    def add(self, batch: list[Rows]) -> None:
-        """Take rows."""
-        groups = self._groups
+    def add(self, batch: list[Rows]) -> Iterator[None]:
+        """Take rows; a chance to pause wherever many were folded."""
+        groups, folded = self._groups, 0
         for key, rows in self._parts(batch).items():
             group = groups.get(key)
             if group is None:
                 group = groups[key] = self._new(rows[0])
             for place, fold in enumerate(self._folds, 1):
                 group[place] = fold.fold(group[place], rows)
+                folded += _FOLD_ROWS + len(rows)
+                if folded >= _FOLDED_MAX:
+                    folded = 0
+                    yield
 
     def batches(self) -> Iterator[list[Group]]:
         """Yield the groups as rows of the result, in the order in which they were met."""
-        groups = iter(self._groups.values())
-        while part := list(islice(groups, BATCH)):
+        groups, at_once = iter(self._groups.values()), batch_for(len(self._readers) / _SHORT_LIST)
+        while part := list(islice(groups, at_once)):
             yield [Group(group[0], tuple([read(group) for read in self._readers])) for group in part]
 
     def _parts(self, batch: list[Rows]) -> dict[Any, list[Rows]]:

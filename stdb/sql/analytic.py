@@ -19,7 +19,7 @@ from stdb.sql.aggregates import Group, Groups, Rows, row_type_of
 from stdb.sql.binder import BoundAggregated, BoundColumns, BoundCount, BoundOrder, BoundSelect, BoundStar, Position
 from stdb.sql.held import Held
 from stdb.sql.ordering import OrderColumn, Sorter, has_number_keys
-from stdb.sql.work import Steps, Work
+from stdb.sql.work import Steps, Work, batch_for, parted
 
 __all__ = ["Tail"]
 
@@ -68,12 +68,13 @@ class Tail:
 
     def _plain(self, batches: Iterator[list[Rows]], work: Work) -> Steps[list[Values]]:
         held = Held("The result has", None, "narrow it with WHERE or LIMIT")
+        at_once = batch_for(len(self.row_type.elements) / _SHORT_LIST)
 
         def produce(batch: list[Rows]) -> Iterable[Values]:
             held.add(len(batch), self._sizes(batch))
             return self._read(batch)
 
-        return self._limited(batches, produce, work)
+        return self._limited(parted(batches, at_once), produce, work)
 
     def _ordered(self, batches: Iterator[list[Rows]], work: Work) -> Steps[list[Values]]:
         sorter = Sorter([_row_order(each, self._select) for each in self._select.ordering], self._keep, self._sizes)
@@ -86,7 +87,7 @@ class Tail:
         select = self._select
         groups = Groups(select)
         for batch in batches:
-            groups.add(batch)
+            yield from groups.add(batch)
             yield
         found = groups.batches()
         if select.ordering:

@@ -17,7 +17,7 @@ from stdb.sql.binder import Position, Typed
 from stdb.sql.join_terms import JoinTerms, conjunction, equality_of
 from stdb.sql.plan import TablePlan
 from stdb.sql.predicate import JoinPredicate, Predicate, compile_joined, relations_of
-from stdb.sql.work import BATCH, Work
+from stdb.sql.work import BATCH, Work, batch_for, parted
 
 if TYPE_CHECKING:
     from stdb.datastore.table import AnyIndex
@@ -118,8 +118,8 @@ class Route:
         """
         inputs = self._terms.inputs
         visits = [_Visit(step, inputs[step.relation], lists.get(step.relation), work) for step in self.steps]
-        size = max(1, min(BATCH, _WAITING_MAX // len(self.order) ** 2))
-        pending: list[Iterator[list[Rows]]] = [start]
+        size = max(1, min(batch_for(self._terms.row_cost), _WAITING_MAX // len(self.order) ** 2))
+        pending: list[Iterator[list[Rows]]] = [parted(start, size)]
         while pending:
             batch = next(pending[-1], None)
             if batch is None:
@@ -208,11 +208,11 @@ class _Visit:
         visited = 0
         for rows in batch:
             found = parts(None if key_of is None else key_of(rows))
-            for part in found if size >= BATCH else _pieces(found, size):
+            for part in found if size >= BATCH else parted(found, size):
                 visited += len(part)
                 added = [(*rows, row) for row in part]
                 joined += added if check is None else filter(check, added)
-                if len(joined) >= size or visited >= BATCH:
+                if len(joined) >= size or visited >= size:
                     yield joined
                     joined, visited = [], 0
             visited += 1
@@ -257,13 +257,6 @@ class _Visit:
             for row in batch:
                 hashed.setdefault(own_key(row), []).append(row)
             yield []
-
-
-def _pieces(parts: Iterable[list[bytes]], size: int) -> Iterator[list[bytes]]:
-    """Yield the same rows in batches of at most `size`."""
-    for part in parts:
-        for start in range(0, len(part), size):
-            yield part[start : start + size]
 
 
 def _hashed_rows(hashed: dict[Any, list[bytes]], work: Work, key: Any) -> Iterator[list[bytes]]:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from stdb.sats.types import BOOL
 from stdb.sql.binder import BoundSelect, Comparison, Conjunction, Constant, Position, Typed
 from stdb.sql.plan import TablePlan
-from stdb.sql.predicate import compile_joined, relations_of, terms_of
+from stdb.sql.predicate import compile_joined, relations_of, row_cost, terms_of
 
 __all__ = ["Equality", "JoinTerms", "conjunction", "equality_of"]
 
@@ -52,6 +52,11 @@ class JoinTerms:
     def fixed(self) -> tuple[dict[int, Any], ...]:
         """Per relation: the columns that conditions fix to one constant, with its key."""
         return tuple(_fixed_columns(plan.condition) for plan in self.inputs)
+
+    @cached_property
+    def row_cost(self) -> float:
+        """How many times as much as usual the conditions make of the cost of a joined row."""
+        return row_cost(*(plan.condition for plan in self.inputs), *self.links)
 
     def links_of(self, relation: int) -> list[Typed]:
         """Return the terms that mention a relation and others."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from stdb.sats import keys
 from stdb.schema.model import IndexAlgorithm
 from stdb.sql.binder import Comparison, Constant, Position, Typed
-from stdb.sql.predicate import Predicate, Restriction, compile_predicate, restriction, terms_of
-from stdb.sql.work import BATCH, Work
+from stdb.sql.predicate import Predicate, Restriction, compile_predicate, restriction, row_cost, terms_of
+from stdb.sql.work import Work, batch_for
 
 if TYPE_CHECKING:
     from stdb.datastore.table import AnyIndex, Table
@@ -107,6 +107,16 @@ class TablePlan:
         """What a row that pruning let through must still pass; None when nothing."""
         return None if self.pruning is not None and self.pruning.is_exact else self.matches
 
+    @cached_property
+    def _batch(self) -> int:
+        """How many rows are looked at at a time."""
+        return batch_for(row_cost(self.condition))
+
+    @property
+    def looked_up(self) -> "tuple[AnyIndex, tuple[Any, ...]] | None":
+        """The index, and its keys, that are all it ever looks at; None when it reads more of the table."""
+        return None if self._lookup is None else (self._lookup.via, self._lookup.keys)
+
     @property
     def tables(self) -> "tuple[Table, ...]":
         """The one table, as plans of several have them."""
@@ -130,7 +140,8 @@ class TablePlan:
         """
         rows, matches = self._candidates()
         remaining = iter(rows)
-        while part := list(islice(remaining, BATCH)):
+        at_once = self._batch
+        while part := list(islice(remaining, at_once)):
             work.spend(len(part))
             yield part if matches is None else list(filter(matches, part))
 

@@ -25,6 +25,8 @@ __all__ = [
     "evaluate",
     "relations_of",
     "restriction",
+    "row_cost",
+    "size_of",
     "terms_of",
 ]
 
@@ -34,6 +36,8 @@ JoinPredicate: TypeAlias = Callable[[tuple[bytes, ...]], bool]
 
 _KEYS_MAX = 2_048
 """Most combinations of constants that a condition is pruned by."""
+_CHEAP_PARTS = 50
+"""Parts of a condition that are looked at in the time that all else takes with a row."""
 _PYTHON_OPERATOR = {"=": "==", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
@@ -177,6 +181,21 @@ def relations_of(operand: Typed) -> set[int]:
         case Conjunction(_, terms):
             return set().union(*map(relations_of, terms))
     return set()
+
+
+def size_of(condition: Typed) -> int:
+    """Return of how many parts an expression is made."""
+    match condition:
+        case Conjunction(_, terms):
+            return 1 + sum(map(size_of, terms))
+        case Comparison(first, rest):
+            return 1 + size_of(first) + sum(size_of(operand) for _, operand in rest)
+    return 1
+
+
+def row_cost(*conditions: Typed | None) -> float:
+    """Return how many times as much as all else with a row it costs to look at these conditions."""
+    return sum(size_of(each) for each in conditions if each is not None) / _CHEAP_PARTS
 
 
 # What a condition fixes.

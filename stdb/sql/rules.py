@@ -34,6 +34,7 @@ from stdb.sql.binder import (
     Position,
     Typed,
 )
+from stdb.sql.predicate import size_of
 from stdb.sql.row_query import bind_row_query
 
 if TYPE_CHECKING:
@@ -172,16 +173,7 @@ def _checked_size(own: int, choices: Iterable[Sequence[BoundSelect]]) -> int:
 
 
 def _nodes(bound: BoundSelect) -> int:
-    return len(bound.relations) + (0 if bound.where is None else _size(bound.where))
-
-
-def _size(condition: Typed) -> int:
-    match condition:
-        case Conjunction(_, terms):
-            return 1 + sum(map(_size, terms))
-        case Comparison(first, rest):
-            return 1 + _size(first) + sum(_size(operand) for _, operand in rest)
-    return 1
+    return len(bound.relations) + (0 if bound.where is None else size_of(bound.where))
 
 
 def _branch(bound: BoundSelect, chosen: Sequence[BoundSelect | None]) -> BoundSelect:

@@ -7,17 +7,18 @@ Source: DESIGN decision 14. Plans hand over rows in batches, empty ones included
 who collects them yields after each, so that a pause is possible every few thousand rows at the latest.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TypeAlias, TypeVar
 
 from stdb.errors import QueryError
 
-__all__ = ["BATCH", "Steps", "Work", "finish"]
+__all__ = ["BATCH", "Steps", "Work", "batch_for", "finish", "parted"]
 
 BATCH = 1_000
 """Rows that a plan reads, looks up or hands over at a time."""
 
 Result = TypeVar("Result")
+Row = TypeVar("Row")
 Steps: TypeAlias = Generator[None, None, Result]
 """An evaluation that may be paused at every `yield` and returns its result; the tables must not change meanwhile."""
 
@@ -43,6 +44,20 @@ class Work:
                 f"The query visits and returns more than {self.rows_max} rows; "
                 "narrow it with WHERE on an indexed column or LIMIT"
             )
+
+
+def batch_for(cost: float) -> int:
+    """Return how many rows to take at a time where a row costs `cost` times as much as rows do on the whole."""
+    return max(1, min(BATCH, int(BATCH / max(cost, 1))))
+
+
+def parted(batches: Iterable[list[Row]], rows_max: int) -> Iterator[list[Row]]:
+    """Yield the same rows in batches of at most `rows_max`, empty ones as they are."""
+    for batch in batches:
+        if len(batch) <= rows_max:
+            yield batch
+        else:
+            yield from (batch[start : start + rows_max] for start in range(0, len(batch), rows_max))
 
 
 def finish(steps: Steps[Result]) -> Result:
