@@ -21,7 +21,7 @@ from stdb.errors import QueryError
 from stdb.sats import keys, satn
 from stdb.sats.types import BOOL, BYTES, F32, F64, IDENTITY, U64, AlgebraicType, Scalar, ScalarKind, option
 from stdb.schema.model import Access
-from stdb.sql.literals import is_comparable, parse_integer, parse_literal
+from stdb.sql.literals import expect_bool, is_comparable, mismatch, parse_integer, parse_literal
 from stdb.sql.shape import (
     Aggregate,
     Aggregated,
@@ -39,10 +39,12 @@ from stdb.sql.shape import (
     Star,
 )
 from stdb.sql.syntax import Literal, LiteralKind
+from stdb.sql.view_calls import arguments_of, check_place, check_table_call
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.table import Table
+    from stdb.datastore.views import ViewShape
 
 __all__ = [
     "COMPARISONS",
@@ -63,9 +65,8 @@ __all__ = [
     "Typed",
     "bind_select",
     "column_index",
-    "expect_bool",
     "find_table",
-    "mismatch",
+    "find_view",
 ]
 
 OWNER_ONLY = ("st_module",)
@@ -189,7 +190,7 @@ class BoundSelect:
 
 
 def find_table(datastore: "Datastore", name: str, caller: Caller) -> "Table":
-    """Return a table by its canonical or accessor name.
+    """Return a table, not a view, by its canonical or accessor name.
 
     Raises:
         QueryError: There is none, or it is private and the caller is not the owner.
@@ -200,6 +201,14 @@ def find_table(datastore: "Datastore", name: str, caller: Caller) -> "Table":
     if table is None or not (caller.is_owner or _is_readable_by_all(table)):
         raise QueryError(f"no such table: `{name}`. If the table exists, it may be marked private.")
     return table
+
+
+def find_view(datastore: "Datastore", name: str, caller: Caller) -> "ViewShape | None":
+    """Return a view that the caller may see by its canonical or accessor name; None when there is none."""
+    if datastore.views is None or datastore.find_table(name) is not None:
+        return None
+    view = datastore.views.find(name)
+    return view if view is not None and (view.is_public or caller.is_owner) else None
 
 
 def _is_readable_by_all(table: "Table") -> bool:
@@ -216,7 +225,7 @@ def bind_select(shape: SelectShape, datastore: "Datastore", caller: Caller) -> B
     Raises:
         QueryError: A name that is not there, a type that does not fit.
     """
-    scope = Scope(caller)
+    scope = Scope(caller, shape)
     scope.add(shape.table, datastore)
     joins = []
     for join in shape.joins:
@@ -372,18 +381,33 @@ class Scope:
     """The relations seen so far; types expressions over them."""
 
     caller: Caller
+    select: SelectShape | None = None
+    """The query that it is of, if it is one."""
     relations: list[BoundRelation] = field(default_factory=list)
     is_parameterised: bool = False
     _places: dict[str, int] = field(default_factory=dict)
     """Where the relation of an alias stands."""
 
     def add(self, shaped: ShapedTable, datastore: "Datastore") -> None:
-        """Bring a table into scope."""
-        table = find_table(datastore, shaped.name, self.caller)
+        """Bring a table, or the rows of a view, into scope."""
+        table = self._table(shaped, datastore)
         if shaped.alias in self._places:
             raise QueryError(f"Duplicate name `{shaped.alias}`")
         self._places[shaped.alias] = len(self.relations)
         self.relations.append(BoundRelation(shaped.alias, table))
+
+    def _table(self, shaped: ShapedTable, datastore: "Datastore") -> "Table":
+        view = find_view(datastore, shaped.name, self.caller)
+        if view is None:
+            table = _found_table(shaped, datastore, self.caller)
+            check_table_call(shaped)
+            return table
+        assert self.select is not None, "changes of views are refused before"
+        assert datastore.views is not None, "one of them was found"
+        check_place(shaped, self.select)
+        args = arguments_of(shaped, view)
+        self.is_parameterised |= not view.is_anonymous
+        return datastore.views.instance(view, self.caller.identity, args)
 
     def relation(self, alias: str) -> int:
         """Return the place of an alias."""
@@ -482,14 +506,10 @@ def column_index(table: "Table", name: str) -> int | None:
     return next((place for place, column in enumerate(columns) if column.name == name), None)
 
 
-def mismatch(expected: AlgebraicType, inferred: AlgebraicType) -> QueryError:
-    """Return the refusal of a type that does not fit."""
-    return QueryError(
-        f"Unexpected type: (expected) {satn.format_type(expected)} != {satn.format_type(inferred)} (inferred)"
-    )
-
-
-def expect_bool(expected: AlgebraicType | None) -> None:
-    """Refuse a boolean where another type is expected."""
-    if expected is not None and expected != BOOL:
-        raise mismatch(BOOL, expected)
+def _found_table(shaped: ShapedTable, datastore: "Datastore", caller: Caller) -> "Table":
+    try:
+        return find_table(datastore, shaped.name, caller)
+    except QueryError:
+        if shaped.args is None:
+            raise
+        raise QueryError(f"Unsupported FROM expression: {shaped.shown}") from None

@@ -18,8 +18,8 @@ from stdb.datastore.transaction import ROW_BYTES_MAX
 from stdb.errors import QueryError, UniqueViolation
 from stdb.sats import bsatn
 from stdb.sats.types import BOOL, BYTES, STRING, U64, AlgebraicType, Element, Product
-from stdb.sql.binder import Caller, Scope, column_index, expect_bool, find_table, mismatch
-from stdb.sql.literals import parse_integer, parse_literal
+from stdb.sql.binder import Caller, Scope, column_index, find_table, find_view
+from stdb.sql.literals import expect_bool, mismatch, parse_integer, parse_literal
 from stdb.sql.plan import TablePlan
 from stdb.sql.shape import DeleteShape, InsertShape, Operand, SetShape, ShapedTable, UpdateShape
 from stdb.sql.syntax import Literal, LiteralKind
@@ -191,6 +191,8 @@ def bind_change(shape: ChangeShape, datastore: "Datastore", caller: Caller) -> C
     Raises:
         QueryError: A name or type that does not fit, a system table, a caller who may not change rows.
     """
+    if not isinstance(shape, SetShape):
+        _refuse_view(shape, datastore, caller)
     match shape:
         case SetShape():
             statement = _set(shape, datastore)
@@ -209,6 +211,13 @@ def bind_change(shape: ChangeShape, datastore: "Datastore", caller: Caller) -> C
     if not caller.is_owner:
         raise QueryError(f"Caller {caller.identity[::-1].hex()} is not authorized to run SQL DML statements")
     return statement
+
+
+def _refuse_view(shape: InsertShape | UpdateShape | DeleteShape, datastore: "Datastore", caller: Caller) -> None:
+    name = shape.table if isinstance(shape.table, str) else shape.table.name
+    view = find_view(datastore, name, caller)
+    if view is not None:
+        raise QueryError(f"`{view.name}` is a view; DML on views is not supported")
 
 
 def check_variable(name: str) -> None:

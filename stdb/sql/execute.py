@@ -34,7 +34,6 @@ from stdb.sql.work import Work, finish
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
-    from stdb.datastore.table import Table
 
 __all__ = [
     "QUERY_ROWS_MAX",
@@ -44,7 +43,7 @@ __all__ = [
     "compile_subscription",
     "is_subscribe_to_all",
     "quote_name",
-    "readable_user_tables",
+    "readable_names",
     "row_limit",
     "run_sql",
     "work_of",
@@ -95,15 +94,18 @@ def is_subscribe_to_all(text: str) -> bool:
     return _ALL_TABLES.fullmatch(text) is not None
 
 
-def readable_user_tables(datastore: "Datastore", caller: Caller) -> "list[Table]":
-    """Return the tables of `SELECT * FROM *`, by name: no event tables, private ones for the owner alone."""
-    tables = (table for table in datastore.tables.values() if not table.schema.is_system)
-    readable = [
-        table
-        for table in tables
-        if not table.schema.definition.is_event and (caller.is_owner or table.schema.definition.access is Access.PUBLIC)
+def readable_names(datastore: "Datastore", caller: Caller) -> list[str]:
+    """Return the tables and views of `SELECT * FROM *`, in order: private ones for the owner alone.
+
+    Event tables are none of them (spec 02 section 6.3), nor are views that take arguments (we, spec 09 section 9).
+    """
+    tables = (table.schema.definition for table in datastore.tables.values() if not table.schema.is_system)
+    names = [
+        table.name for table in tables if not table.is_event and (caller.is_owner or table.access is Access.PUBLIC)
     ]
-    return sorted(readable, key=lambda table: table.schema.name)
+    views = () if datastore.views is None else datastore.views.shapes()
+    names += [view.name for view in views if not view.params.elements and (caller.is_owner or view.is_public)]
+    return sorted(names)
 
 
 def quote_name(name: str) -> str:

@@ -43,13 +43,23 @@ def _looked_up(select: BoundSelect, place: int, pushed: list[Typed]) -> int | No
     if on is None:
         return None
     right = place + 1
-    if place == 0 and len(select.relations) == 2 and not _terms_of(0, pushed) and _terms_of(1, pushed):
+    if (
+        place == 0
+        and len(select.relations) == 2
+        and not _is_filtered(select, 0, pushed)
+        and _is_filtered(select, 1, pushed)
+    ):
         right = 0  # the filtered side drives
     columns = [position.column for position in on if position.relation == right]
     if len(columns) != 1:
         return None
     fixed = {position.column for term in _terms_of(right, pushed) if (position := _fixed(term)) is not None}
     return right if _has_index(select.relations[right].table, columns[0], fixed) else None
+
+
+def _is_filtered(select: BoundSelect, relation: int, pushed: list[Typed]) -> bool:
+    """Tell whether constants pick rows of a relation; those of a view are picked by caller and arguments."""
+    return select.relations[relation].table.schema.is_view or bool(_terms_of(relation, pushed))
 
 
 def _has_index(table: "Table", column: int, fixed: set[int]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from stdb.errors import QueryError
 from stdb.sats import satn
 from stdb.sats.types import (
+    BOOL,
     BYTES,
     CONNECTION_ID,
     F32,
@@ -30,7 +31,7 @@ from stdb.sats.types import (
     ScalarKind,
 )
 
-__all__ = ["INTEGERS", "is_comparable", "parse_integer", "parse_literal"]
+__all__ = ["INTEGERS", "expect_bool", "is_comparable", "mismatch", "parse_integer", "parse_literal"]
 
 _DIGITS_MAX = 1_000
 """Digits of an integer literal that are looked at at all; no integer type needs more than 78."""
@@ -69,6 +70,19 @@ def parse_literal(text: str, expected: AlgebraicType) -> Any:
     if value is None:
         raise QueryError(f"The literal expression `{text}` cannot be parsed as type `{satn.format_type(expected)}`")
     return value
+
+
+def mismatch(expected: AlgebraicType, inferred: AlgebraicType) -> QueryError:
+    """Return the refusal of a type that does not fit."""
+    return QueryError(
+        f"Unexpected type: (expected) {satn.format_type(expected)} != {satn.format_type(inferred)} (inferred)"
+    )
+
+
+def expect_bool(expected: AlgebraicType | None) -> None:
+    """Refuse a boolean where another type is expected."""
+    if expected is not None and expected != BOOL:
+        raise mismatch(BOOL, expected)
 
 
 def is_comparable(type_: AlgebraicType) -> bool:

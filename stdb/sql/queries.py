@@ -15,11 +15,13 @@ from stdb.sql.syntax import (
     Ident,
     Join,
     JoinKind,
+    NotPositional,
     Offset,
     Query,
     Relation,
     Select,
     SelectItem,
+    TableCall,
     TableFactor,
     TableName,
     Wildcard,
@@ -250,9 +252,28 @@ class QueryParser(ExpressionParser):
         if self.is_keyword("VALUES") and self.is_symbol("(", 1):
             return self._other_table(str(self._single_body()))
         name = self.table_name()
-        if self.is_symbol("("):
-            return self._other_table(f"{name}{self.parenthesised()}")
-        return self._named_table(name)
+        return self._called_table(name) if self.is_symbol("(") else self._named_table(name)
+
+    def _called_table(self, name: TableName) -> TableFactor:
+        start = self.at
+        args = self.attempt(self._call_arguments)
+        self.at = start
+        call = f"{name}{self.parenthesised()}"
+        factor = self._other_table(call)
+        is_plain = factor.shown == (call if factor.alias is None else f"{call} AS {factor.alias}")
+        return factor._replace(call=TableCall(name, args)) if is_plain and args is not None else factor
+
+    def _call_arguments(self) -> tuple[Expression | NotPositional, ...]:
+        self.expect_symbol("(")
+        args = () if self.is_symbol(")") else tuple(self.commas(self._call_argument))
+        self.expect_symbol(")")
+        return args
+
+    def _call_argument(self) -> Expression | NotPositional:
+        if self.take_symbol("*"):
+            return NotPositional("*")
+        value = self.expression()
+        return NotPositional(f"{value} => {self.expression()}") if self.take_symbol("=>") else value
 
     def _named_table(self, name: TableName) -> TableFactor:
         alias = self._alias(_NO_TABLE_ALIAS)

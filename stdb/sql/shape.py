@@ -27,6 +27,7 @@ from stdb.sql.syntax import (
     Literal,
     LiteralKind,
     Nested,
+    NotPositional,
     Other,
     Postfix,
     Prefix,
@@ -109,10 +110,15 @@ Operand: TypeAlias = Literal | Field | Sender | Chain | Logic
 
 
 class ShapedTable(NamedTuple):
-    """A table by its catalogue name and the alias it has in the statement."""
+    """A table by its catalogue name and the alias it has in the statement.
+
+    `args` are those of a call, None where it is none; `shown` prints a call.
+    """
 
     name: str
     alias: str
+    args: tuple[Expression | NotPositional, ...] | None = None
+    shown: str = ""
 
 
 class ShapedJoin(NamedTuple):
@@ -341,10 +347,13 @@ def _from(relations: tuple[Relation, ...]) -> tuple[ShapedTable, tuple[ShapedJoi
 
 
 def _table(factor: TableFactor) -> ShapedTable:
-    if factor.name is None:
+    call = factor.call
+    table = factor.name if call is None else call.name
+    if table is None:
         raise QueryError(f"Unsupported FROM expression: {factor}")
-    name = factor.name.value
-    return ShapedTable(name, name if factor.alias is None else factor.alias.value)
+    name = table.value
+    alias = name if factor.alias is None else factor.alias.value
+    return ShapedTable(name, alias) if call is None else ShapedTable(name, alias, call.args, factor.shown)
 
 
 def _join(join: Join) -> ShapedJoin:

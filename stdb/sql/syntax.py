@@ -26,6 +26,7 @@ __all__ = [
     "Literal",
     "LiteralKind",
     "Nested",
+    "NotPositional",
     "Offset",
     "OrderItem",
     "Other",
@@ -39,6 +40,7 @@ __all__ = [
     "SetVariable",
     "ShowVariable",
     "Statement",
+    "TableCall",
     "TableFactor",
     "TableName",
     "Update",
@@ -197,12 +199,32 @@ class TableName(NamedTuple):
         return ".".join(map(str, self.parts))
 
 
+class NotPositional(NamedTuple):
+    """An argument with a name, or `*`, as printed."""
+
+    shown: str
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+class TableCall(NamedTuple):
+    """A call in FROM: `name(argument, …)`."""
+
+    name: TableName
+    args: tuple[Expression | NotPositional, ...]
+
+
 class TableFactor(NamedTuple):
-    """What stands in FROM. `name` is None for anything but a plain table; `shown` always prints it."""
+    """What stands in FROM. `name` is None for anything but a plain table; `shown` always prints it.
+
+    `call` is what it calls, if that is all that it is beside its alias.
+    """
 
     name: TableName | None
     alias: Ident | None
     shown: str
+    call: TableCall | None = None
 
     def __str__(self) -> str:
         return self.shown

@@ -15,7 +15,7 @@ Source: spec 02 sections 6.3, 8.3, 10.4; spec 09 section 2.1; spec 06 section 3.
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stdb.errors import QueryError
-from stdb.sql import Caller, is_subscribe_to_all, quote_name, readable_user_tables
+from stdb.sql import Caller, is_subscribe_to_all, quote_name, readable_names
 from stdb.sql.work import Steps, Work
 from stdb.subscriptions.fragment import Fragment
 from stdb.subscriptions.registry import COUNTED, LEGACY, HeldQuery
@@ -196,7 +196,7 @@ class SubscriptionActor:
             rows += batch
             yield
         schema = plan.table.schema
-        return Fragment(schema.id, schema.name, schema, rows, [], schema.definition.is_event)
+        return Fragment(schema.shown_id, schema.name, schema, rows, [], schema.definition.is_event)
 
     def close(self) -> None:
         """Let go of everything; the client is gone."""
@@ -234,8 +234,8 @@ class SubscriptionActor:
     def _expand(self, text: str) -> list[str]:
         if not is_subscribe_to_all(text):
             return [text]
-        tables = readable_user_tables(self.registry.datastore, self.caller)
-        return [f"SELECT * FROM {quote_name(table.schema.name)}" for table in tables]
+        names = readable_names(self.registry.datastore, self.caller)
+        return [f"SELECT * FROM {quote_name(name)}" for name in names]
 
     def _refuse_known(self, query_id: int) -> None:
         if query_id in self._sets:

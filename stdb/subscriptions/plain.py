@@ -42,8 +42,9 @@ Rows: TypeAlias = dict[int, list[bytes]]
 
 
 def rows_now(datastore: "Datastore") -> Rows:
-    """Return all rows as they are now."""
-    return {table_id: list(table.rows()) for table_id, table in datastore.tables.items()}
+    """Return all rows as they are now, those of views too."""
+    views = () if datastore.views is None else datastore.views.instances()
+    return {table.schema.id: list(table.rows()) for table in (*datastore.tables.values(), *views)}
 
 
 def bound_branches(text: str, datastore: "Datastore", caller: Caller) -> list[BoundSelect]:
@@ -174,4 +175,4 @@ def _fragment(moments: _Moments, branch: BoundSelect) -> Fragment:
     schema = branch.relations[_returned(branch)].table.schema
     is_event = any(relation.table.is_event for relation in branch.relations)
     inserts, deletes = list((after - before).elements()), list((before - after).elements())
-    return Fragment(schema.id, schema.name, schema, inserts, deletes, is_event)
+    return Fragment(schema.shown_id, schema.name, schema, inserts, deletes, is_event)

@@ -47,7 +47,7 @@ class HeldBranch:
     def fragment(self, inserts: list[bytes], deletes: list[bytes]) -> Fragment:
         """Return rows of this branch as a fragment."""
         schema = self._schema
-        return Fragment(schema.id, schema.name, schema, inserts, deletes, self.is_event)
+        return Fragment(schema.shown_id, schema.name, schema, inserts, deletes, self.is_event)
 
 
 class Hit(NamedTuple):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from stdb.datastore.datastore import Datastore
-    from stdb.datastore.delta import Delta
+    from stdb.datastore.delta import Delta, TableDelta
     from stdb.subscriptions.actor import SubscriptionActor
 
 __all__ = ["COUNTED", "INITIAL_BYTES_MAX", "LEGACY", "Evaluation", "HeldQuery", "Registry"]
@@ -55,7 +55,7 @@ class HeldQuery:
     def fragment(self, inserts: list[bytes], deletes: list[bytes]) -> Fragment:
         """Return rows of this query, of all its branches, as a fragment."""
         schema = self.plan.table.schema
-        return Fragment(schema.id, schema.name, schema, inserts, deletes, self.plan.reads_events)
+        return Fragment(schema.shown_id, schema.name, schema, inserts, deletes, self.plan.reads_events)
 
 
 class Evaluation(NamedTuple):
@@ -175,6 +175,8 @@ class Registry:
             if plan is None or (plan.parameterised and query.key.identity is None):
                 stranded.update(query.holders)
             else:
+                self._hold_views(plan)
+                self._release_views(query.plan)
                 query.plan = plan
                 self._watch(query)
         return stranded
@@ -182,10 +184,12 @@ class Registry:
     def _register(self, query: HeldQuery) -> None:
         assert query.key not in self._queries
         self._queries[query.key] = query
+        self._hold_views(query.plan)
         self._watch(query)
 
     def _unregister(self, query: HeldQuery) -> None:
         del self._queries[query.key]
+        self._release_views(query.plan)
         for branch in query.branches:
             for relation, table in enumerate(branch.plan.tables):
                 watching = self._tables[table.schema.id]
@@ -193,6 +197,21 @@ class Registry:
                 if not watching:
                     del self._tables[table.schema.id]
         query.branches = ()
+
+    def _hold_views(self, plan: QueryPlan) -> None:
+        if self.datastore.views is not None:
+            for table in plan.tables:
+                self.datastore.views.hold(table)
+
+    def _release_views(self, plan: QueryPlan) -> None:
+        if self.datastore.views is not None:
+            for table in plan.tables:
+                self.datastore.views.release(table)
+
+    def sweep(self) -> None:
+        """Forget the rows of views that no held query reads; at the end of every evaluation."""
+        if self.datastore.views is not None:
+            self.datastore.views.sweep()
 
     def _watch(self, query: HeldQuery) -> None:
         """Let every branch of a query watch the table of each of its relations."""
@@ -211,12 +230,13 @@ class Registry:
         hits: list[Hit] = []
         touched: Touched = {}
         tables = self._tables
-        for changed in delta.tables:
+        changes = delta.tables if not delta.views else delta.tables + delta.views
+        for changed in changes:
             watching = tables.get(changed.table.schema.id)
             if watching is not None:
                 watching.collect(changed, hits, touched)
         if touched:
-            _evaluate_joins(touched, delta, hits)
+            _evaluate_joins(touched, changes, hits)
         if not hits:
             return _NOTHING
         if len(hits) == 1 and not hits[0].branch.query.repeats:
@@ -227,9 +247,9 @@ class Registry:
 _NOTHING = Evaluation(None, [])
 
 
-def _evaluate_joins(touched: "Iterable[HeldBranch]", delta: "Delta", hits: list[Hit]) -> None:
+def _evaluate_joins(touched: "Iterable[HeldBranch]", changes: "Iterable[TableDelta]", hits: list[Hit]) -> None:
     """Append a hit for every one of these join branches that the delta changes; bags, rows repeat as often as said."""
-    by_table = {changed.table.schema.id: changed for changed in delta.tables}
+    by_table = {changed.table.schema.id: changed for changed in changes}
     for branch in touched:
         inserts, deletes = branch.plan.changes(by_table)
         if inserts or deletes:
