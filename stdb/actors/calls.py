@@ -102,7 +102,7 @@ class Reducers:
         if isinstance(error, ReducerTimeout):
             self._tell(str(error) or "the reducer ran too long and was stopped", entry.name)
             return ReducerOutcome(OutcomeKind.OUT_OF_TIME, "reducer ran out of energy", "reducer ran out of energy")
-        text = str(error).encode("utf-8", "replace").decode()  # a module may raise what no message can carry
+        text = _sendable(error)
         if isinstance(error, ReducerError):
             self._tell(text, entry.name)
             return ReducerOutcome(OutcomeKind.FAILED, text, text)
@@ -111,8 +111,22 @@ class Reducers:
         self._log.write(LogLevel.PANIC, report, filename=error.filename, line=error.line, function=entry.name)
         return ReducerOutcome(OutcomeKind.FAULT, text, text)
 
+    def view_failed(self, name: str, error: BaseException) -> str:
+        """Log that a view raised `error`, one of RUN_ERRORS or a QueryError; return the text for who asks for it."""
+        if isinstance(error, ModuleFault):
+            report = error.report or _traceback_of(error)
+            self._log.write(LogLevel.PANIC, report, filename=error.filename, line=error.line, function=name)
+        else:
+            self._tell(_sendable(error) or "the view ran too long and was stopped", name)
+        return "view ran out of energy" if isinstance(error, ReducerTimeout) else _sendable(error)
+
     def _tell(self, message: str, function: str) -> None:
         self._log.write(LogLevel.ERROR, message, target=_HOST, filename=_HOST, function=function)
+
+
+def _sendable(error: BaseException) -> str:
+    """Return the text of an error as a message can carry it: a module may raise what none can."""
+    return str(error).encode("utf-8", "replace").decode()
 
 
 def _traceback_of(fault: ModuleFault) -> str:

@@ -17,6 +17,7 @@ Rules: spec 02 sections 6.3, 8.3, 10 and 11; spec 07 sections 1, 5 and 9; spec 0
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -30,7 +31,7 @@ from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, RUN_ERRORS, ReducerEnt
 from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline
 from stdb.actors.pausing import Done, UnwantedError, run_slice
-from stdb.actors.programs import plan_update
+from stdb.actors.programs import Update, plan_update
 from stdb.actors.queries import Queries
 from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction
 from stdb.actors.requests import (
@@ -48,6 +49,7 @@ from stdb.actors.statements import Statements
 from stdb.datastore import records
 from stdb.errors import DecodeError, RequestError
 from stdb.modules.protocol import Module, ReducerCall
+from stdb.modules.views import MaterialisedViews
 from stdb.subscriptions.fragment import ClientUpdate, TransactionEvent
 
 if TYPE_CHECKING:
@@ -136,6 +138,10 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             Unsubscribe: queries.unsubscribe,
             OneOffQuery: queries.one_off,
         }
+        limit = partial(deadline.limiting, what="the view")
+        self.views = MaterialisedViews(datastore, owner, limit, lambda *failure: self.reducers.view_failed(*failure))
+        self.views.install(module)
+        datastore.views = self.views
         self.scheduler = Scheduler(self, self._start_procedure)
         self._scheduled_tables = self.scheduler.tables
         self.install(module)
@@ -532,10 +538,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         """
         if module.program_hash != self.module.program_hash:
             update = plan_update(self.datastore, self.module.definition, module, program)
-            self.transact(
-                None, Client(self.owner, bytes(16), ""), None, after=lambda _transaction: update.write(self.datastore)
-            )
-            module.attach(self.datastore, self.identity, self.module_log)
+            self.transact(None, Client(self.owner, bytes(16), ""), None, after=lambda _: self._write(update))
             self.install(module)
             if update.breaks_clients:
                 self._mailbox.extendleft((None, job) for job in reversed(self.connections.expel(*MODULE_EXITED)))
@@ -544,6 +547,12 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             for line in update.lines():
                 self.module_log.write_host(line)
         return None, self.datastore.next_offset
+
+    def _write(self, update: Update) -> None:
+        """Write an update and take over its views, so that their readers see the difference with this transaction."""
+        update.write(self.datastore)
+        update.module.attach(self.datastore, self.identity, self.module_log)
+        self.views.install(update.module)
 
 
 def _slice(steps: LongJob) -> Done[Callable[[], None] | None] | None:

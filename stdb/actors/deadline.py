@@ -24,7 +24,7 @@ import trio
 from stdb.errors import ReducerTimeout
 
 if TYPE_CHECKING:
-    from stdb.datastore.transaction import Transaction
+    from stdb.modules.protocol import Expiry
 
 __all__ = [
     "LOAD_SECONDS_MAX",
@@ -44,6 +44,8 @@ LOAD_SECONDS_MAX = 10.0
 _RETRY_SECONDS = 0.001
 _GENERATED = "<generated>"
 _OURS = ("stdb.", _GENERATED)
+_OWNERS = ("stdb.actors", "stdb.modules.views")
+"""What runs a module's code and is ready for its end; what stands further down is left in peace, as is a commit."""
 """Code that may be half-way through a change; functions made from generated source belong to no Python module."""
 MODULE_PREFIX = "_stdb_modules."
 """What the name of every module's Python module begins with (spec 08, Publishing and loading)."""
@@ -52,7 +54,7 @@ MODULE_PREFIX = "_stdb_modules."
 class Deadline(Protocol):
     """The time limit of reducers; the actor sets `started` and `transaction` before each, clears the latter after."""
 
-    transaction: "Transaction | _Import | None"
+    transaction: "Expiry | None"
     """What the running reducer writes through; None between reducers."""
     started: float
     """When it began, by `time.perf_counter`."""
@@ -66,12 +68,18 @@ class Deadline(Protocol):
     def loading(self) -> AbstractContextManager[None]:
         """Stop the import of a module inside the block after LOAD_SECONDS_MAX; not within a turn."""
 
+    def limiting(self, expiry: "Expiry", what: str) -> AbstractContextManager[None]:
+        """Stop code of a module inside the block, which is `what`, after the time limit of reducers, its own.
+
+        Within a turn or not; of one block within another only the inner one is timed.
+        """
+
 
 class NoDeadline:
     """No time limit: for tests, and for servers outside the main thread."""
 
     def __init__(self) -> None:
-        self.transaction: Transaction | _Import | None = None
+        self.transaction: Expiry | None = None
         self.started = 0.0
 
     def arm(self) -> None:
@@ -81,6 +89,10 @@ class NoDeadline:
         """Do nothing."""
 
     def loading(self) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+    def limiting(self, expiry: "Expiry", what: str) -> AbstractContextManager[None]:
         """Do nothing."""
         return nullcontext()
 
@@ -97,7 +109,7 @@ class SignalDeadline:
 
     def __init__(self, seconds_max: float, is_module_frame: Callable[[FrameType], bool] | None = None) -> None:
         self.seconds_max = seconds_max
-        self.transaction: Transaction | _Import | None = None
+        self.transaction: Expiry | None = None
         self.started = 0.0
         self._running = "the reducer"
         self._is_module_frame = is_module_frame or _is_module_frame
@@ -127,6 +139,21 @@ class SignalDeadline:
             self.disarm()
             self.seconds_max, self._running = usual
 
+    @contextmanager
+    def limiting(self, expiry: "Expiry", what: str) -> Iterator[None]:
+        """Stop code of a module inside the block after the time limit of reducers."""
+        outer = self.transaction, self.started, self._running
+        was_armed = self._is_armed
+        self._running, self.started, self.transaction = what, perf_counter(), expiry
+        if not was_armed:
+            self.arm()
+        try:
+            yield
+        finally:
+            self.transaction, self.started, self._running = outer
+            if not was_armed:
+                self.disarm()
+
     def on_signal(self, _signum: int, frame: FrameType | None) -> None:
         """Stop the running reducer if its time is over; else come back when it will be."""
         if not self._is_armed:
@@ -145,7 +172,7 @@ class SignalDeadline:
         is_module_on_top = False
         while frame is not None:
             name: str = frame.f_globals.get("__name__", _GENERATED)
-            if name.startswith("stdb.actors"):
+            if name.startswith(_OWNERS):
                 return is_module_on_top
             if self._is_module_frame(frame):
                 is_module_on_top = True

@@ -23,7 +23,7 @@ from stdb.datastore import records
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.log import Log
 from stdb.datastore.transaction import Transaction
-from stdb.errors import ReducerTimeout, StorageError
+from stdb.errors import ReducerTimeout, SchemaError, StorageError
 from stdb.modules.protocol import LogSink, Module, ReducerCall
 from stdb.schema.model import Lifecycle
 from stdb.storage.module_log import ModuleLog
@@ -77,14 +77,20 @@ class Launcher(NamedTuple):
         """Make the tables of a new database and run `init`, in one transaction; return its record. Keeps nothing.
 
         Raises:
-            PublishFailed: A rule of row-level security is none, or `init` failed; carries the text for the publisher.
+            PublishFailed: A view does not return rows, a rule of row-level security is none, or `init` failed; carries
+                the text for the publisher.
         """
         datastore = Datastore()
         now_us = self.now_us()
         transaction = datastore.begin(now_us)
         for table in sorted(table.name for table in module.definition.tables):
             _tell(log, f"Creating table `{table}`")
-        datastore.create_tables(module.definition)
+        for view in sorted(view.name for view in module.definition.views):
+            _tell(log, f"Creating table for view `{view}`")
+        try:
+            datastore.create_tables(module.definition)
+        except SchemaError as error:
+            raise PublishFailed("\n".join(error.errors)) from error
         rules = module.definition.row_level_security
         for rule in sorted({each.sql for each in rules}):
             _tell(log, f"Creating row level security `{rule}`")

@@ -3,18 +3,30 @@
 Responsible for: writing and reading that row, the rules of an update in place.
 Not responsible for: who may publish (`host`), loading code (`stdb.modules`), running `init` (`launching`).
 
-Only updates that change no stored table are done here: the same tables with other functions or rules of row-level
-security, or additional tables (spec 04 section 13); anything else is refused by table and column.
+Only updates that change no stored table are done here: the same tables with other functions, views or rules of
+row-level security, or additional tables (spec 04 section 13); anything else is refused by table and column.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from stdb.actors.refusals import PublishFailed, UpdateRejected
+from stdb.datastore.catalog import StoredView, read_views
 from stdb.datastore.datastore import Datastore
+from stdb.datastore.views import ViewShape, view_shape
 from stdb.errors import SchemaError, StorageError
-from stdb.modules.protocol import LogSink, Module, ReducerCall
+from stdb.modules.protocol import (
+    HttpRequest,
+    HttpResponse,
+    LogSink,
+    Module,
+    ProcedureCall,
+    ReducerCall,
+    RouteCall,
+    ViewCall,
+    ViewSql,
+)
 from stdb.sats import satn
 from stdb.sats.types import Typespace
 from stdb.schema.model import ModuleDef, RowLevelSecurityDef, TableDef
@@ -34,17 +46,24 @@ class Update(NamedTuple):
     added: tuple[TableDef, ...]
     rules_before: frozenset[str]
     rules: frozenset[str]
+    views: "_ViewChanges"
 
     @property
     def breaks_clients(self) -> bool:
         """Tell whether the rows that clients hold may be none that they are to see: they have to come again."""
-        return self.rules != self.rules_before
+        return self.rules != self.rules_before or bool(self.views.dropped)
 
     def write(self, datastore: Datastore) -> None:
-        """Make the new tables, the rules anew and the new program, within the open transaction."""
-        definition = self.module.definition
+        """Make the new tables and views, the rules anew and the new program, within the open transaction."""
+        definition, views = self.module.definition, self.views
+        for view in views.dropped:
+            datastore.catalog.drop_view(view)
         if self.added:
-            datastore.create_tables(replace(definition, tables=self.added))
+            datastore.create_tables(replace(definition, tables=self.added, views=()))
+        for shape in views.created:
+            datastore.catalog.create_view(shape)
+        for view, shape in views.altered:
+            datastore.catalog.alter_view(view, shape)
         replace_rules(datastore, definition.row_level_security)
         table = datastore.table("st_module")
         (row,) = table.rows()
@@ -56,11 +75,35 @@ class Update(NamedTuple):
         return [
             f"Updated program to {self.module.program_hash.hex()}",
             *(f"Removing row-level security `{rule}`" for rule in sorted(self.rules_before)),
+            *(f"Dropping table for view `{view.shape.name}`" for view in self.views.dropped),
             *(f"Creating table `{name}`" for name in sorted(table.name for table in self.added)),
+            *(f"Creating table for view `{shape.name}`" for shape in self.views.created),
             *(f"Adding row-level security `{rule}`" for rule in sorted(self.rules)),
             *(["Disconnecting all users"] if self.breaks_clients else []),
             "Database updated",
         ]
+
+
+class _ViewChanges(NamedTuple):
+    """What becomes of the views in the catalogue; each by name. A view of another shape goes and comes anew."""
+
+    dropped: tuple[StoredView, ...]
+    created: tuple[ViewShape, ...]
+    altered: tuple[tuple[StoredView, ViewShape], ...]
+    """Views of the same shape, which may have another face: access and accessors (spec 04 section 13)."""
+
+
+def _view_changes(datastore: Datastore, new: ModuleDef) -> _ViewChanges:
+    """Raises SchemaError: the result of a view is not rows."""
+    shapes = sorted((view_shape(view, new) for view in new.views), key=lambda shape: shape.name)
+    wanted = {shape.name: shape for shape in shapes}
+    stored = {view.shape.name: view for view in read_views(datastore)}
+    kept = {name for name, view in stored.items() if wanted.get(name) == view.shape}
+    return _ViewChanges(
+        tuple(view for name, view in sorted(stored.items()) if name not in kept),
+        tuple(shape for shape in shapes if shape.name not in kept),
+        tuple((stored[shape.name], shape) for shape in shapes if shape.name in kept),
+    )
 
 
 def plan_update(datastore: Datastore, old: ModuleDef, module: Module, program: bytes) -> Update:
@@ -68,13 +111,14 @@ def plan_update(datastore: Datastore, old: ModuleDef, module: Module, program: b
 
     Raises:
         UpdateRejected: A stored table would change; names every table and column.
-        PublishFailed: A rule of row-level security is none.
+        PublishFailed: A rule of row-level security is none, or a view does not return rows.
     """
     new = module.definition
     errors = [error for table in old.tables for error in _differences(table, new.table(table.name))]
     if errors:
         raise UpdateRejected("Database update rejected: Errors occurred:\n" + "".join(f"{e}\n\n" for e in errors))
     try:
+        views = _view_changes(datastore, new)
         findings = list(check_rules(new).values()) if new.row_level_security else []
     except SchemaError as error:
         findings = error.errors
@@ -86,6 +130,7 @@ def plan_update(datastore: Datastore, old: ModuleDef, module: Module, program: b
         tuple(table for table in new.tables if old.table(table.name) is None),
         frozenset(rule for rules in datastore.rules.values() for rule in rules),
         frozenset(rule.sql for rule in new.row_level_security),
+        views,
     )
 
 
@@ -177,7 +222,23 @@ class TablesOnly:
 
     def reducer(self, reducer_id: int) -> Callable[[ReducerCall, bytes], None]:
         """Raise LookupError: there are no reducers."""
-        raise LookupError(f"no reducer {reducer_id}: this program has no functions")
+        raise _no("reducer", reducer_id)
+
+    def view(self, position: int) -> Callable[[ViewCall], list[bytes] | ViewSql]:
+        """Raise LookupError: there are no views."""
+        raise _no("view", position)
+
+    def procedure(self, procedure_id: int) -> Callable[[ProcedureCall, bytes], Awaitable[bytes]]:
+        """Raise LookupError: there are no procedures."""
+        raise _no("procedure", procedure_id)
+
+    def route(self, position: int) -> Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]:
+        """Raise LookupError: there are no routes."""
+        raise _no("route", position)
+
+
+def _no(kind: str, place: int) -> LookupError:
+    return LookupError(f"no {kind} {place}: this program has no functions")
 
 
 def _u256(number: bytes) -> int:

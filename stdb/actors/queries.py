@@ -45,7 +45,7 @@ class Queries:
         """Open a set of queries and answer with its rows, or with why not."""
         started = perf_counter()
         try:
-            rows = yield from _wanted_by(attachment, _opened(_subscriber(attachment), request))
+            rows = yield from self._asked(attachment, _opened(_subscriber(attachment), request))
         except QueryError as error:
             attachment.sink.subscription_error(request, str(error), _micros_since(started))
         else:
@@ -53,7 +53,7 @@ class Queries:
 
     def subscribe_batch(self, attachment: Attachment, request: SubscribeBatch) -> Steps[None]:
         """Open several sets; each succeeds or fails alone."""
-        results = yield from _wanted_by(attachment, _subscriber(attachment).subscribe_batch(request.sets))
+        results = yield from self._asked(attachment, _subscriber(attachment).subscribe_batch(request.sets))
         some_set_opened = any(not isinstance(outcome, str) for _, outcome in results)
         needs = self._datastore.next_offset if some_set_opened else 0
         attachment.sink.subscribe_batch_applied(request, results, needs)
@@ -62,7 +62,7 @@ class Queries:
         """Close a set of queries."""
         started = perf_counter()
         try:
-            rows = yield from _wanted_by(attachment, _closed(_subscriber(attachment), request))
+            rows = yield from self._asked(attachment, _closed(_subscriber(attachment), request))
         except QueryError as error:
             attachment.sink.subscription_error(request, str(error), _micros_since(started))
         else:
@@ -73,20 +73,23 @@ class Queries:
         started = perf_counter()
         result: Fragment | str
         try:
-            result = yield from _wanted_by(attachment, _subscriber(attachment).one_off(request.query))
+            result = yield from self._asked(attachment, _subscriber(attachment).one_off(request.query))
         except QueryError as error:
             result = str(error)
         needs = 0 if isinstance(result, str) else self._datastore.next_offset
         attachment.sink.one_off_result(request, result, needs, _micros_since(started))
 
+    def _asked(self, attachment: Attachment, steps: Steps[Result]) -> Steps[Result]:
+        """Evaluate for a client while it is there; what it alone read of views is forgotten behind."""
+        try:
+            return (yield from while_wanted(steps, lambda: attachment.is_attached))
+        finally:
+            self._registry.sweep()
+
 
 def rows_max_of(caller: bytes, owner: bytes, query_rows_max: int) -> int:
     """Return how many rows a query of this caller may visit and return (DESIGN decision 14)."""
     return query_rows_max if caller == owner else query_rows_max // 10
-
-
-def _wanted_by(attachment: Attachment, steps: Steps[Result]) -> Steps[Result]:
-    return while_wanted(steps, lambda: attachment.is_attached)
 
 
 def _opened(subscriber: SubscriptionActor, request: Subscribe) -> Steps[Sequence[Fragment]]:

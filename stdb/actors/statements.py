@@ -59,8 +59,11 @@ class Statements:
         if isinstance(statement, ChangeStatement):
             stats = yield from self._change(caller, statement, work)
             return SqlResult(_NO_COLUMNS, [], _micros_since(started), *stats)
-        self._check_row_limit(caller, statement)
-        row_type, rows, _ = yield from while_wanted(statement.steps(work), is_wanted)
+        try:
+            self._check_row_limit(caller, statement)
+            row_type, rows, _ = yield from while_wanted(statement.steps(work), is_wanted)
+        finally:
+            self._sweep()
         return SqlResult(row_type, rows, _micros_since(started))
 
     def _change(self, caller: bytes, statement: ChangeStatement, work: Work) -> Steps[tuple[int, int, int]]:
@@ -79,6 +82,11 @@ class Statements:
             needs, duration_us = self._datastore.next_offset, _micros_since(started)
             self._publish(delta, TransactionEvent(caller, None, now_us, needs=needs, duration_us=duration_us))
         return stats
+
+    def _sweep(self) -> None:
+        """Forget what the statement alone read of views."""
+        if self._datastore.views is not None:
+            self._datastore.views.sweep()
 
     def _check_row_limit(self, caller: bytes, statement: SelectStatement) -> None:
         limit = None if caller == self._owner else row_limit(self._datastore)
