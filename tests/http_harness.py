@@ -16,7 +16,7 @@ import trio
 from stdb.actors.host import Host, HostSettings
 from stdb.datastore.datastore import Datastore
 from stdb.errors import ModuleFault, ReducerError
-from stdb.modules.protocol import LogSink, Module, ReducerCall
+from stdb.modules.protocol import LogSink, Module, ReducerCall, ViewCall
 from stdb.net.front_door import FrontDoor
 from stdb.net.stream import FrameStream, memory_stream_pair
 from stdb.net.tokens import Credentials, ServerKey, Tokens
@@ -196,10 +196,12 @@ class StandIn:
         definition: ModuleDef,
         program: bytes,
         behaviours: Mapping[str, Callable[..., None]] | None = None,
+        views: Mapping[str, Callable[[ViewCall, Datastore], list[bytes]]] | None = None,
     ) -> None:
         self.definition = definition
         self.program_hash = sha256(program).digest()
         self._behaviours = behaviours or {}
+        self._views = views or {}
         self._datastore: Datastore | None = None
 
     def attach(self, datastore: Datastore, database_identity: bytes, log: LogSink) -> None:
@@ -223,6 +225,12 @@ class StandIn:
                 raise ModuleFault("The instance encountered a fatal error.") from error
 
         return run
+
+    def view(self, position: int) -> Callable[[ViewCall], list[bytes]]:
+        datastore = self._datastore
+        assert datastore is not None
+        run = self._views[self.definition.views[position].name]
+        return lambda call: run(call, datastore)
 
 
 # What recordings say, compared.

@@ -16,14 +16,14 @@ __all__ = ["HOOKS", "definition"]
 
 
 def definition() -> ModuleDef:
-    """Return the definition of the recorded module without what is not served yet.
+    """Return the definition of the recorded module.
 
     The recorded document has canonical names only; those of the source are in the vectors.
     """
     recorded = recorded_definition("kitchen")
     written = {table["name"]: table for table in cases()["schemas"]["kitchen"]["tables"]}
     tables = tuple(_as_written(table, written[table.name]) for table in recorded.tables)
-    return replace(recorded, tables=tables, views=())
+    return replace(recorded, tables=tables)
 
 
 def _as_written(table: TableDef, written: dict[str, Any]) -> TableDef:

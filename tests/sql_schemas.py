@@ -23,6 +23,7 @@ from stdb.schema.model import (
     UniqueDef,
 )
 from stdb.sql.rules import replace_rules
+from tests.kitchen_views import serve_views, with_views
 
 VECTORS = Path(__file__).parent / "vectors"
 OWNER = bytes((*range(1, 31), 0x00, 0xC2))  # its hex begins with a letter, as those of all real ones
@@ -202,9 +203,10 @@ def datastore_of(schema: str, *, with_numbers: bool = False) -> Datastore:
     document = cases()["schemas"][schema]
     named = document.get("types", {})
     definitions = tuple(table_def(each, named) for each in document["tables"])
+    definition = with_views(definitions) if "views" in document else ModuleDef(t.Typespace.EMPTY, definitions)
     datastore = Datastore()
     datastore.begin(0)
-    datastore.create_tables(ModuleDef(t.Typespace.EMPTY, definitions))
+    datastore.create_tables(definition)
     replace_rules(datastore, map(RowLevelSecurityDef, rules_of(schema)))
     for each in document["tables"]:
         rows = json.loads(substitute(each.get("rows_after_init_json_text", "[]")))
@@ -216,6 +218,7 @@ def datastore_of(schema: str, *, with_numbers: bool = False) -> Datastore:
     transaction = datastore.transaction
     assert transaction is not None
     transaction.commit()
+    serve_views(datastore, definition, OWNER)
     return datastore
 
 

@@ -12,7 +12,7 @@ from stdb.datastore.datastore import Datastore
 from stdb.datastore.records import Record
 from stdb.datastore.views import view_shape
 from stdb.errors import SchemaError, UniqueViolation
-from stdb.sats.types import SCHEDULE_AT, STRING, U8, U64, Array, Element, Product, option
+from stdb.sats.types import SCHEDULE_AT, STRING, U8, U64, U256, Array, Element, Product, option
 from stdb.schema import documents, validation
 from stdb.schema.model import Access, IndexAlgorithm, IndexDef, SequenceDef, TableDef, UniqueDef, ViewDef
 from stdb.schema.system_tables import USER_ID_FIRST
@@ -197,6 +197,12 @@ def test_views_are_read_back_from_the_catalogue_and_the_log() -> None:
         assert [table.schema.name for table in each.tables.values() if not table.schema.is_system] == ["item"]
     assert state(again) == state(datastore)
     assert [view.shape.is_optional for view in read_views(again)] == [False, False], "the catalogue does not say it"
+
+
+def test_a_column_that_is_called_like_the_hidden_one_is_not_hidden() -> None:
+    datastore = make_database(make_table("t", {"arg_hash": U256}, btree=("arg_hash",)))
+    assert catalog_rows(datastore, "st_column_accessor") == [["t", "arg_hash", "arg_hash"]]
+    assert len(catalog_rows(datastore, "st_index_accessor")) == 1
 
 
 def test_a_view_that_goes_leaves_nothing_behind() -> None:

@@ -260,13 +260,17 @@ class Catalog:
     # Rows
 
     def write(self, schema: TableSchema, kind: str) -> None:
-        """Write every catalogue row of a table; `kind` is `user` or `system`, whose objects have no accessors."""
+        """Write every catalogue row of a table; `kind` is `user` or `system`, whose objects have no accessors.
+
+        Nor have the indexes of backing tables of views.
+        """
         definition, table_id = schema.definition, schema.id
         self._write_table(schema, kind)
         for position, column in enumerate(definition.columns):
             self._insert("st_column", table_id, position, column.name, meta.encode_type(column.type))
+        has_accessors = kind == "user" and not any(column is HIDDEN_COLUMN for column in definition.columns)
         for index_id, index in zip(schema.index_ids, definition.indexes, strict=True):
-            self._write_index(table_id, index_id, index, with_accessor=kind == "user")
+            self._write_index(table_id, index_id, index, with_accessor=has_accessors)
         for constraint_id, unique in zip(schema.constraint_ids, definition.uniques, strict=True):
             self._write_unique(table_id, constraint_id, unique)
         for sequence_id, sequence in zip(schema.sequence_ids, definition.sequences, strict=True):
@@ -284,7 +288,7 @@ class Catalog:
     def _write_accessors(self, definition: TableDef) -> None:
         self._insert("st_table_accessor", definition.name, definition.accessor)
         for column in definition.columns:
-            if column is not HIDDEN_COLUMN:
+            if column is not HIDDEN_COLUMN:  # a column of the same name and type elsewhere is not hidden
                 self._insert("st_column_accessor", definition.name, column.name, column.accessor)
 
     def _write_table(self, schema: TableSchema, kind: str) -> None:
