@@ -4,7 +4,7 @@ from typing import Any
 
 from stdb.errors import ReducerTimeout
 from stdb.sats.types import I64, STRING, U64
-from stdb.testing.modules import Context, FunctionModule, reducer, table
+from stdb.testing.modules import Context, FunctionModule, Reader, reducer, table, view
 
 ROW = table("row", {"id": U64, "text": STRING}, primary_key="id", auto_inc=True)
 TAG = table("tag", {"id": U64, "number": I64}, primary_key="id")
@@ -60,3 +60,21 @@ def loops() -> FunctionModule:
     """Return a fresh module."""
     reducers = (spin, write_forever, churn, catch, from_library, add)
     return FunctionModule([ROW, TAG], {run.__name__: reducer(run) for run in reducers})
+
+
+def patient(read: Reader) -> list[Any]:
+    """Never end once there is a row."""
+    while read.rows("row"):
+        pass
+    return []
+
+
+def endless(_read: Reader) -> list[Any]:
+    while True:
+        pass
+
+
+def looping_views() -> FunctionModule:
+    """Return a fresh module whose views do not end."""
+    views = {"patient": view(patient, "row"), "endless": view(endless, "row", anonymous=True)}
+    return FunctionModule([ROW], {"add": reducer(add)}, views=views)

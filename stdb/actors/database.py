@@ -538,21 +538,28 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         """
         if module.program_hash != self.module.program_hash:
             update = plan_update(self.datastore, self.module.definition, module, program)
-            self.transact(None, Client(self.owner, bytes(16), ""), None, after=lambda _: self._write(update))
+            stranded: set[SubscriptionActor] = set()
+            self.transact(
+                None, Client(self.owner, bytes(16), ""), None, after=lambda _: stranded.update(self._write(update))
+            )
             self.install(module)
-            if update.breaks_clients:
-                self._mailbox.extendleft((None, job) for job in reversed(self.connections.expel(*MODULE_EXITED)))
-            for subscriber in self.registry.recompile():
+            for subscriber in stranded:
                 self.connections.close(subscriber.owner, *MODULE_EXITED)
             for line in update.lines():
                 self.module_log.write_host(line)
         return None, self.datastore.next_offset
 
-    def _write(self, update: Update) -> None:
-        """Write an update and take over its views, so that their readers see the difference with this transaction."""
+    def _write(self, update: Update) -> "set[SubscriptionActor]":
+        """Write an update and take over its views, so that their readers see the difference with this transaction.
+
+        Who may not see rows any more is told none of it: lets go of all or, as those who are returned, of a query.
+        """
         update.write(self.datastore)
         update.module.attach(self.datastore, self.identity, self.module_log)
         self.views.install(update.module)
+        if update.breaks_clients:
+            self._mailbox.extendleft((None, job) for job in reversed(self.connections.expel(*MODULE_EXITED)))
+        return self.registry.recompile()
 
 
 def _slice(steps: LongJob) -> Done[Callable[[], None] | None] | None:

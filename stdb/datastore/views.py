@@ -138,7 +138,7 @@ class Views(Protocol):
     def instance(self, shape: ViewShape, sender: bytes, args: bytes) -> "Table":
         """Return a view's rows for a caller and arguments (BSATN of the parameters), up to date.
 
-        It stays so with every transaction for as long as it is held. Not within an open transaction.
+        It stays so with every transaction for as long as it is held. Not within a transaction that may roll back.
 
         Raises:
             QueryError: The view failed; carries the text for the caller.

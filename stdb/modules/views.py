@@ -127,7 +127,6 @@ class MaterialisedViews:
         caller = None if shape.is_anonymous else sender
         instance = self._instances.get((shape.name, caller, args))
         if instance is None:
-            assert self._datastore.transaction is None, "rows of an open transaction may never be"
             table = Table(self._schema(shape, self._next_id), self._datastore.undo)
             instance = _Instance(shape, caller, args, self._runs[shape.name], table)
             try:

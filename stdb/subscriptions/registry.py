@@ -161,11 +161,11 @@ class Registry:
         """Bind every held query to the tables as they are now; call it after a change of schema.
 
         Returns the clients that hold a query which no longer compiles, or now depends on who asks; that query stays as
-        it was for them until they let go of it, and never again sees a change.
+        it was for them until they let go of it, never again sees a change, and is found by nobody else.
         """
         stranded: set[SubscriptionActor] = set()
         self._tables.clear()
-        for query in self._queries.values():
+        for query in list(self._queries.values()):
             query.branches = ()
             identity = next(iter(query.holders)).caller.identity
             try:
@@ -174,6 +174,8 @@ class Registry:
                 plan = None
             if plan is None or (plan.parameterised and query.key.identity is None):
                 stranded.update(query.holders)
+                del self._queries[query.key]
+                self._release_views(query.plan)
             else:
                 self._hold_views(plan)
                 self._release_views(query.plan)
@@ -188,6 +190,8 @@ class Registry:
         self._watch(query)
 
     def _unregister(self, query: HeldQuery) -> None:
+        if not self.is_held(query):  # it was stranded by a change of schema
+            return
         del self._queries[query.key]
         self._release_views(query.plan)
         for branch in query.branches:

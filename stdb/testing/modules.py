@@ -23,7 +23,7 @@ from stdb.modules.protocol import (
     ViewSql,
 )
 from stdb.sats import bsatn
-from stdb.sats.types import UNIT, AlgebraicType, Array, Element, Product, Ref, Typespace
+from stdb.sats.types import UNIT, AlgebraicType, Array, Element, Product, Ref, Typespace, option
 from stdb.schema.model import (
     Access,
     ColumnDef,
@@ -101,11 +101,17 @@ class Reader:
 
 class _View:
     def __init__(
-        self, run: Callable[..., Any], of: str, params: Mapping[str, AlgebraicType], options: dict[str, Any]
+        self,
+        run: Callable[..., Any],
+        of: str,
+        params: Mapping[str, AlgebraicType],
+        optional: bool,
+        options: dict[str, Any],
     ) -> None:
         self.run = run
         self.of = of
         self.params = _product(params)
+        self.optional = optional
         self.options = options
 
 
@@ -117,10 +123,14 @@ def view(
     public: bool = True,
     anonymous: bool = False,
     primary_key: str | None = None,
+    optional: bool = False,
 ) -> _View:
-    """Return a view of rows like those of the table `of`: `run` is called with a Reader and the decoded parameters."""
+    """Return a view of rows like those of the table `of`: `run` is called with a Reader and the decoded parameters.
+
+    An `optional` one declares that it has one row at most.
+    """
     options = {"is_public": public, "is_anonymous": anonymous, "primary_key": primary_key}
-    return _View(run, of, params or {}, options)
+    return _View(run, of, params or {}, optional, options)
 
 
 class _Procedure:
@@ -320,7 +330,8 @@ def _view_definitions(views: Mapping[str, _View], tables: list[str]) -> tuple[Vi
     found = []
     for name, each in views.items():
         kind = each.options["is_anonymous"]
-        row = Array(Ref(tables.index(each.of)))
-        found.append(ViewDef(name, name, counts[kind], return_type=row, params=each.params, **each.options))
+        row = Ref(tables.index(each.of))
+        returned = option(row) if each.optional else Array(row)
+        found.append(ViewDef(name, name, counts[kind], return_type=returned, params=each.params, **each.options))
         counts[kind] += 1
     return tuple(found)
