@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench import codec, fanout, keynote, latency, subscriptions, world
+from bench import codec, fanout, keynote, latency, subscriptions, timers, world
 from bench.harness import QUICK, Effort, Report
 
 BENCHMARKS = {
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "keynote": keynote.run,
     "latency": latency.run,
     "subscriptions": subscriptions.run,
+    "timers": timers.run,
     "world": world.run,
 }
 
