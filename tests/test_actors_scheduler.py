@@ -10,6 +10,7 @@ import trio.testing
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.host import Host
 from stdb.actors.refusals import NoSuchFunction
+from stdb.actors.requests import CallReducer
 from stdb.actors.scheduler import ROWS_A_JOB_MAX
 from stdb.actors.sink import Client, OutcomeKind
 from stdb.modules.protocol import Module, ProcedureCall, ReducerCall
@@ -358,6 +359,24 @@ async def test_many_rows_due_at_once_let_others_run(its: World) -> None:
     assert [each[0] for each in await its.ran()] == list(range(1, 701))
 
 
+def test_timers_keep_their_time_under_steady_load_and_leave_the_load_its_share() -> None:
+    async def test(its: World) -> None:
+        bob = TestClient(its.handle, 2)
+        await bob.call("ping")
+        served = its.handle._actor.datastore.table("ping")
+        await its.schedule(every(10 * MS), "one", 7)
+        start, before = now(), len(served)
+        while now() < start + 0.5:
+            bob.submit(*[CallReducer(0, "ping", b"", False)] * 500)
+            while bob.attachment.queued:
+                await trio.lowlevel.checkpoint()
+        pings, seconds = len(served) - before, now() - start
+        assert len(await its.ran()) >= 25, "of 50 ticks"
+        assert pings / seconds > 2000, "the load is served"
+
+    in_world(test, trio.testing.MockClock(rate=1))()
+
+
 @in_world
 async def test_replaced_timers_do_not_pile_up(its: World) -> None:
     due = virtual_now_us() + 1000 * SECOND
@@ -624,6 +643,46 @@ def test_a_row_runs_again_when_its_database_failed_before_it_was_stored(caplog: 
     assert caplog.text.count("a bug of the server") >= 2
 
 
+def test_what_a_crash_took_from_the_disk_runs_again_and_counts_once() -> None:
+    async def main() -> None:
+        storage = MemoryStorage(delayed=True)
+
+        async def sync() -> None:
+            while True:
+                storage.sync()
+                await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            disk = trio.CancelScope()
+
+            async def until_the_crash() -> None:
+                with disk:
+                    await sync()
+
+            nursery.start_soon(until_the_crash)
+            with trio.CancelScope() as process:
+                async with world(storage) as its:
+                    await its.schedule(at(virtual_now_us() + SECOND), "one", 7)
+                    ran = its.handle._actor.datastore.table("ran")
+                    await trio.sleep(0.5)
+                    disk.cancel()
+                    await trio.sleep(1)
+                    assert len(ran) == 1
+                    process.cancel()
+                    await trio.lowlevel.checkpoint()
+            for log in storage.logs.values():
+                log.crash()
+            nursery.start_soon(sync)
+            async with world(storage) as its:
+                await trio.sleep(1)
+                assert [each[:2] for each in await its.ran()] == [(7, "one")]
+                assert await its.waiting() == []
+            nursery.cancel_scope.cancel()
+        storage.close()
+
+    run(main)
+
+
 # Procedures
 
 
@@ -729,6 +788,21 @@ async def test_a_row_changed_while_its_procedure_runs_fires_at_its_new_time_once
     assert [(args[-3:], at_us - start) for args, at_us, _ in started] == [
         (b"old", pytest.approx(SECOND, abs=2 * MS)), (b"new", pytest.approx(3.5 * SECOND, abs=2 * MS))
     ]  # fmt: skip
+
+
+@in_procedures
+async def test_a_row_changed_back_while_its_procedure_runs_counts_from_the_change(its: World, started: Started) -> None:
+    start = virtual_now_us()
+    await put(its, 7, every(SECOND), "same")
+    await trio.sleep(1.5)
+    await put(its, 7, every(2 * SECOND), "other")
+    await put(its, 7, every(SECOND), "same")
+    started[0][2]()
+    await trio.sleep(1.1)
+    assert [at_us - start for _, at_us, _ in started] == [
+        pytest.approx(SECOND, abs=2 * MS),
+        pytest.approx(2.5 * SECOND, abs=2 * MS),
+    ]
 
 
 @in_procedures
