@@ -16,11 +16,13 @@ from stdb.datastore.records import decode_changes
 from stdb.errors import QueryError
 from stdb.sats import bsatn
 from stdb.sats.types import IDENTITY, STRING, U32, Element, Product
+from stdb.sql import finish
 from stdb.testing.hosts import TestClient, identity, open_host
 from stdb.testing.modules import view
 from stdb.testing.sinks import Closed, OneOff, SubscriptionFailed, Updated
 from stdb.testing.storage import MemoryStorage
 from tests import actors_loops, views_shop
+from tests.property.test_views import Drawn, ViewsWorld, by_links, by_owner_key
 from tests.test_actors_database import lines, run
 from tests.views_shop import OWNER, RUNS, shop
 
@@ -565,3 +567,36 @@ async def test_a_new_view_disturbs_nobody(host: Host, handle: DatabaseHandle) ->
     assert told(handle) == ["Creating table for view `more`", "Database updated"]
     await ann.subscribe(2, "SELECT * FROM more")
     assert (ids(ann, "more"), ann.sink.closed) == ([1], None)
+
+
+# Read sets
+
+
+def test_a_change_of_one_key_runs_only_who_looked_it_up() -> None:
+    world = ViewsWorld([Drawn(by_owner_key, is_anonymous=False, has_key=False, fails_by=9)] * 4)
+    people = [number.to_bytes(32, "little") for number in range(1, 1001)]
+    clients = [world.client(who, place) for place, who in enumerate(people)]
+    for client in clients:
+        finish(client.subscribe_set(1, ["SELECT * FROM v0"]))
+    world.runs = 0
+    for place in (7, 8):
+        delta = world.insert("item", (place, people[place], 0, 0.0))
+        told = world.tell(delta).others
+        assert [actor for actor, _ in told] == [clients[place]]
+    assert world.runs == 2
+    world.insert("bag", (1, 1))
+    assert world.runs == 2
+    world.delete("item", (7, people[7], 0, 0.0))
+    assert world.runs == 3
+
+
+def test_what_a_failed_run_has_read_brings_the_view_back() -> None:
+    world = ViewsWorld([Drawn(by_links, is_anonymous=True, has_key=False, fails_by=9)] * 4)
+    client = world.client(OWNER)
+    world.insert("item", (2, OWNER, 0, 0.0))
+    assert finish(client.subscribe_set(1, ["SELECT * FROM asked(0)"])) == []
+    world.insert("link", (0, 1), (1, 1))
+    assert world.failures == 1
+    delta = world.change({"link": [(1, 2)]}, {"link": [(1, 1)]})
+    ((_, update),) = world.tell(delta).others
+    assert len(update.sets[0].fragments[0].inserts) == 1, "the link from 1 was looked up by the failed run only"

@@ -126,7 +126,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     @initialize(data=st.data(), changes=_changes)
     def begin(self, data: Any, changes: bytes) -> None:
-        self.world = World(JOINED, rules=data.draw(self.drawn_rules))
+        self.world = self.make_world(data)
         self.pool = self.choose(data.draw(self.drawn_pool))
         for transaction in transactions_of(changes, self.tables):
             self.world.transact(partial(change, changes=transaction))
@@ -137,6 +137,10 @@ class SubscriptionMachine(RuleBasedStateMachine):
         for place in range(4):
             for pick in range(6):
                 self.subscribe(place, 4 + pick, "set" if place % 2 else "multi", [pick])
+
+    def make_world(self, data: Any) -> World:
+        """Return the database of the run."""
+        return World(JOINED, rules=data.draw(self.drawn_rules))
 
     def choose(self, drawn: Any) -> list[str]:
         """Return the texts of the run, out of what was drawn."""
