@@ -10,6 +10,7 @@ import trio
 from stdb.actors.deadline import open_deadline
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.host import Host
+from stdb.actors.refusals import PublishFailed
 from stdb.actors.requests import OneOffQuery, Subscribe, SubscriptionKind
 from stdb.actors.sink import Client, OutcomeKind
 from stdb.datastore.records import decode_changes
@@ -35,6 +36,7 @@ PROGRAMS = {
     b"private": lambda: shop(
         "5", everything=view(views_shop.other, "item", anonymous=True, public=False, primary_key="id")
     ),
+    b"no key": lambda: shop("7", mine=view(views_shop.mine, "item", primary_key="zz")),
     b"more": lambda: shop("6", more=view(views_shop.other, "item", anonymous=True)),
 }
 
@@ -556,6 +558,17 @@ async def test_a_view_that_becomes_private_keeps_the_owner_only(host: Host, hand
     assert not owner.sink.closed
     assert ids(owner, "everything") == [1, 2]
     assert "no such table" in await refused(bob, "SELECT * FROM everything")
+
+
+@with_host
+async def test_a_view_that_cannot_be_is_refused_at_publish(host: Host, handle: DatabaseHandle) -> None:
+    ann = TestClient(handle, 1)
+    await ann.subscribe(1, "SELECT * FROM mine")
+    for of in (handle.identity, None):
+        with pytest.raises(PublishFailed, match="Primary key column zz for view mine not found"):
+            await host.publish(OWNER, b"no key", identity=of)
+    await ann.call("add", args(1, 2))
+    assert (ids(ann, "mine"), len(host.databases())) == ([1], 1)
 
 
 @with_host

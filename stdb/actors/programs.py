@@ -90,7 +90,7 @@ class _ViewChanges(NamedTuple):
     dropped: tuple[StoredView, ...]
     created: tuple[ViewShape, ...]
     altered: tuple[tuple[StoredView, ViewShape], ...]
-    """Views of the same shape, which may have another face: access and accessors (spec 04 section 13)."""
+    """Views of the same shape with another face: access and accessors (spec 04 section 13)."""
 
 
 def _view_changes(datastore: Datastore, new: ModuleDef) -> _ViewChanges:
@@ -102,8 +102,16 @@ def _view_changes(datastore: Datastore, new: ModuleDef) -> _ViewChanges:
     return _ViewChanges(
         tuple(view for name, view in sorted(stored.items()) if name not in kept),
         tuple(shape for shape in shapes if shape.name not in kept),
-        tuple((stored[shape.name], shape) for shape in shapes if shape.name in kept),
+        tuple(
+            (stored[shape.name], shape)
+            for shape in shapes
+            if shape.name in kept and _face(shape) != _face(stored[shape.name].shape)
+        ),
     )
+
+
+def _face(shape: ViewShape) -> tuple[object, ...]:
+    return shape.is_public, shape.accessor, shape.columns
 
 
 def plan_update(datastore: Datastore, old: ModuleDef, module: Module, program: bytes) -> Update:

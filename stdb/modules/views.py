@@ -24,14 +24,17 @@ from stdb.datastore.views import ViewShape, instance_table, view_shape
 from stdb.errors import DecodeError, ModuleFault, QueryError, ReducerError, ReducerTimeout
 from stdb.modules.protocol import Module, ReadSet, ViewCall, ViewSql
 from stdb.modules.readers import Readers
-from stdb.sql import QUERY_ROWS_MAX, Caller, QueryPlan, compile_one_off
+from stdb.sql import Caller, QueryPlan, compile_one_off
 from stdb.sql.plan import TablePlan
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.index import Key
 
-__all__ = ["MaterialisedViews"]
+__all__ = ["VIEW_ROWS_MAX", "MaterialisedViews"]
+
+VIEW_ROWS_MAX = 1_000_000
+"""Bound on the rows that a view's query visits and returns: it is evaluated without a pause."""
 
 _FAILURES = (DecodeError, ReducerError, ModuleFault, ReducerTimeout, QueryError)
 _Run: TypeAlias = Callable[[ViewCall], list[bytes] | ViewSql]
@@ -214,7 +217,7 @@ class MaterialisedViews:
         if plan.table.schema.row_type != shape.row_type:
             raise QueryError(f"the query of view `{shape.name}` returns rows of another type: {text}")
         _note(plan, reads)
-        return plan.rows(QUERY_ROWS_MAX)
+        return plan.rows(VIEW_ROWS_MAX)
 
     # Instances.
 
