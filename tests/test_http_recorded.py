@@ -25,7 +25,7 @@ from stdb.schema import documents
 from stdb.schema.model import Access, Lifecycle, ModuleDef, ReducerDef, RowLevelSecurityDef, Visibility
 from stdb.schema.validation import validate
 from stdb.storage.settings import Own, Settings
-from tests import recorded_kitchen
+from tests import kitchen_views, recorded_kitchen
 from tests.http_harness import (
     Answer,
     Door,
@@ -156,8 +156,8 @@ def hooks(name: str) -> ModuleDef:
 
 
 def kitchen() -> ModuleDef:
-    """Return the definition of the recorded module of that name without what is not served yet."""
-    return replace(recorded_definition("kitchen"), views=())
+    """Return the definition of the recorded module of that name."""
+    return recorded_definition("kitchen")
 
 
 def with_init(definition: ModuleDef) -> ModuleDef:
@@ -203,7 +203,7 @@ def stand_ins() -> dict[bytes, Callable[[], Module]]:
         "bad_initpanic.wasm": (with_init(plain), {"init": break_down}),
     }
     return {
-        program_of(file): partial(StandIn, definition, program_of(file), behaviours)
+        program_of(file): partial(StandIn, definition, program_of(file), behaviours, kitchen_views.VIEWS)
         for file, (definition, behaviours) in definitions.items()
     }
 
