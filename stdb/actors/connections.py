@@ -138,6 +138,7 @@ class Connections:
         self._attachments.pop(attachment, None)
         if attachment.is_connected:
             attachment.is_connected = False
+            self._actor.procedures.cancel_of(attachment)
             client = attachment.client
             assert attachment.subscriber is not None
             attachment.subscriber.close()

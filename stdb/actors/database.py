@@ -31,6 +31,7 @@ from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, RUN_ERRORS, ReducerEnt
 from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline
 from stdb.actors.pausing import Done, UnwantedError, run_slice
+from stdb.actors.procedures import Procedures
 from stdb.actors.programs import Update, plan_update
 from stdb.actors.queries import Queries
 from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction
@@ -113,6 +114,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.registry = registry
         self.answers = Answers(self.post_nowait)
         self._deadline = deadline
+        self.deadline = deadline
         self.now_us = now_us
         self._begin = datastore.begin
         self._finished = 0.0
@@ -131,8 +133,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.connections = Connections(self)
         self.queries = queries = Queries(registry, query_rows_max)
         self._statements = Statements(datastore, owner, query_rows_max, now_us, self.publish)
+        self.procedures = Procedures(self)
         self._handlers: dict[type, Callable[[Attachment, Any], LongJob | None]] = {
-            CallProcedure: self._call_procedure,
+            CallProcedure: self.procedures.call,
             Subscribe: queries.subscribe,
             SubscribeBatch: queries.subscribe_batch,
             Unsubscribe: queries.unsubscribe,
@@ -142,7 +145,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.views = MaterialisedViews(datastore, owner, limit, lambda *failure: self.reducers.view_failed(*failure))
         self.views.install(module)
         datastore.views = self.views
-        self.scheduler = Scheduler(self, self._start_procedure)
+        self.scheduler = Scheduler(self, self.procedures.start_scheduled)
         self._scheduled_tables = self.scheduler.tables
         self.install(module)
 
@@ -182,6 +185,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         What is due from now on is run after the next launch.
         """
         self.scheduler.stop()
+        self.procedures.cancel_all()
         await self.answers.wait(self.connections.begin_ending)
         await self.answers.wait(lambda: (None, self.datastore.next_offset))
         self.bury(*MODULE_EXITED)
@@ -190,6 +194,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
     def bury(self, code: int, reason: str) -> None:
         """Close every client and fail every answer, without running anything; the database is gone or restarting."""
         self.scheduler.stop()
+        self.procedures.cancel_all()
         if self._suspended is not None:
             self._suspended.steps.close()
             self._suspended = None
@@ -476,14 +481,6 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             args_json="[]" if isinstance(call.args, str) else None,
         )
         attachment.sink.reducer_result(call, outcome, event, None)
-
-    def _start_procedure(self, procedure_id: int, args: bytes, timestamp_us: int, ended: Callable[[], None]) -> None:
-        name = self.module.definition.procedures[procedure_id].name
-        self.module_log.write_host(f"procedure `{name}` is scheduled, and this server runs no procedures")
-        ended()
-
-    def _call_procedure(self, attachment: Attachment, call: CallProcedure) -> None:
-        attachment.sink.procedure_error(call, "No such procedure")
 
     def call_over_http(self, client: Client, name: str, args: bytes | str, confirmed: bool) -> tuple[CallResult, int]:
         """Connect, run one reducer, disconnect; return the result and what must be durable before it is told."""

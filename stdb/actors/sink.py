@@ -7,7 +7,7 @@ Every method is synchronous, never blocks and only queues: entries leave in orde
 `needs` transactions are durable (DESIGN decision 6). `needs` is 0 for unconfirmed clients and stateless messages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from stdb.actors.requests import CallProcedure, CallReducer, OneOffQuery, Subscribe, SubscribeBatch, Unsubscribe
@@ -58,6 +58,17 @@ class ClientSink(Protocol):
 
     def procedure_error(self, call: CallProcedure, text: str) -> None:
         """Answer a procedure call that cannot run."""
+
+    def procedure_result(
+        self,
+        call: CallProcedure,
+        returned: bytes,
+        as_json: Callable[[], str],
+        timestamp_us: int,
+        duration_us: int,
+        needs: int,
+    ) -> None:
+        """Answer a procedure call with what it returned: BSATN, or what writes it as JSON."""
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Answer a subscription with its initial rows (as inserts), one fragment per query plan."""

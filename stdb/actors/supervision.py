@@ -228,6 +228,7 @@ async def _serve(actor: DatabaseActor) -> None:
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(actor.scheduler.run)
+        nursery.start_soon(actor.procedures.run)
         try:
             await actor.run()
         except Exception as error:  # noqa: BLE001 - raised below, as it is and not in a group

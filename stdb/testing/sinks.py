@@ -5,7 +5,7 @@ Not responsible for: encoding (`stdb.net.protocols`).
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import trio
@@ -22,6 +22,7 @@ __all__ = [
     "Message",
     "OneOff",
     "ProcedureFailed",
+    "ProcedureReturned",
     "RecordingSink",
     "Result",
     "SubscriptionFailed",
@@ -96,6 +97,15 @@ class ProcedureFailed(NamedTuple):
     text: str
 
 
+class ProcedureReturned(NamedTuple):
+    """What a procedure returned."""
+
+    request: CallProcedure
+    returned: bytes
+    timestamp_us: int
+    duration_us: int
+
+
 class Closed(NamedTuple):
     """The end of the connection."""
 
@@ -113,6 +123,7 @@ Message: TypeAlias = (
     | SubscriptionFailed
     | OneOff
     | ProcedureFailed
+    | ProcedureReturned
     | Closed
 )
 
@@ -144,6 +155,18 @@ class RecordingSink:
     def procedure_error(self, call: CallProcedure, text: str) -> None:
         """Queue the answer to a procedure call."""
         self._put(0, ProcedureFailed(call, text))
+
+    def procedure_result(
+        self,
+        call: CallProcedure,
+        returned: bytes,
+        as_json: Callable[[], str],
+        timestamp_us: int,
+        duration_us: int,
+        needs: int,
+    ) -> None:
+        """Queue what a procedure returned."""
+        self._put(needs, ProcedureReturned(call, returned, timestamp_us, duration_us))
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Queue initial rows."""

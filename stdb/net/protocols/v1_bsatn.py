@@ -7,7 +7,7 @@ Not responsible for: who is told what (`v1`), requests (`v1_requests`), row list
 "v1.rows" (fragments), "v1" (rows of an update) and ("v1", "full" or "light", compression) (frames).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from struct import Struct
 
@@ -67,6 +67,19 @@ class V1Bsatn(V1):
         """Answer a procedure call that cannot run."""
         body = bytes((_PROCEDURE_RESULT, 2)) + write_string(text) + _procedure_tail(0, 0, call.request_id)
         self._queue(0, body)
+
+    def procedure_result(
+        self,
+        call: CallProcedure,
+        returned: bytes,
+        as_json: Callable[[], str],
+        timestamp_us: int,
+        duration_us: int,
+        needs: int,
+    ) -> None:
+        """Answer a procedure call with what it returned."""
+        head = bytes((_PROCEDURE_RESULT, 0)) + _u32(len(returned)) + returned
+        self._queue(self._needs(needs), head + _procedure_tail(timestamp_us, duration_us, call.request_id))
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Answer a subscription with its initial rows, one table entry per query plan."""

@@ -9,7 +9,7 @@ Rows and arguments are JSON texts inside the JSON. Rows are objects by column na
 """
 
 import json as standard_json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from stdb.actors.requests import (
@@ -54,6 +54,22 @@ class V1Json(V1):
             0,
             f'{{"ProcedureResult":{{"status":{{"InternalError":{_quote(text)}}},"timestamp":{_timestamp(0)},'
             f'"total_host_execution_duration":{_duration(0)},"request_id":{call.request_id}}}}}',
+        )
+
+    def procedure_result(
+        self,
+        call: CallProcedure,
+        returned: bytes,
+        as_json: Callable[[], str],
+        timestamp_us: int,
+        duration_us: int,
+        needs: int,
+    ) -> None:
+        """Answer a procedure call with what it returned."""
+        self._queue(
+            self._needs(needs),
+            f'{{"ProcedureResult":{{"status":{{"Returned":{_quote(as_json())}}},"timestamp":{_timestamp(timestamp_us)},'
+            f'"total_host_execution_duration":{_duration(duration_us)},"request_id":{call.request_id}}}}}',
         )
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:

@@ -7,7 +7,7 @@ Not responsible for: several messages a payload (`v3_bsatn`), row lists (`rows`)
 "v2.update" (fragments), "v2" (query sets of an update) and ("v2", compression) (frames); v3 shares them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
 from struct import error as struct_error
 
@@ -196,6 +196,19 @@ class V2Bsatn(Dialect):
         """Answer a procedure call that cannot run."""
         body = bytes((_PROCEDURE_RESULT, 1)) + write_string(text) + _procedure_tail(0, 0, call.request_id)
         self._queue(0, body)
+
+    def procedure_result(
+        self,
+        call: CallProcedure,
+        returned: bytes,
+        as_json: Callable[[], str],
+        timestamp_us: int,
+        duration_us: int,
+        needs: int,
+    ) -> None:
+        """Answer a procedure call with what it returned."""
+        head = bytes((_PROCEDURE_RESULT, 0)) + _u32(len(returned)) + returned
+        self._queue(self._needs(needs), head + _procedure_tail(timestamp_us, duration_us, call.request_id))
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Answer a subscription with its initial rows, one table entry per query plan."""
