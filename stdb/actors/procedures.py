@@ -212,9 +212,9 @@ class Procedures:
         args: bytes,
     ) -> None:
         started = perf_counter()
+        actor, typespace = self._actor, self._actor.module.definition.typespace  # an update may come meanwhile
         outcome = await self._outcome(each, entry, how, args)
         duration_us = int((perf_counter() - started) * 1e6)
-        actor, typespace = self._actor, self._actor.module.definition.typespace
 
         def tell() -> None:
             if not attachment.is_connected:
