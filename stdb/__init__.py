@@ -7,13 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stdb.errors import NoSuchIndex, NoSuchRow, ReducerTimeout, StdbError, UniqueViolation
+    from stdb.errors import DelayTooLong, HttpError, NoSuchIndex, NoSuchRow, ReducerTimeout, StdbError, UniqueViolation
     from stdb.errors import ReducerError as SenderError
     from stdb.modules.python.columns import Index, Unique, auto_inc, column, index, primary_key, unique
     from stdb.modules.python.conditions import between, desc, is_in, is_none, not_, starts_with
     from stdb.modules.python.context import ReducerContext
     from stdb.modules.python.database import Database
     from stdb.modules.python.functions import client_connected, client_disconnected, init, reducer
+    from stdb.modules.python.http import ClientResponse, Headers, Request, Response
+    from stdb.modules.python.procedures import ProcedureContext, procedure
+    from stdb.modules.python.reader import Query, ReadTable
+    from stdb.modules.python.routes import HttpContext, http_route
     from stdb.modules.python.rows import replace
     from stdb.modules.python.rules import client_visibility_filter
     from stdb.modules.python.scalars import (
@@ -34,28 +38,20 @@ if TYPE_CHECKING:
     )
     from stdb.modules.python.table import Table
     from stdb.modules.python.tables import product, sum_type, table
-    from stdb.modules.python.unsupported import (
-        AnonymousViewContext,
-        HttpContext,
-        MigrationContext,
-        OldRow,
-        ProcedureContext,
-        Request,
-        Response,
-        ViewContext,
-        http_route,
-        migrate,
-        procedure,
-        view,
-    )
+    from stdb.modules.python.unsupported import MigrationContext, OldRow, migrate
+    from stdb.modules.python.views import AnonymousViewContext, ViewContext, view
     from stdb.sats.special import Address, ConnectionId, Identity, ScheduleAt, TimeDuration, Timestamp
 
 __all__ = [
     "Address",
     "AnonymousViewContext",
+    "ClientResponse",
     "ConnectionId",
     "Database",
+    "DelayTooLong",
+    "Headers",
     "HttpContext",
+    "HttpError",
     "Identity",
     "Index",
     "MigrationContext",
@@ -63,6 +59,8 @@ __all__ = [
     "NoSuchRow",
     "OldRow",
     "ProcedureContext",
+    "Query",
+    "ReadTable",
     "ReducerContext",
     "ReducerTimeout",
     "Request",
@@ -118,13 +116,19 @@ __all__ = [
 
 _PYTHON = "stdb.modules.python."
 _HOMES = {
-    "stdb.errors": ("NoSuchIndex", "NoSuchRow", "ReducerTimeout", "StdbError", "UniqueViolation"),
+    "stdb.errors": (
+        *("DelayTooLong", "HttpError", "NoSuchIndex", "NoSuchRow", "ReducerTimeout", "StdbError", "UniqueViolation"),
+    ),
     "stdb.sats.special": ("Address", "ConnectionId", "Identity", "ScheduleAt", "TimeDuration", "Timestamp"),
     _PYTHON + "columns": ("Index", "Unique", "auto_inc", "column", "index", "primary_key", "unique"),
     _PYTHON + "conditions": ("between", "desc", "is_in", "is_none", "not_", "starts_with"),
     _PYTHON + "context": ("ReducerContext",),
     _PYTHON + "database": ("Database",),
     _PYTHON + "functions": ("client_connected", "client_disconnected", "init", "reducer"),
+    _PYTHON + "http": ("ClientResponse", "Headers", "Request", "Response"),
+    _PYTHON + "procedures": ("ProcedureContext", "procedure"),
+    _PYTHON + "reader": ("Query", "ReadTable"),
+    _PYTHON + "routes": ("HttpContext", "http_route"),
     _PYTHON + "rows": ("replace",),
     _PYTHON + "rules": ("client_visibility_filter",),
     _PYTHON + "scalars": (
@@ -133,10 +137,8 @@ _HOMES = {
     ),
     _PYTHON + "table": ("Table",),
     _PYTHON + "tables": ("product", "sum_type", "table"),
-    _PYTHON + "unsupported": (
-        *("AnonymousViewContext", "HttpContext", "MigrationContext", "OldRow", "ProcedureContext", "Request"),
-        *("Response", "ViewContext", "http_route", "migrate", "procedure", "view"),
-    ),
+    _PYTHON + "unsupported": ("MigrationContext", "OldRow", "migrate"),
+    _PYTHON + "views": ("AnonymousViewContext", "ViewContext", "view"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -431,7 +431,7 @@ def test_the_spelling_of_other_sdks() -> None:
         ("ctx.db[Seat].insert(Note(text='x'))", TypeError, "insert() on table seat takes a Seat, got Note(text='x'"),
         ("ctx.db[Seat].insert(None)", TypeError, "takes a Seat, got None"),
         ("ctx.db[Seat].update(5)", TypeError, "update() on table seat takes a Seat, got 5"),
-        ("ctx.db[Seat].query(Seat.id == 1)", Exception, "not supported by this version"),
+        ("ctx.db[Seat].query(Seat.id == 1)", Exception, "makes the result of a view: use filter"),
     ],
 )
 def test_mistakes_are_told(source: str, kind: type[Exception], wanted: str) -> None:

@@ -19,7 +19,7 @@ from stdb.modules.python.table import Binding, Table, check_open
 from stdb.sats.types import Scalar, ScalarKind
 from stdb.schema.model import IndexAlgorithm
 
-__all__ = ["IndexAccessor", "UniqueAccessor", "make_table"]
+__all__ = ["IndexAccessor", "UniqueAccessor", "index_key_prefix", "index_names", "make_table"]
 
 _FORMATS = {
     **{ScalarKind.BOOL: "?", ScalarKind.I8: "b", ScalarKind.U8: "B", ScalarKind.I16: "h", ScalarKind.U16: "H"},
@@ -54,15 +54,7 @@ class IndexAccessor:
         return len(rows)
 
     def _rows(self, values: tuple[object, ...]) -> list[bytes]:
-        binding = self._table._open()
-        columns = self._index.columns
-        if not 0 < len(values) <= len(columns):
-            names = ", ".join(binding.access.shape.columns[i].name for i in columns)
-            raise TypeError(f"index {self._index.name} is over {names}: give one value for each, or for the first ones")
-        prefix = tuple(binding.access.columns[i].key(value) for i, value in zip(columns, values, strict=False))
-        if len(prefix) < len(columns) and self._index.definition.algorithm is IndexAlgorithm.HASH:
-            raise NoSuchIndex(f"index {self._index.name} is a hash index: give a value for each of its columns")
-        return list(self._index.scan(prefix))
+        return list(self._index.scan(index_key_prefix(self._table._open(), self._index, values)))
 
 
 class UniqueAccessor(IndexAccessor):
@@ -84,6 +76,23 @@ class UniqueAccessor(IndexAccessor):
         return self._table._row(stored)
 
 
+def index_key_prefix(binding: Binding, index: AnyIndex, values: tuple[object, ...]) -> tuple[Any, ...]:
+    """Return the keys of an author's values for the first columns of an index.
+
+    Raises:
+        TypeError: There are too many, none, or one of another type.
+        NoSuchIndex: A hash index is not given all.
+    """
+    columns = index.columns
+    if not 0 < len(values) <= len(columns):
+        names = ", ".join(binding.access.shape.columns[i].name for i in columns)
+        raise TypeError(f"index {index.name} is over {names}: give one value for each, or for the first ones")
+    prefix = tuple(binding.access.columns[i].key(value) for i, value in zip(columns, values, strict=False))
+    if len(prefix) < len(columns) and index.definition.algorithm is IndexAlgorithm.HASH:
+        raise NoSuchIndex(f"index {index.name} is a hash index: give a value for each of its columns")
+    return prefix
+
+
 def make_table(binding: Binding) -> Table[Any]:
     """Return the Table of a binding: of a class of its own, with accessors for its indexes."""
     primary = binding.stored.primary
@@ -93,14 +102,16 @@ def make_table(binding: Binding) -> Table[Any]:
     operations = set(dir(Table))
     for index in binding.stored.indexes:
         accessor = _accessor(table, index, methods, is_primary=index is primary)
-        for name in (index.definition.accessor, _only_column(binding, index)):
-            if name is not None and name.isidentifier() and name not in operations:
+        for name in index_names(binding, index):
+            if name not in operations:
                 table.__dict__.setdefault(name, accessor)
     return table
 
 
-def _only_column(binding: Binding, index: AnyIndex) -> str | None:
-    return binding.access.shape.columns[index.columns[0]].name if len(index.columns) == 1 else None
+def index_names(binding: Binding, index: AnyIndex) -> tuple[str, ...]:
+    """Return by which attributes of a table an index is reached."""
+    only = binding.access.shape.columns[index.columns[0]].name if len(index.columns) == 1 else None
+    return tuple(name for name in (index.definition.accessor, only) if name is not None and name.isidentifier())
 
 
 def _accessor(table: Table[Any], index: AnyIndex, methods: dict[str, Any], *, is_primary: bool) -> IndexAccessor:

@@ -19,7 +19,7 @@ from stdb.modules.python.tables import OptionalSumType, SumType, TableHandle
 from stdb.sats import objects, types
 from stdb.sats.special import Address, Identity, ScheduleAt, TimeDuration, Timestamp
 
-__all__ = ["AnnotationError", "Annotations", "ColumnType"]
+__all__ = ["AnnotationError", "Annotations", "ColumnType", "resolved"]
 
 _PLAIN: dict[Any, types.AlgebraicType] = {
     bool: types.BOOL,
@@ -138,8 +138,7 @@ class Annotations:
         Raises:
             AnnotationError: It is no column type.
         """
-        while isinstance(annotation, str | ForwardRef):  # text within text, where annotations are postponed
-            annotation = _resolve(annotation, namespace, path)
+        annotation = resolved(annotation, namespace, path)
         if isinstance(annotation, SumType):
             return self._union(annotation.name, annotation.classes, path)
         if isinstance(annotation, OptionalSumType):
@@ -228,6 +227,17 @@ def _union_names(namespaces: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...
                 if len(rows) > 1 and all(shape_of(row) is not None for row in rows):
                     found.setdefault(rows, name)
     return found
+
+
+def resolved(annotation: Any, namespace: Mapping[str, Any], path: str) -> Any:
+    """Return the object that an annotation is, once its text has been resolved.
+
+    Raises:
+        AnnotationError: A name in it is not there.
+    """
+    while isinstance(annotation, str | ForwardRef):  # text within text, where annotations are postponed
+        annotation = _resolve(annotation, namespace, path)
+    return annotation
 
 
 def _resolve(annotation: str | ForwardRef, namespace: Mapping[str, Any], path: str) -> Any:

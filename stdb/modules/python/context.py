@@ -1,6 +1,6 @@
 """Context: what a reducer is told of the call that it serves.
 
-Responsible for: `ReducerContext`, the author's view of a `ReducerCall`.
+Responsible for: `ReducerContext`, the author's view of a `ReducerCall`; what it shares with other contexts.
 Not responsible for: tables (`database`), running the call (`module`).
 
 Source: spec 08, "Functions".
@@ -9,7 +9,7 @@ Source: spec 08, "Functions".
 import json
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stdb.sats.special import Address, Identity, Timestamp
 
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from stdb.modules.protocol import ReducerCall
     from stdb.modules.python.database import Database
 
-__all__ = ["ReducerContext"]
+__all__ = ["MAKERS", "Circumstances", "ReducerContext"]
+
+
+class Circumstances(Protocol):
+    """What is known of every call."""
+
+    @property
+    def timestamp_us(self) -> int:
+        """When it began, in microseconds since 1970."""
 
 
 class ReducerContext:
@@ -49,28 +57,28 @@ class ReducerContext:
 
         def __getattr__(self, name: str) -> Any:
             """Make an attribute that was not read before."""
-            if name not in _MAKERS:
-                raise AttributeError(f"a reducer's context has no attribute {name!r}; it has db, {', '.join(_MAKERS)}")
-            value = _MAKERS[name](self)
+            if name not in MAKERS:
+                raise AttributeError(f"a reducer's context has no attribute {name!r}; it has db, {', '.join(MAKERS)}")
+            value = MAKERS[name](self)
             setattr(self, name, value)
             return value
 
 
-def _address(ctx: ReducerContext) -> Address | None:
+def _address(ctx: Any) -> Address | None:
     connection_id = ctx._call.connection_id
     return None if connection_id is None else Address(connection_id)
 
 
-def _rng(ctx: ReducerContext) -> Random:
-    return Random(ctx._call.timestamp_us.to_bytes(8, "little", signed=True) + ctx._call.sender)
+def _rng(ctx: Any) -> Random:
+    return Random(ctx._call.timestamp_us.to_bytes(8, "little", signed=True) + getattr(ctx._call, "sender", b""))
 
 
-def _sender_auth(ctx: ReducerContext) -> dict[str, Any]:
+def _sender_auth(ctx: Any) -> dict[str, Any]:
     claims: dict[str, Any] = json.loads(ctx._call.credentials) if ctx._call.credentials else {}
     return claims
 
 
-_MAKERS: dict[str, Callable[[ReducerContext], Any]] = {
+MAKERS: dict[str, Callable[[Any], Any]] = {
     "sender": lambda ctx: Identity(ctx._call.sender),
     "address": _address,
     "connection_id": lambda ctx: ctx.address,
@@ -79,3 +87,4 @@ _MAKERS: dict[str, Callable[[ReducerContext], Any]] = {
     "rng": _rng,
     "sender_auth": _sender_auth,
 }
+"""By attribute of a context: makes it of the context's `_call` and `_database`."""

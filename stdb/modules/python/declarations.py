@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stdb.schema.model import Lifecycle
 
@@ -27,9 +27,12 @@ __all__ = [
     "Finding",
     "FunctionDeclaration",
     "Place",
+    "ProcedureDeclaration",
+    "RouteDeclaration",
     "RuleDeclaration",
     "TableDeclaration",
     "UnsupportedDeclaration",
+    "ViewDeclaration",
     "caller_place",
     "collecting",
     "column_place",
@@ -79,6 +82,8 @@ class TableDeclaration:
     uniques: "tuple[Unique, ...]"
     owner: str
     place: Place
+    scheduled: bool = False
+    """Its rows call a function when they are due."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,44 @@ class FunctionDeclaration:
     name: str
     private: bool
     lifecycle: Lifecycle | None
+    owner: str
+    place: Place
+    scheduled: Any = None
+    """The row class of the scheduled table whose rows call it."""
+
+
+@dataclass(frozen=True)
+class ViewDeclaration:
+    """One view; `primary_key` is the name of a column of its rows."""
+
+    function: Callable[..., Any]
+    name: str
+    public: bool
+    primary_key: str | None
+    owner: str
+    place: Place
+
+
+@dataclass(frozen=True)
+class ProcedureDeclaration:
+    """One procedure; members as in FunctionDeclaration."""
+
+    function: Callable[..., Any]
+    name: str
+    private: bool
+    owner: str
+    place: Place
+    scheduled: Any = None
+
+
+@dataclass(frozen=True)
+class RouteDeclaration:
+    """One route to a handler; `method` in capitals, None for any."""
+
+    function: Callable[..., Any]
+    name: str
+    method: str | None
+    path: str
     owner: str
     place: Place
 
@@ -111,6 +154,17 @@ class UnsupportedDeclaration:
     place: Place
 
 
+Declaration: TypeAlias = (
+    TableDeclaration
+    | FunctionDeclaration
+    | ViewDeclaration
+    | ProcedureDeclaration
+    | RouteDeclaration
+    | RuleDeclaration
+    | UnsupportedDeclaration
+)
+
+
 @dataclass
 class Declarations:
     """All declarations of one load, in the order of their execution."""
@@ -119,6 +173,9 @@ class Declarations:
     """Dotted name under which the version is imported; declarations of other packages are not collected."""
     tables: list[TableDeclaration] = field(default_factory=list)
     functions: list[FunctionDeclaration] = field(default_factory=list)
+    views: list[ViewDeclaration] = field(default_factory=list)
+    procedures: list[ProcedureDeclaration] = field(default_factory=list)
+    routes: list[RouteDeclaration] = field(default_factory=list)
     rules: list[RuleDeclaration] = field(default_factory=list)
     unsupported: list[UnsupportedDeclaration] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -141,9 +198,7 @@ def collecting(declarations: Declarations) -> Iterator[None]:
         _current.reset(token)
 
 
-def register(
-    declaration: TableDeclaration | FunctionDeclaration | RuleDeclaration | UnsupportedDeclaration,
-) -> None:
+def register(declaration: Declaration) -> None:
     """Add a declaration to the load that is running, if it belongs to it."""
     current = _current.get()
     if current is None or not current.owns(declaration.owner):
@@ -153,6 +208,12 @@ def register(
             current.tables.append(declaration)
         case FunctionDeclaration():
             current.functions.append(declaration)
+        case ViewDeclaration():
+            current.views.append(declaration)
+        case ProcedureDeclaration():
+            current.procedures.append(declaration)
+        case RouteDeclaration():
+            current.routes.append(declaration)
         case RuleDeclaration():
             current.rules.append(declaration)
         case UnsupportedDeclaration():

@@ -6,11 +6,11 @@ Not responsible for: annotations (`annotations`), the general rules of definitio
 Source: spec 08, "On the wire"; spec 04 sections 4.3 to 4.6.
 """
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from itertools import count
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from stdb.errors import SchemaError
 from stdb.modules.python.annotations import AnnotationError, Annotations, ColumnType
@@ -20,26 +20,29 @@ from stdb.modules.python.declarations import (
     Finding,
     FunctionDeclaration,
     Place,
+    ProcedureDeclaration,
+    RouteDeclaration,
     RuleDeclaration,
     TableDeclaration,
+    ViewDeclaration,
 )
 from stdb.modules.python.rows import RowShape
+from stdb.modules.python.schedules import raw_schedules, schedule_findings
+from stdb.modules.python.signatures import EVENTS, BuiltProcedure, BuiltReducer, BuiltView, Signatures
 from stdb.sats import bsatn
 from stdb.sats.objects import ObjectShape
-from stdb.sats.types import Element, Product, Ref, Scalar, ScalarKind
+from stdb.sats.types import Product, Ref, Scalar, ScalarKind
 from stdb.schema import raw
-from stdb.schema.model import Access, CasePolicy, IndexAlgorithm, Lifecycle, ModuleDef, Visibility
+from stdb.schema.model import Access, CasePolicy, IndexAlgorithm, ModuleDef, Visibility
 from stdb.schema.validation import validate
 from stdb.sql.rules import check_rules
 
-__all__ = ["BuiltReducer", "BuiltTable", "Program", "build"]
+__all__ = ["BuiltTable", "Program", "build"]
 
 _INTEGERS = {Scalar(kind) for kind in ScalarKind if kind.value[0] in "IU"}
-_EVENTS = {
-    Lifecycle.INIT: "@init",
-    Lifecycle.ON_CONNECT: "@client_connected",
-    Lifecycle.ON_DISCONNECT: "@client_disconnected",
-}
+_STANDARD_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+_Named: TypeAlias = TableDeclaration | FunctionDeclaration | ViewDeclaration | ProcedureDeclaration | RouteDeclaration
+T = TypeVar("T")
 
 
 class BuiltTable(NamedTuple):
@@ -50,20 +53,15 @@ class BuiltTable(NamedTuple):
     columns: tuple[ColumnType, ...]
 
 
-class BuiltReducer(NamedTuple):
-    """A declared reducer and what its arguments are."""
-
-    declaration: FunctionDeclaration
-    params: Product
-    shape: ObjectShape
-
-
 class Program(NamedTuple):
-    """A whole module: its definition, and the tables and reducers (in the definition's order) behind it."""
+    """A whole module: its definition, and the tables and functions (in the definition's order) behind it."""
 
     definition: ModuleDef
     tables: tuple[BuiltTable, ...]
     reducers: tuple[BuiltReducer, ...]
+    views: tuple[BuiltView, ...]
+    procedures: tuple[BuiltProcedure, ...]
+    routes: tuple[RouteDeclaration, ...]
 
 
 def build(
@@ -81,18 +79,18 @@ def build(
     """
     builder = _Builder(declarations, namespaces)
     tables = builder.tables()
-    reducers = builder.reducers()
+    functions = builder.functions()
     earlier = [*earlier, *declarations.findings]
     findings = [finding for finding in builder.findings if not (earlier and finding.unresolved)]
     _raise_any([*earlier, *findings])
-    definition = _raw(builder.annotations, tables, reducers, declarations.rules)
+    definition = _raw(builder.annotations, tables, functions, declarations)
     try:
         validated = validate(definition)
     except SchemaError as error:
-        _raise_any(_with_place(text, tables, reducers) for text in error.errors)
+        _raise_any(_with_place(text, declarations) for text in error.errors)
         raise
     _raise_any(_rule_findings(declarations.rules, validated))
-    return Program(validated, tables, reducers)
+    return Program(validated, tables, *functions, tuple(declarations.routes))
 
 
 def _raise_any(findings: Iterable[Finding]) -> None:
@@ -101,12 +99,12 @@ def _raise_any(findings: Iterable[Finding]) -> None:
         raise SchemaError(texts)
 
 
-def _with_place(text: str, tables: tuple[BuiltTable, ...], reducers: tuple[BuiltReducer, ...]) -> Finding:
+def _with_place(text: str, declarations: Declarations) -> Finding:
     """Give a finding of the general rules the place of the first thing that it names."""
     words = re.findall(r"\w+", text)
-    declarations: list[TableDeclaration | FunctionDeclaration] = [table.declaration for table in tables]
-    declarations += [reducer.declaration for reducer in reducers]
-    for each in sorted(declarations, key=lambda each: -len(each.name)):
+    named: list[_Named] = [*declarations.tables, *declarations.functions, *declarations.views]
+    named += [*declarations.procedures, *declarations.routes]
+    for each in sorted(named, key=lambda each: -len(each.name)):
         if any(word == each.name or word.startswith(each.name + "_") for word in words):
             return Finding(each.place, text)
     return Finding(None, text)
@@ -130,6 +128,7 @@ class _Builder:
         self.annotations = Annotations(namespaces)
         self.findings: list[Finding] = []
         self._declarations = declarations
+        self._signatures = Signatures(self.annotations, self._report)
         for each in declarations.unsupported:
             self._report(each.place, f"{each.what} is not supported by this version of stdb: remove it to publish")
 
@@ -224,7 +223,7 @@ class _Builder:
                     )
                     self._report(row.place_of(column.name), text)
 
-    def _check_duplicates(self, kind: str, declarations: Iterable[TableDeclaration | FunctionDeclaration]) -> None:
+    def _check_duplicates(self, kind: str, declarations: "Iterable[_Named]") -> None:
         seen: dict[str, Place] = {}
         for each in declarations:
             if each.name in seen:
@@ -234,63 +233,64 @@ class _Builder:
 
     # Functions
 
-    def reducers(self) -> tuple[BuiltReducer, ...]:
-        """Return every reducer whose parameters could be read."""
-        self._check_duplicates("reducers", self._declarations.functions)
-        for event, name in _EVENTS.items():
-            of_event = [each for each in self._declarations.functions if each.lifecycle is event]
+    def functions(self) -> "_Functions":
+        """Return every function whose signature could be read."""
+        declared, read = self._declarations, self._signatures
+        called: list[_Named] = [*declared.functions, *declared.procedures, *declared.views]
+        self._check_duplicates("functions" if declared.procedures or declared.views else "reducers", called)
+        self._check_views()
+        for event, name in EVENTS.items():
+            of_event = [each for each in declared.functions if each.lifecycle is event]
             for each in of_event[1:]:
                 self._report(each.place, f"a second {name} function; the first is at {of_event[0].place}: merge them")
-        built = [self._reducer(each) for each in self._declarations.functions]
+        self.findings += schedule_findings(declared)
+        self._check_routes()
+        functions = _Functions(
+            _known(map(read.reducer, declared.functions)),
+            _known(map(read.view, declared.views)),
+            _known(map(read.procedure, declared.procedures)),
+        )
+        for route in self._handlers().values():
+            read.route(route)
         self._check_type_names()
         self._check_products()
-        return tuple(each for each in built if each is not None)
+        return functions
 
-    def _reducer(self, declaration: FunctionDeclaration) -> BuiltReducer | None:
-        function, place = declaration.function, declaration.place
-        found = len(self.findings)
-        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            text = f"{function.__name__} is async or a generator: a reducer runs to its end without waiting"
-            self._report(place, text)
-        signature = inspect.signature(function)
-        parameters = list(signature.parameters.values())
-        if not parameters or parameters[0].kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            text = f"{function.__name__} takes no context: write def {function.__name__}(ctx: ReducerContext, …)"
-            self._report(place, text)
-        if signature.return_annotation not in (inspect.Signature.empty, None, "None"):
-            self._report(place, f"{function.__name__} returns nothing to its caller: annotate it -> None")
-        if declaration.lifecycle is not None and len(parameters) > 1:
-            self._report(
-                place, f"{function.__name__}: {_EVENTS[declaration.lifecycle]} functions take the context alone"
-            )
-        types = [self._parameter(declaration, parameter) for parameter in parameters[1:]]
-        if len(self.findings) > found:
-            return None
-        names = tuple(parameter.name for parameter in parameters[1:])
-        known = [each for each in types if each is not None]
-        elements = tuple(Element(name, each.type) for name, each in zip(names, known, strict=True))
-        shape = ObjectShape(_arguments, names, tuple(each.shape for each in known))
-        return BuiltReducer(declaration, Product(elements), shape)
+    def _check_views(self) -> None:
+        tables = {each.name: each for each in self._declarations.tables}
+        for view in self._declarations.views:
+            if (table := tables.get(view.name)) is not None:
+                text = f"the view {view.name} has the name of the table at {table.place}: rename one"
+                self._report(view.place, text)
 
-    def _parameter(self, declaration: FunctionDeclaration, parameter: inspect.Parameter) -> ColumnType | None:
-        path = f"{declaration.function.__name__}({parameter.name})"
-        if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            text = f"{path}: arguments of reducers have fixed places: no *, ** or keyword-only ones"
-            self._report(declaration.place, text)
-        elif parameter.annotation is inspect.Parameter.empty:
-            self._report(declaration.place, f"{path}: has no type: annotate it as a column, e.g. {parameter.name}: str")
-        else:
-            try:
-                return self.annotations.read(
-                    parameter.annotation, inspect.unwrap(declaration.function).__globals__, path
-                )
-            except AnnotationError as error:
-                self._report(declaration.place, str(error), unresolved=error.unresolved)
-        return None
+    def _handlers(self) -> dict[int, RouteDeclaration]:
+        """Return one route for each function that handles any."""
+        return {id(route.function): route for route in reversed(self._declarations.routes)}
+
+    def _check_routes(self) -> None:
+        taken: dict[str, list[RouteDeclaration]] = {}
+        for route in self._declarations.routes:
+            for other in taken.setdefault(route.path, []):
+                if route.method == other.method or None in (route.method, other.method):
+                    shown = f"{route.method or 'any method'} {route.path!r}"
+                    self._report(
+                        route.place, f"the route {shown} is taken by {other.name} at {other.place}: change one"
+                    )
+                    break
+            taken[route.path].append(route)
+        self._check_duplicates("handlers of routes", list(self._handlers().values())[::-1])
 
 
-def _arguments(*values: Any) -> tuple[Any, ...]:
-    return values
+class _Functions(NamedTuple):
+    """What a module calls and lets be called."""
+
+    reducers: tuple[BuiltReducer, ...]
+    views: tuple[BuiltView, ...]
+    procedures: tuple[BuiltProcedure, ...]
+
+
+def _known(built: Iterable[T | None]) -> tuple[T, ...]:
+    return tuple(each for each in built if each is not None)
 
 
 def _encode(annotations: Annotations, column_type: ColumnType, value: Any) -> bytes:
@@ -303,29 +303,59 @@ def _encode(annotations: Annotations, column_type: ColumnType, value: Any) -> by
 
 
 def _raw(
-    annotations: Annotations,
-    tables: tuple[BuiltTable, ...],
-    reducers: tuple[BuiltReducer, ...],
-    rules: list[RuleDeclaration],
+    annotations: Annotations, tables: tuple[BuiltTable, ...], functions: _Functions, declarations: Declarations
 ) -> raw.RawModuleDefV10:
-    declared = [reducer.declaration for reducer in reducers]
+    declared, handlers = declarations.functions, dict.fromkeys(route.name for route in declarations.routes)
     return raw.RawModuleDefV10(
         typespace=annotations.typespace,
         types=tuple(raw.RawTypeDef(raw.RawTypeName(name), i) for i, (name, _) in enumerate(annotations.types)),
         tables=tuple(_raw_table(annotations, table) for table in tables),
         reducers=tuple(
-            raw.RawReducerV10(
-                each.declaration.name,
-                each.params,
-                Visibility.PRIVATE if each.declaration.private else Visibility.CLIENT_CALLABLE,
-            )
-            for each in reducers
+            raw.RawReducerV10(each.declaration.name, each.params, _visibility(each.declaration.private))
+            for each in functions.reducers
         ),
+        procedures=tuple(
+            raw.RawProcedureV10(
+                each.declaration.name, each.params, each.result.type, _visibility(each.declaration.private)
+            )
+            for each in functions.procedures
+        ),
+        views=tuple(_raw_views(functions.views)),
+        schedules=tuple(raw_schedules(declarations)),
         lifecycle_reducers=tuple(
             raw.RawLifecycleReducer(each.lifecycle, each.name) for each in declared if each.lifecycle is not None
         ),
-        row_level_security=tuple(raw.RawRowLevelSecurity(rule.sql) for rule in rules),
+        row_level_security=tuple(raw.RawRowLevelSecurity(rule.sql) for rule in declarations.rules),
         case_policy=CasePolicy.NONE,
+        http_handlers=tuple(map(raw.RawHttpHandler, handlers)),
+        http_routes=tuple(_raw_route(route) for route in declarations.routes),
+        view_primary_keys=tuple(
+            raw.RawViewPrimaryKey(view.name, (view.primary_key,))
+            for view in declarations.views
+            if view.primary_key is not None
+        ),
+    )
+
+
+def _visibility(private: bool) -> Visibility:
+    return Visibility.PRIVATE if private else Visibility.CLIENT_CALLABLE
+
+
+def _raw_views(views: tuple[BuiltView, ...]) -> Iterator[raw.RawViewV10]:
+    """Yield the views, anonymous ones and others each numbered by themselves."""
+    numbers = {True: count(), False: count()}
+    for view in views:
+        declaration, number = view.declaration, next(numbers[view.is_anonymous])
+        yield raw.RawViewV10(
+            *(declaration.name, number, declaration.public, view.is_anonymous, view.params, view.return_type)
+        )
+
+
+def _raw_route(route: RouteDeclaration) -> raw.RawHttpRoute:
+    """Return a route; a definition calls the standard methods `Get` and the like."""
+    is_standard = route.method in _STANDARD_METHODS
+    return raw.RawHttpRoute(
+        route.name, route.method and (route.method.title() if is_standard else route.method), route.path
     )
 
 

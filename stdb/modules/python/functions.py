@@ -14,7 +14,6 @@ from typing import Any, ParamSpec, TypeVar, overload
 from stdb.modules.python.declarations import (
     FunctionDeclaration,
     Place,
-    UnsupportedDeclaration,
     caller_place,
     function_place,
     register,
@@ -42,14 +41,14 @@ def reducer(
     private: bool = False,
     scheduled: type[Any] | None = None,
 ) -> Any:
-    """Let clients call a function, as one transaction, under its own name or `name`; a `private` one only the owner."""
+    """Let clients call a function, as one transaction, under its own name or `name`; a `private` one only the owner.
+
+    With `scheduled` rows of that table call it, each when it is due: `def tick(ctx: ReducerContext, timer: Tick)`.
+    """
     place = caller_place()
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
-        if scheduled is not None:
-            register(UnsupportedDeclaration("@reducer(scheduled=…)", getattr(function, "__module__", ""), place))
-            return function
-        return _declare(function, name, private, None, place)
+        return _declare(function, name, private, None, place, scheduled)
 
     return declare if function is None else declare(function)
 
@@ -69,13 +68,16 @@ def client_disconnected(function: F) -> F:
     return _declare(function, None, True, Lifecycle.ON_DISCONNECT, caller_place())
 
 
-def _declare(function: F, name: str | None, private: bool, lifecycle: Lifecycle | None, place: Place) -> F:
+def _declare(
+    function: F, name: str | None, private: bool, lifecycle: Lifecycle | None, place: Place, scheduled: Any = None
+) -> F:
     if not hasattr(function, "__code__"):
         report(place, f"a reducer is a plain function written with def, got {function!r}")
         return function
+    found, owner = function_place(function), function.__module__
     register(
         FunctionDeclaration(
-            function, name or function.__name__, private, lifecycle, function.__module__, function_place(function)
+            function, name or function.__name__, private or scheduled is not None, lifecycle, owner, found, scheduled
         )
     )
     return function

@@ -12,6 +12,7 @@ Source: spec 08, "Access inside a reducer".
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from stdb.datastore.index import Bound
@@ -132,6 +133,8 @@ class Plan(NamedTuple):
     explain: Callable[[], str]
     """Returns what was chosen."""
     is_scan: bool
+    points: tuple[tuple[AnyIndex, tuple[Key, ...]], ...] = ()
+    """The keys that alone are looked up, by index; none when more is read than single keys."""
 
     def rows(self) -> list[bytes]:
         """Return the rows that meet the condition."""
@@ -170,7 +173,8 @@ def plan(access: Access, condition: Condition) -> Plan:
         return _union(access, condition, parts) or _scan(access, condition, test)
     index, used = chosen
     rest = [part.condition for part in parts if part not in used]
-    return Plan(_fetch(index, used), _all(access, rest), lambda: _text(index, used, rest), False)
+    points = _points(index, used)
+    return Plan(_fetch(index, used), _all(access, rest), lambda: _text(index, used, rest), False, points)
 
 
 def unique_plan(access: Access, condition: Condition) -> Plan:
@@ -222,7 +226,7 @@ def _point(access: Access, condition: Condition, *, unique: bool = False) -> Pla
     if index is None or index.unique < unique:
         return None
     key, find_all = of.key(condition.value), index.find_all
-    return Plan(lambda: find_all(key), None, lambda: f"index {index.name}: {condition!r}", False)
+    return Plan(lambda: find_all(key), None, lambda: f"index {index.name}: {condition!r}", False, ((index, (key,)),))
 
 
 def _text(index: AnyIndex, used: list["_Part"], rest: list[Condition]) -> str:
@@ -366,6 +370,14 @@ def _fetch(index: AnyIndex, used: list[_Part]) -> Callable[[], Sequence[bytes]]:
     return lambda: [row for prefix in prefixes for row in scan(prefix, lower, upper)]
 
 
+def _points(index: AnyIndex, used: list[_Part]) -> tuple[tuple[AnyIndex, tuple[Key, ...]], ...]:
+    """Return the keys that `_fetch` looks up; none when it goes through a range."""
+    choices = [part.equals for part in used if part.equals is not None]
+    if len(choices) < len(index.columns):
+        return ()
+    return ((index, choices[0] if len(choices) == 1 else tuple(product(*choices))),)
+
+
 def _union(access: Access, condition: Condition, parts: list[_Part]) -> Plan | None:
     """Return the plan of a disjunction all of whose sides have an index."""
     if len(parts) != 1 or not isinstance(condition, Or):
@@ -378,6 +390,7 @@ def _union(access: Access, condition: Condition, parts: list[_Part]) -> Plan | N
         None,
         lambda: " or ".join(f"({side.explain()})" for side in sides),
         False,
+        (*sides[0].points, *sides[1].points) if all(side.points for side in sides) else (),
     )
 
 

@@ -15,11 +15,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from stdb.datastore.schedules import RowSchedule
-from stdb.errors import NoSuchIndex, ReducerTimeout, StdbError, UniqueViolation
+from stdb.errors import DelayTooLong, NoSuchIndex, ReducerTimeout, StdbError, UniqueViolation
 from stdb.modules.python.conditions import Column, Condition, as_condition
 from stdb.modules.python.declarations import SOURCE_ROOT, Place
 from stdb.modules.python.query import Access, Plan, ordering, plan, unique_plan
-from stdb.modules.python.unsupported import refuse
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from stdb.datastore.transaction import Transaction
     from stdb.modules.python.output import Output
 
-__all__ = ["SCAN_ROWS_QUIET", "Binding", "Table", "check_open"]
+__all__ = ["ALL", "SCAN_ROWS_QUIET", "Binding", "Table", "check_open", "refuse_attribute"]
 
 R = TypeVar("R")
 SCAN_ROWS_QUIET = 10_000
@@ -84,7 +83,10 @@ class Binding:
         def encode_new(row: Any) -> bytes:
             data = encode(row)
             assert store.transaction is not None, "rows are written within a call"
-            check_delay(data, store.transaction.timestamp_us)
+            try:
+                check_delay(data, store.transaction.timestamp_us)
+            except DelayTooLong as error:
+                raise DelayTooLong(f"{error}; it is {row!r}") from None
             return data
 
         return encode_new
@@ -105,6 +107,23 @@ class Binding:
     def key(self, value: object, operation: str) -> Any:
         """Return the stored key of an author's primary key value."""
         return self.access.columns[self.primary(operation)].key(value)
+
+    def condition(self, condition: object, operation: str) -> Condition:
+        """Return what an author gave as a condition.
+
+        Raises:
+            TypeError: It is none.
+        """
+        try:
+            return as_condition(condition)
+        except TypeError as error:
+            raise TypeError(f"{operation}() on table {self.name}: {error}") from None
+
+    def warn_of_scan(self, found: Plan) -> None:
+        """Warn of a scan of many rows, once per line of the module."""
+        if len(self.stored) > SCAN_ROWS_QUIET and (place := _call_site()) is not None:
+            text = f"{found.explain()}; {len(self.stored)} rows were looked at: add an index"
+            self.output.warn_once(place, text, key="scan")
 
 
 def check_open(transaction: "Transaction | None") -> None:
@@ -150,7 +169,8 @@ class Table(Generic[R]):
         Raises:
             NoSuchIndex: No unique index makes sure that there is at most one; says which is missing.
         """
-        rows = unique_plan(self._open().access, self._condition(condition, "find")).rows()
+        binding = self._open()
+        rows = unique_plan(binding.access, binding.condition(condition, "find")).rows()
         return self._row(rows[0]) if rows else None
 
     def filter(self, condition: bool = ALL, *, order_by: Any = None, limit: int | None = None) -> Iterator[R]:
@@ -167,11 +187,11 @@ class Table(Generic[R]):
         binding = self._open()
         if condition is ALL:
             return f"scan of all rows of {binding.name}"
-        return plan(binding.access, self._condition(condition, "explain")).explain()
+        return plan(binding.access, binding.condition(condition, "explain")).explain()
 
     def query(self, condition: bool = ALL) -> NoReturn:
         """Refuse: a query is a view's result."""
-        refuse("query(), a view's result,")
+        raise StdbError(f"query() on table {self._binding.name} makes the result of a view: use filter() in a reducer")
 
     def __len__(self) -> int:
         """Return how many rows there are."""
@@ -280,13 +300,7 @@ class Table(Generic[R]):
         """Refuse what is neither an operation nor an indexed column."""
         if name.startswith("__"):
             raise AttributeError(name)
-        binding = self._binding
-        if binding.access.shape.position(name) is not None:
-            raise NoSuchIndex(
-                f"{binding.name}.{name} has no index: mark the column with index() or unique(), "
-                f"or use filter({binding.row_class.__name__}.{name} == …)"
-            )
-        raise AttributeError(f"table {binding.name} has neither an operation nor a column {name!r}")
+        refuse_attribute(self._binding, name)
 
     def _open(self) -> Binding:
         binding = self._binding
@@ -297,27 +311,24 @@ class Table(Generic[R]):
         row: R = self._binding.decode(data)[0]
         return row
 
-    def _condition(self, condition: object, operation: str) -> Condition:
-        try:
-            return as_condition(condition)
-        except TypeError as error:
-            raise TypeError(f"{operation}() on table {self._binding.name}: {error}") from None
-
     def _matching(self, condition: object, operation: str) -> list[bytes]:
         binding = self._binding
         if condition is ALL:
             return list(binding.stored.rows())
-        found = plan(binding.access, self._condition(condition, operation))
-        if found.is_scan and len(binding.stored) > SCAN_ROWS_QUIET:
-            self._warn_of_scan(found)
+        found = plan(binding.access, binding.condition(condition, operation))
+        if found.is_scan:
+            binding.warn_of_scan(found)
         return found.rows()
 
-    def _warn_of_scan(self, found: Plan) -> None:
-        place = _call_site()
-        if place is not None:
-            self._binding.output.warn_once(
-                place, f"{found.explain()}; {len(self._binding.stored)} rows were looked at: add an index", key="scan"
-            )
+
+def refuse_attribute(binding: Binding, name: str) -> NoReturn:
+    """Refuse an attribute of a table that is neither an operation nor an indexed column."""
+    if binding.access.shape.position(name) is not None:
+        raise NoSuchIndex(
+            f"{binding.name}.{name} has no index: mark the column with index() or unique(), "
+            f"or use filter({binding.row_class.__name__}.{name} == …)"
+        )
+    raise AttributeError(f"table {binding.name} has neither an operation nor a column {name!r}")
 
 
 def _call_site() -> Place | None:

@@ -6,23 +6,24 @@ Not responsible for: row classes (`rows`), what declarations become (`definition
 Source: spec 08, "Tables".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, dataclass_transform, overload
 
-from stdb.modules.python.columns import Index, Unique, auto_inc, column, index, primary_key, unique
+from stdb.modules.python.columns import Index, Marker, Unique, auto_inc, column, index, primary_key, unique
 from stdb.modules.python.declarations import (
     Place,
     TableDeclaration,
-    UnsupportedDeclaration,
     caller_module,
     caller_place,
     register,
     report,
 )
-from stdb.modules.python.rows import RowShape, build_row_class, check_names, collect_columns, shape_of
+from stdb.modules.python.rows import ColumnShape, RowShape, build_row_class, check_names, collect_columns, shape_of
+from stdb.modules.python.scalars import u64
 from stdb.sats.names import snake_case
+from stdb.sats.special import ScheduleAt
 
-__all__ = ["SumType", "TableHandle", "product", "sum_type", "table"]
+__all__ = ["SumType", "TableHandle", "is_due_time", "product", "sum_type", "table"]
 
 R = TypeVar("R")
 
@@ -115,19 +116,24 @@ def table(
     """Make a class with annotations a row type and declare a table of it; of a row class, declare another table.
 
     Everybody may read a `public` table; rows of an `event` table exist only in the transaction that inserts them.
+    Each row of a `scheduled` table calls the function declared with `scheduled=` that class, when its `scheduled_at`
+    is due. The class gets the columns `scheduled_id: u64 = primary_key(auto_inc=True)` and `scheduled_at: ScheduleAt`
+    where it does not declare them itself, as it should for type checkers.
     """
     place, module = caller_place(), caller_module()
 
     def declare(cls: type[Any]) -> type[Any]:
-        if scheduled:
-            register(UnsupportedDeclaration("@table(scheduled=True)", cls.__module__, place))
-        created = _make(cls, is_table=True, place=place)
+        created = _make(cls, is_table=True, place=place, is_scheduled=scheduled)
         if (shape := shape_of(created)) is not None:
             _declare(created, shape, name or snake_case(cls.__name__), cls.__module__)
         return created
 
     def _declare(key: Any, shape: RowShape, table_name: str, owner: str) -> None:
-        register(TableDeclaration(key, shape, table_name, public, event, tuple(indexes), tuple(uniques), owner, place))
+        register(
+            TableDeclaration(
+                *(key, shape, table_name, public, event, tuple(indexes), tuple(uniques), owner, place, scheduled)
+            )
+        )
 
     if row_class is None:
         return declare
@@ -135,6 +141,9 @@ def table(
         return declare(row_class)
     if name is None:
         report(place, f"table({row_class.__name__}): a second table of a row class needs a name of its own: name=…")
+        return row_class
+    if scheduled:
+        report(place, f"table({row_class.__name__}, scheduled=True): a scheduled table needs a class of its own")
         return row_class
     handle: TableHandle[Any] = TableHandle(row_class, name)
     _declare(handle, shape, name, module)
@@ -154,7 +163,7 @@ def sum_type(name: str, *classes: type) -> Any:
     return SumType(name, classes)
 
 
-def _make(cls: type[R], *, is_table: bool, place: Place) -> type[R]:
+def _make(cls: type[R], *, is_table: bool, place: Place, is_scheduled: bool = False) -> type[R]:
     kind = "table" if is_table else "product"
     if not isinstance(cls, type):
         report(place, f"@{kind} is for classes, got {cls!r}")
@@ -167,11 +176,27 @@ def _make(cls: type[R], *, is_table: bool, place: Place) -> type[R]:
                 "move the common columns into a class without decorator",
             )
             return cls
-    return _build(cls, is_table, place)
-
-
-def _build(cls: type[R], is_table: bool, place: Place) -> type[R]:
     columns = tuple(collect_columns(cls))
+    return _build(cls, (*_schedule_columns(cls, columns), *columns) if is_scheduled else columns, is_table, place)
+
+
+def _schedule_columns(cls: type, columns: tuple[ColumnShape, ...]) -> Iterator[ColumnShape]:
+    """Yield the columns that a scheduled table needs and its class does not declare."""
+    if not any(column.marker.primary_key or column.name == "scheduled_id" for column in columns):
+        yield ColumnShape("scheduled_id", u64, Marker(primary_key=True, unique=True, auto_inc=True), cls)
+    if not any(map(is_due_time, columns)):
+        yield ColumnShape("scheduled_at", ScheduleAt, Marker(), cls)
+
+
+def is_due_time(column: ColumnShape) -> bool:
+    """Tell whether a column says when its row is due, as far as its name and annotation tell."""
+    written = column.annotation
+    if isinstance(written, str):
+        return column.name == "scheduled_at" or written.rpartition(".")[2].strip("\"' ") == "ScheduleAt"
+    return column.name == "scheduled_at" or written is ScheduleAt
+
+
+def _build(cls: type[R], columns: tuple[ColumnShape, ...], is_table: bool, place: Place) -> type[R]:
     shape = RowShape(cls.__name__, cls.__module__, columns, is_table, place)
     mistakes = list(check_names(cls, columns))
     for name, text in mistakes:
