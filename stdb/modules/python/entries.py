@@ -25,7 +25,7 @@ from stdb.modules.python.http import Request, Response
 from stdb.modules.python.output import Output, describe_failure, failure_place, failure_text
 from stdb.modules.python.procedures import ProcedureContext
 from stdb.modules.python.reader import Query, ReadDatabase, Reading
-from stdb.modules.python.routes import HttpContext
+from stdb.modules.python.routes import HttpContext, PlainHttpContext
 from stdb.modules.python.steps import Steps
 from stdb.modules.python.views import AnonymousViewContext, ViewContext
 from stdb.sats import bsatn
@@ -196,27 +196,13 @@ async def _waiting_route(bound: Bound, route: RouteDeclaration, call: RouteCall,
 async def _plain_route(bound: Bound, route: RouteDeclaration, call: RouteCall, request: HttpRequest) -> HttpResponse:
     def answer(transaction: ReducerCall) -> HttpResponse:
         bound.output.function = route.name
-        context = _PlainRouteContext(bound, transaction, call.host)
+        context = PlainHttpContext(bound, transaction, call.host)
         response = _response(route, route.function(context, Request(request, route.path)))
         if transaction.transaction.expired:
             raise ReducerTimeout("the time limit of this call has passed")
         return response
 
     return await call.host.transact(answer)
-
-
-class _PlainRouteContext(HttpContext):
-    """The context of a route that is one transaction."""
-
-    def __init__(self, bound: Bound, call: Any, host: Any) -> None:
-        super().__init__(bound, call, host)
-        self.db = bound.database
-
-    def __getattribute__(self, name: str) -> Any:
-        """Refuse what waits."""
-        if name in ("transact", "sleep", "http", "now"):
-            raise AttributeError(f"a plain route is one transaction and has no {name}: make it an async def for that")
-        return super().__getattribute__(name)
 
 
 def _response(route: RouteDeclaration, response: object) -> HttpResponse:

@@ -14,13 +14,17 @@ from stdb.modules.python.declarations import RouteDeclaration, caller_place, fun
 from stdb.modules.python.procedures import Waiting, made_attribute
 
 if TYPE_CHECKING:
+    from stdb.modules.protocol import ProcedureHost
+    from stdb.modules.python.context import Circumstances
     from stdb.modules.python.database import Database
+    from stdb.modules.python.entries import Bound
 
-__all__ = ["HttpContext", "http_route"]
+__all__ = ["HttpContext", "PlainHttpContext", "http_route"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _PATH = re.compile(r"(/[a-z0-9\-_~/]*)?\Z")
+_WAITS = ("transact", "sleep", "http", "now")
 _KNOWN = ("timestamp", "database_identity", "rng")
 
 
@@ -40,6 +44,28 @@ class HttpContext(Waiting):
             if name in ("sender", "address", "connection_id", "sender_auth"):
                 raise AttributeError(f"a route has no {name}: nobody is authenticated; look at request.headers")
             return made_attribute(self, name, "the context of an async route", _KNOWN)
+
+
+class PlainHttpContext(HttpContext):
+    """The context of a plain function: one transaction, without waiting."""
+
+    def __init__(self, bound: "Bound", call: "Circumstances", host: "ProcedureHost") -> None:
+        super().__init__(bound, call, host)
+        self.db = bound.database
+
+    if not TYPE_CHECKING:
+
+        def __getattribute__(self, name: str) -> Any:
+            """Hide what waits, so that `__getattr__` is asked."""
+            if name in _WAITS:
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+        def __getattr__(self, name: str) -> Any:
+            """Refuse what waits; make an attribute that was not read before."""
+            if name in _WAITS:
+                raise AttributeError(f"a plain route is one transaction and has no {name}: make it async def to wait")
+            return super().__getattr__(name)
 
 
 def http_route(method: str | None, path: str) -> Callable[[F], F]:
