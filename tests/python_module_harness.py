@@ -193,7 +193,9 @@ class Running:
         """Send a request to the route of its method and path."""
         routes = self.module.definition.http_routes
         (position,) = (
-            i for i, each in enumerate(routes) if each.path == path and each.method in (None, request.method.title())
+            i
+            for i, each in enumerate(routes)
+            if each.path == path and each.method in (None, request.method, request.method.title())
         )
         return run_trio(self.module.route(position)(RouteCall(self.clock_us, host or Host(self)), request))
 

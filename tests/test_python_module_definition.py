@@ -167,7 +167,8 @@ def test_every_mistake_is_reported_at_once() -> None:
         "chat.py:16: two reducers are called untyped; the other is at chat.py:14: rename one",
         "chat.py:16: untyped(rest): arguments of reducers have fixed places: no *, ** or keyword-only ones",
         "chat.py:16: untyped(key): arguments of reducers have fixed places: no *, ** or keyword-only ones",
-        "chat.py:18: waits is async or a generator: a reducer runs to its end without waiting; what waits is a @procedure",
+        "chat.py:18: waits is async or a generator: a reducer runs to its end without waiting; "
+        "what waits is a @procedure",
         "chat.py:18: waits returns nothing to its caller: annotate it -> None",
         "chat.py:20: yields is async or a generator: a reducer runs to its end without waiting",
         "chat.py:22: no_context takes no context: write def no_context(ctx: ReducerContext, …)",

@@ -470,7 +470,7 @@ CONTEXT = "annotate the context as ViewContext, or as AnonymousViewContext where
         ("def f(ctx: ViewContext) -> list[Item]: yield 1", "f is async or a generator: a view is a plain function"),
         ("def f(ctx: ViewContext, x: f32) -> list[Item]: ...", "f(x): a view takes no float"),
         ("def f(ctx: ViewContext, x: Item) -> list[Item]: ...", "f(x): the parameters of a view are given in SQL: use"),
-        ("def f(ctx: ViewContext, x: list[int]) -> list[Item]: ...", "f(x): the parameters of a view are given in SQL"),
+        ("def f(ctx: ViewContext, x: list[int]) -> list[Item]: ...", "f(x): the parameters of a view are given"),
         (
             "def f(ctx: ViewContext, x: int | None) -> list[Item]: ...",
             "f(x): the parameters of a view are given in SQL",

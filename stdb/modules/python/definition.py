@@ -272,7 +272,7 @@ class _Builder:
         for route in self._declarations.routes:
             for other in taken.setdefault(route.path, []):
                 if route.method == other.method or None in (route.method, other.method):
-                    shown = f"{route.method or 'any method'} {route.path!r}"
+                    shown = f"{route.method or 'of any method'} {route.path!r}"
                     self._report(
                         route.place, f"the route {shown} is taken by {other.name} at {other.place}: change one"
                     )

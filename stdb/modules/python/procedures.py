@@ -60,7 +60,7 @@ class Waiting:
         """
         if not callable(function) or inspect.iscoroutinefunction(function):
             raise TypeError(f"transact() takes a plain function, as there is no waiting inside, got {function!r}")
-        bound = self._bound
+        bound, mine = self._bound, self._bound.output.function
 
         def run(call: "ReducerCall") -> T:
             bound.output.function = getattr(function, "__name__", None)
@@ -69,7 +69,10 @@ class Waiting:
                 raise ReducerTimeout("the time limit of this transaction has passed")
             return result
 
-        return await self._host.transact(run)
+        try:
+            return await self._host.transact(run)
+        finally:
+            bound.output.function = mine
 
     async def sleep(self, duration: "float | TimeDuration | datetime.timedelta") -> None:
         """Wait for a number of seconds or a span of time; not at all for none or less."""
