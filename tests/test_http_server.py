@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import h11
 import pytest
@@ -11,7 +12,9 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stdb.actors import pausing, statements
 from stdb.actors.host import HostSettings
+from stdb.actors.pausing import UnwantedError, while_wanted
 from stdb.errors import ReducerTimeout
 from stdb.net import routes_call
 from stdb.net.http import HEAD_SECONDS_MAX, IDLE_SECONDS_MAX, PIECE_SECONDS_MAX
@@ -19,6 +22,7 @@ from stdb.net.routes_publish import PYTHON_MAGIC
 from stdb.net.tokens import Tokens
 from stdb.sats.types import STRING, U32
 from stdb.schema.model import Lifecycle
+from stdb.sql.work import Steps
 from stdb.storage.settings import Own, Settings
 from stdb.testing.modules import Context, FunctionModule, reducer, table
 from tests.http_harness import KEY, VECTORS, Answer, Client, Door, bearer, loopback, open_door
@@ -387,6 +391,78 @@ def test_who_leaves_in_the_middle_of_a_large_result_ends_only_that_connection(
 
     run(test)
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("who", ["the owner", "somebody"])
+def test_a_long_read_is_given_up_when_the_client_leaves(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pausing, "SLICE_SECONDS", 0.0)
+    given_up: list[BaseException] = []
+
+    def watched(steps: Steps[Any], is_wanted: Callable[[], bool]) -> Steps[Any]:
+        try:
+            return (yield from while_wanted(steps, is_wanted))
+        except BaseException as error:
+            given_up.append(error)
+            raise
+
+    monkeypatch.setattr(statements, "while_wanted", watched)
+
+    async def test(door: Door) -> None:
+        owner = await published(door)
+        sql = "/v1/database/notes/sql"
+        assert (await door.send("POST", sql, bearer(owner), many_rows(900))).status == 200
+        asked = b"select count(*) as n from note a join note b where a.key <> b.key"
+        client = door.connect()
+        head = f"POST {sql} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(asked)}\r\n"
+        head += f"Authorization: Bearer {owner}\r\n" if who == "the owner" else ""
+        await client.send_all(f"{head}\r\n".encode() + asked)
+        await trio.sleep(0.02)
+        client.stream.close_nowait()
+        assert (await door.send("POST", sql, {}, "select count(*) as n from note")).document[0]["rows"] == [[900]]
+        assert list(map(type, given_up)) == [UnwantedError]
+
+    run(test)
+
+
+def test_what_is_sent_before_the_answer_is_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pausing, "SLICE_SECONDS", 0.0)
+
+    async def test(door: Door) -> None:
+        owner = await published(door)
+        sql = "/v1/database/notes/sql"
+        assert (await door.send("POST", sql, bearer(owner), many_rows(300))).status == 200
+        asked = b"select count(*) as n from note a join note b where a.key <> b.key"
+        head = f"POST {sql} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(asked)}\r\n\r\n".encode()
+        client = door.connect()
+        await client.send_all(head + asked)
+        await trio.sleep(0.002)
+        await client.send_all(head)
+        await trio.sleep(0.002)
+        await client.send_all(asked)
+        await trio.sleep(0.2)
+        received = await client.stream.receive_some()
+        assert received.count(b"[[89700]]") == 2
+
+    run(test)
+
+
+def test_a_change_goes_on_when_the_client_leaves() -> None:
+    async def test(door: Door) -> None:
+        owner = await published(door)
+        sql = "/v1/database/notes/sql"
+        assert (await door.send("POST", sql, bearer(owner), many_rows(1_200))).status == 200
+        asked = b"update note set text = 'x'"
+        client = door.connect()
+        head = (
+            f"POST {sql} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(asked)}\r\nAuthorization: Bearer {owner}\r\n\r\n"
+        )
+        await client.send_all(head.encode() + asked)
+        await trio.sleep(0.002)
+        client.stream.close_nowait()
+        count = "select count(*) as n from note where text = 'x'"
+        assert (await door.send("POST", sql, {}, count)).document[0]["rows"] == [[1_200]]
+
+    run(test)
 
 
 def test_changes_by_sql_say_what_they_changed_and_are_the_owners() -> None:

@@ -7,16 +7,16 @@ Source: spec 05 section 1.1. Nobody can hold a connection by being slow: a reque
 body or answer have their time.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import h11
 import trio
 
-from stdb.errors import RequestError
+from stdb.errors import RequestError, StdbError
 from stdb.net.stream import FrameStream
 
 __all__ = ["BODY_BYTES_MAX", "BodyTooLarge", "Headers", "HttpConnection", "Request", "Response"]
@@ -70,6 +70,9 @@ class Request(NamedTuple):
     query: str
     """Still percent-encoded."""
     headers: Headers
+
+
+Result = TypeVar("Result")
 
 
 class Response(NamedTuple):
@@ -134,6 +137,30 @@ class HttpConnection:
                 raise BodyTooLarge
             pieces.append(piece)
         return b"".join(pieces)
+
+    async def while_connected(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Return what `work` returns; it is cancelled when the client leaves meanwhile. The body is read before.
+
+        Raises:
+            trio.BrokenResourceError: The client left.
+        """
+        results: list[Result] = []
+        failure: StdbError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_at_hangup, nursery.cancel_scope)
+            try:
+                results.append(await work())
+            except StdbError as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # which refers to this frame
+        if not results:
+            raise trio.BrokenResourceError("the client left before it was answered")
+        return results[0]
 
     async def send(self, response: Response, *, is_head: bool = False) -> None:
         """Send an answer; afterwards the connection is ready for the next request or closes by itself."""
@@ -229,11 +256,23 @@ class HttpConnection:
 
     async def _watch_for_hangup(self, sending: trio.CancelScope) -> None:
         """End a streamed answer when its reader leaves, or sends more than it should before it ends."""
+        await self._wait_hangup()
+        sending.cancel()
+
+    async def _cancel_at_hangup(self, work: trio.CancelScope) -> None:
+        if await self._wait_hangup():
+            work.cancel()
+
+    async def _wait_hangup(self) -> bool:
+        """Wait until the client leaves, or sends more than it should before it is answered; tell whether it left."""
         waiting = 0
-        while waiting < HEAD_BYTES_MAX and (data := await self._stream.receive_some()):
+        while waiting < HEAD_BYTES_MAX:
+            data = await self._receive_some()
+            if not data:
+                return True
             self._h11.receive_data(data)
             waiting += len(data)
-        sending.cancel()
+        return False
 
     async def _receive_some(self) -> bytes:
         try:

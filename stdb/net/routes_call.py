@@ -10,6 +10,7 @@ it is never in memory as one text.
 
 import json
 from collections.abc import AsyncGenerator, Iterator
+from functools import partial
 from time import perf_counter
 
 import trio
@@ -60,13 +61,14 @@ async def call_reducer(call: Call) -> Response:
 
 
 async def run_sql(call: Call) -> Response:
-    """Run one SQL statement."""
+    """Run one SQL statement; one that only reads is given up when the client leaves."""
     database = call.database()
     confirmed = call.query.flag("confirmed", True)
     text = await call.text()
     call.door.host.check_sql(call.caller.identity, database.identity)
     handle = call.door.host.database(database.identity)
-    result = await handle.sql(call.client(), text, confirmed=confirmed)
+    work = partial(handle.sql, call.client(), text, confirmed=confirmed)
+    result = await call.connection.while_connected(work)
     headers = (JSON, ("spacetime-execution-duration-micros", str(result.duration_us)))
     document = sql_document(result)
     first, is_whole = _slice(document)
