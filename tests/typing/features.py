@@ -7,25 +7,39 @@ from datetime import timedelta
 
 from stdb import (
     Address,
+    AnonymousViewContext,
+    ClientResponse,
+    HttpContext,
+    HttpError,
     Identity,
     Index,
+    ProcedureContext,
+    Query,
+    ReadTable,
     ReducerContext,
+    Request,
+    Response,
+    ScheduleAt,
     SenderError,
     Table,
+    TimeDuration,
     Timestamp,
     Unique,
+    ViewContext,
     auto_inc,
     between,
     client_visibility_filter,
     column,
     desc,
     f32,
+    http_route,
     index,
     init,
     is_in,
     is_none,
     not_,
     primary_key,
+    procedure,
     product,
     reducer,
     replace,
@@ -35,6 +49,7 @@ from stdb import (
     u32,
     u64,
     unique,
+    view,
 )
 
 
@@ -117,3 +132,90 @@ def book(ctx: ReducerContext, room: str, number: u32, shape: Shape | None = None
     later: Timestamp = ctx.timestamp + timedelta(seconds=1)
     where: Address | None = ctx.address
     print(later, where, ctx.rng.random(), ctx.sender.hex())
+
+
+@table(scheduled=True)
+class Tick:
+    scheduled_id: u64 = primary_key(auto_inc=True)
+    scheduled_at: ScheduleAt
+    room: str
+
+
+@reducer(scheduled=Tick)
+def tick(ctx: ReducerContext, timer: Tick) -> None:
+    again: Tick = ctx.db[Tick].insert(Tick(room=timer.room, scheduled_at=ScheduleAt.after(ctx, timedelta(seconds=1))))
+    ctx.db[Tick].insert(Tick(room="a", scheduled_at=ScheduleAt.every(TimeDuration(seconds=1))))
+    ctx.db[Tick].insert(Tick(room="a", scheduled_at=ScheduleAt.at(ctx.timestamp)))
+    print(again.scheduled_id, again.scheduled_at.time)
+
+
+@view
+def all_seats(ctx: AnonymousViewContext) -> list[Seat]:
+    return list(ctx.db[Seat].filter(Seat.free, order_by=Seat.id))
+
+
+@view(public=True, name="my_seats", primary_key="id")
+def mine(ctx: ViewContext) -> list[Seat]:
+    seats: ReadTable[Seat] = ctx.db[Seat]
+    one: Seat | None = seats.get(3) or seats.find(Seat.code == "x")
+    return [] if one is None else [one, *seats.filter((Seat.owner == ctx.sender) & (Seat.room == "a"))]
+
+
+@view
+def query(ctx: ViewContext) -> Query[Seat]:
+    return ctx.db[Seat].query(Seat.owner == ctx.sender)
+
+
+@view
+def in_room(ctx: ViewContext, room: str, number: u32) -> list[Seat]:
+    return list(ctx.db[Seat].filter((Seat.room == room) & (Seat.number == number)))
+
+
+@view
+def first(ctx: ViewContext) -> Seat | None:
+    return next(iter(ctx.db[old_seat]), None)
+
+
+def take(tx: ReducerContext, room: str, *, number: u32 = 1) -> Seat:
+    return tx.db[Seat].insert(Seat(room=room, number=number))
+
+
+@procedure(private=True)
+async def reserve(ctx: ProcedureContext, room: str) -> u64 | None:
+    seat: Seat = await ctx.transact(take, room, number=5)
+    await ctx.transact(book, room, 6)
+    await ctx.sleep(0.5)
+    await ctx.sleep(timedelta(minutes=1))
+    try:
+        answer: ClientResponse = await ctx.http.post(
+            "https://x/", json={"seat": seat.id}, headers={"a": "b"}, timeout_s=5
+        )
+    except HttpError as error:
+        raise SenderError(f"nobody answers: {error}") from None
+    status: int = answer.status
+    print(answer.headers["a"], answer.text, answer.json(), ctx.sender_auth, ctx.now(), ctx.address)
+    return seat.id if status == 200 else None
+
+
+@table(scheduled=True)
+class Job:
+    scheduled_at: ScheduleAt
+    room: str
+
+
+@procedure(scheduled=Job)
+async def later(ctx: ProcedureContext, timer: Job) -> None:
+    print(ctx.timestamp, timer.room)
+
+
+@http_route("GET", "/hello")
+def hello(ctx: HttpContext, request: Request) -> Response:
+    names: list[str] = request.query.get_all("name")
+    count: int = len(ctx.db[Seat])
+    return Response(f"{names} {count}", status=201, headers={"x-a": request.headers.get("x-a", "")})
+
+
+@http_route(None, "/wait")
+async def wait(ctx: HttpContext, request: Request) -> Response:
+    seat = await ctx.transact(take, request.text)
+    return Response.json({"id": seat.id})

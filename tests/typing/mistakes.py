@@ -1,7 +1,28 @@
 """What type checkers refuse. A comment names the checkers that report the line; all other lines are right."""
 # ruff: noqa: T201, B018
 
-from stdb import Identity, ReducerContext, SenderError, index, primary_key, product, reducer, table, u32, u64
+from stdb import (
+    HttpContext,
+    Identity,
+    ProcedureContext,
+    Query,
+    ReducerContext,
+    Request,
+    Response,
+    ScheduleAt,
+    SenderError,
+    ViewContext,
+    http_route,
+    index,
+    primary_key,
+    procedure,
+    product,
+    reducer,
+    table,
+    u32,
+    u64,
+    view,
+)
 
 
 @table(public=True)
@@ -69,3 +90,38 @@ def returns(ctx: ReducerContext) -> int:
 @table(publik=True)  # mypy pyright
 class Odd:
     id: u32 = primary_key(kind="hash")  # mypy pyright
+
+
+@table(scheduled=True)
+class Tick:
+    scheduled_at: ScheduleAt
+
+
+@view
+def views(ctx: ViewContext) -> Query[User]:
+    ctx.db[User].insert(User(identity=ctx.sender))  # mypy pyright
+    ctx.db[User].get(ctx.sender).name  # mypy pyright
+    ctx.timestamp  # mypy pyright
+    Tick(scheduled_at=5)  # mypy pyright
+    Tick()  # mypy pyright
+    return ctx.db[Message].query()  # mypy pyright
+
+
+def book(tx: ReducerContext, name: str) -> u64:
+    return len(name)
+
+
+@procedure
+async def procedures(ctx: ProcedureContext) -> str:
+    ctx.db  # mypy pyright
+    await ctx.transact(book)  # mypy pyright
+    await ctx.transact(book, 5)  # mypy pyright
+    await ctx.sleep("5")  # mypy pyright
+    await ctx.http.get("x", timeout="5")  # mypy pyright
+    return await ctx.transact(book, "x")  # mypy pyright
+
+
+@http_route("GET", "/")
+def route(ctx: HttpContext, request: Request) -> Response:
+    ctx.sender  # mypy pyright
+    return Response({"a": 1})  # mypy pyright
