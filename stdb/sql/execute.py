@@ -7,6 +7,7 @@ Source: spec 06 sections 1, 3 (rules 16 to 22), 4 and 7; DESIGN decision 14.
 """
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stdb.errors import QueryError
@@ -151,14 +152,14 @@ def _show(shape: ShowShape) -> SelectShape:
     return SelectShape(columns, ShapedTable("st_var", "st_var"), (), condition)
 
 
-def check_row_limit(estimate: int, datastore: "Datastore", caller: Caller, suffix: str = "") -> None:
-    """Check the rows that a query is thought to scan against `row_limit`; the owner has none.
+def check_row_limit(estimated: Callable[[], int], datastore: "Datastore", caller: Caller, suffix: str = "") -> None:
+    """Check the rows that a query is thought to scan against `row_limit`; the owner has none. `suffix` ends the text.
 
     Raises:
         QueryError: They are more.
     """
     limit = None if caller.is_owner else row_limit(datastore)
-    if limit is not None and estimate > limit:
+    if limit is not None and (estimate := estimated()) > limit:
         raise QueryError(f"Estimated cardinality ({estimate} rows) exceeds limit ({limit} rows){suffix}")
 
 
@@ -171,5 +172,5 @@ def run_sql(text: str, datastore: "Datastore", caller: Caller, *, rows_max: int 
     statement = compile_sql(text, datastore, caller)
     if isinstance(statement, ChangeStatement):
         raise QueryError("The statement changes rows: it must be run in a transaction")
-    check_row_limit(statement.estimate(), datastore, caller)
+    check_row_limit(statement.estimate, datastore, caller)
     return finish(statement.steps(work_of(caller, rows_max)))

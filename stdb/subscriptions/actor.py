@@ -15,7 +15,7 @@ Source: spec 02 sections 6.3, 8.3, 10.4; spec 09 section 2.1; spec 06 section 3.
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stdb.errors import QueryError
-from stdb.sql import Caller, is_subscribe_to_all, quote_name, readable_names
+from stdb.sql import Caller, check_row_limit, is_subscribe_to_all, quote_name, readable_names
 from stdb.sql.work import Steps, Work
 from stdb.subscriptions.fragment import Fragment
 from stdb.subscriptions.registry import COUNTED, LEGACY, HeldQuery
@@ -188,9 +188,7 @@ class SubscriptionActor:
             QueryError: The text does not compile, or reads more than `rows_max` rows.
         """
         plan = self.registry.one_off(text, self.caller)
-        limit = self.registry.row_limit(self.caller)
-        if limit is not None:
-            _refuse_above(plan.estimate(), limit, "")
+        check_row_limit(plan.estimate, self.registry.datastore, self.caller)
         rows: list[bytes] = []
         for batch in plan.batches(Work(self.rows_max)):
             rows += batch
@@ -286,7 +284,7 @@ class SubscriptionActor:
 
     def _initial(self, queries: "Sequence[HeldQuery]", room: "_Room") -> Steps[list[Fragment]]:
         """Return the rows of queries as inserts; those over an empty table are left out (spec 02 section 6.3)."""
-        self._check_row_limit(queries, "")
+        self._check_row_limit(queries)
         queries = [query for query in queries if not query.plan.reads_empty_table]
         captured = yield from self._rows(queries, room)
         return [query.fragment(rows, []) for query, rows in zip(queries, captured, strict=True)]
@@ -316,11 +314,11 @@ class SubscriptionActor:
                 yield
         return captured
 
-    def _check_row_limit(self, queries: "Iterable[HeldQuery]", suffix: str) -> None:
-        limit = self.registry.row_limit(self.caller)
-        if limit is not None:
-            fresh = [query for query in queries if not self.registry.is_held(query)]
-            _refuse_above(sum(query.plan.estimate() for query in fresh), limit, suffix)
+    def _check_row_limit(self, queries: "Iterable[HeldQuery]", suffix: str = "") -> None:
+        """Check what is not held by anybody yet; what is costs nothing more."""
+        fresh = [query for query in queries if not self.registry.is_held(query)]
+        datastore = self.registry.datastore
+        check_row_limit(lambda: sum(query.plan.estimate() for query in fresh), datastore, self.caller, suffix)
 
     def _count(self, query_id: int, queries: "Sequence[HeldQuery]") -> None:
         self._sets[query_id] = _Held(COUNTED, queries)
@@ -375,8 +373,3 @@ def _bytes_of(batch: "Sequence[bytes]") -> int:
 def _is_join(query: HeldQuery) -> bool:
     """Tell whether a query may return more rows than there are in its table."""
     return len(query.plan.tables) > 1
-
-
-def _refuse_above(estimate: int, limit: int, suffix: str) -> None:
-    if estimate > limit:
-        raise QueryError(f"Estimated cardinality ({estimate} rows) exceeds limit ({limit} rows){suffix}")

@@ -12,7 +12,7 @@ property test keeps the two equal.
 from typing import TYPE_CHECKING, NamedTuple
 
 from stdb.errors import QueryError
-from stdb.sql import Caller, QueryPlan, compile_one_off, compile_subscription, row_limit
+from stdb.sql import Caller, QueryPlan, compile_one_off, compile_subscription
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate
 from stdb.subscriptions.pruning import HeldBranch, Hit, TableBranches, Touched
 
@@ -126,10 +126,6 @@ class Registry:
             QueryError: The text is no query of the subscription language, or not for this caller.
         """
         return compile_one_off(text, self.datastore, caller)
-
-    def row_limit(self, caller: Caller) -> int | None:
-        """Return the bound on estimated rows for this caller; None when there is none (spec 06 section 7)."""
-        return None if caller.is_owner else row_limit(self.datastore)
 
     # Holding.
 
