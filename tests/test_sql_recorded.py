@@ -268,12 +268,11 @@ def _positional(value: Any) -> Any:
 
 def cut_differences(expected: str, actual: str) -> Iterator[str]:
     """Yield where an answer is not one of which the recording has the beginning: its tables, counts and rows so far."""
-    got = actual
-    heads = [TABLE_HEAD.findall(text) for text in (expected, got)]
+    heads = [TABLE_HEAD.findall(text) for text in (expected, actual)]
     yield from _unless(heads[0] == heads[1][: len(heads[0])], f"{heads[1]}, expected {heads[0]}")
     rows = [
         Counter(json.dumps(comparable(_parse(row)), sort_keys=True) for row in _rows_in(text))
-        for text in (expected, got)
+        for text in (expected, actual)
     ]
     yield from _unless(rows[0] <= rows[1], f"without {rows[0] - rows[1]}")
 
@@ -286,10 +285,6 @@ def _rows_in(text: str) -> list[str]:
     """Return the whole rows that an answer, or the beginning of one, has."""
     found = (json.loads(f'"{row}"') for row in ROW.findall(text))
     return [row for row in found if row.startswith("{")]
-
-
-def _comparable_row(row: str) -> str:
-    return json.dumps(comparable(_parse(row)), sort_keys=True)
 
 
 def _parse(text: str) -> Any:
