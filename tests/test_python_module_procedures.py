@@ -1,6 +1,10 @@
 """Procedures of a Python module: their transactions, what they wait for, how they end."""
 
 import contextlib
+import gc
+import socket
+import sys
+import types
 
 import pytest
 import trio
@@ -293,6 +297,22 @@ def test_a_request_without_response_can_be_caught(running: Running) -> None:
     assert probe(running, source) == "cannot reach http://x/"
 
 
+def test_a_socket_of_the_server_is_no_blocking_call_of_the_module(running: Running) -> None:
+    def open_socket() -> None:
+        socket.socket().close()
+
+    class Opening(Host):
+        async def http(self, request: HttpRequest) -> HttpResponse:
+            types.FunctionType(open_socket.__code__, {"__name__": request.url, "socket": socket})()
+            return HttpResponse(200)
+
+    source = "await ctx.http.get('{}')"
+    probe(running, source.format("stdb.net.http_client"), Opening(running))
+    assert not any("socket" in message for message in running.log.messages)
+    probe(running, source.format("somebody.else"), Opening(running))
+    assert "a socket waits in the server's only thread" in running.log.messages[-1]
+
+
 # How they end
 
 
@@ -388,6 +408,27 @@ def test_two_procedures_wait_beside_each_other(running: Running) -> None:
 
     assert run_trio(both()) == ["fast", "slow"]
     assert running.log.messages[-2:] == ["fast", "slow"]
+
+
+def test_a_version_stays_loaded_until_its_last_procedure_has_ended() -> None:
+    files = {
+        "game/__init__.py": "from stdb import *\n@procedure\nasync def f(ctx: ProcedureContext) -> int:\n"
+        "    await ctx.sleep(5)\n    from . import late\n    return late.VALUE\n",
+        "game/late.py": "VALUE = 7\n",
+    }
+    running = Running(files)
+    package = running.module._version.package
+    call = ProcedureCall(ALICE, None, 0, None, Host(running))
+
+    async def replace_meanwhile() -> bytes:
+        waiting = running.module.procedure(0)(call, b"")
+        running.module = load(SOURCE)
+        gc.collect()
+        return await waiting
+
+    assert run_trio(replace_meanwhile()) == (7).to_bytes(8, "little")
+    gc.collect()
+    assert not [name for name in sys.modules if name.startswith(package)]
 
 
 # What is refused

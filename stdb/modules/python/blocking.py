@@ -20,6 +20,7 @@ from stdb.modules.python.output import Facade, Output
 __all__ = ["time_facade", "unwatch", "watch"]
 
 _EVENTS = {"builtins.input": "input()", "subprocess.Popen": "a subprocess", "os.system": "os.system()"}
+_HOSTS = ("stdb.actors.", "stdb.net.")
 _outputs: dict[str, Output] = {}
 """By directory of a version's file names."""
 _installed: list[Callable[[str, tuple[Any, ...]], None]] = []
@@ -57,6 +58,8 @@ def _on_event(event: str, _: tuple[Any, ...]) -> None:
         return
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_HOSTS):
+            return  # the server's own, on behalf of `ctx.http`
         filename = frame.f_code.co_filename
         if filename.startswith(SOURCE_ROOT):
             output = _outputs.get(filename[: filename.index("/", len(SOURCE_ROOT)) + 1])

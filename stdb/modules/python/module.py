@@ -10,7 +10,8 @@ import ast
 import collections
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stdb.modules.protocol import HttpRequest, HttpResponse, ProcedureCall, ReducerCall, RouteCall, ViewCall, ViewSql
 from stdb.modules.python.accessors import make_table
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PythonModule"]
 
+T = TypeVar("T")
 _MUTABLE = (list, dict, set, bytearray, collections.deque)
 _STATE = (
     "module-level state `{name}` ({kind}) is not rolled back with a failed call and not kept over a restart: "
@@ -89,11 +91,17 @@ class PythonModule:
 
     def procedure(self, procedure_id: int) -> Callable[[ProcedureCall, bytes], Awaitable[bytes]]:
         """Return the entry of a procedure; see `stdb.modules.protocol.Module`."""
-        return procedure_entry(self._bound, self._program.procedures[procedure_id], self.definition.typespace)
+        entry = procedure_entry(self._bound, self._program.procedures[procedure_id], self.definition.typespace)
+        return partial(self._finish, entry)
 
     def route(self, position: int) -> Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]:
         """Return the handler of a route; see `stdb.modules.protocol.Module`."""
-        return route_entry(self._bound, self._program.routes[position])
+        entry = route_entry(self._bound, self._program.routes[position])
+        return partial(self._finish, entry)
+
+    async def _finish(self, entry: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Run what waits; this version stays loaded meanwhile, though a new one may have taken over."""
+        return await entry(*args)
 
 
 def mutable_state(version: "Version") -> Iterator[tuple[Place, str]]:
