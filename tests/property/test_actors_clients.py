@@ -21,7 +21,7 @@ from stdb.actors.refusals import DatabaseUnavailable
 from stdb.actors.requests import CallReducer, OneOffQuery, Subscribe, SubscriptionKind, Unsubscribe
 from stdb.actors.sink import Client
 from stdb.errors import QueryError
-from stdb.sql import changes, join_route, plan
+from stdb.sql import changes, join_route, work
 from stdb.testing.hosts import TestClient, identity, open_host
 from stdb.testing.sinks import Applied, Message, OneOff, Result, Updated
 from stdb.testing.storage import MemoryStorage
@@ -156,7 +156,7 @@ def pauses(rows: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if rows:
             patch.setattr(pausing, "SLICE_SECONDS", 0.0)
-            for module in (plan, join_route, changes):
+            for module in (work, join_route, changes):
                 patch.setattr(module, "BATCH", rows)
         yield
 
