@@ -18,7 +18,8 @@ from stdb.sql.binder import bind_select
 from stdb.sql.held import Held
 from stdb.sql.ordering import OrderColumn, Sorter
 from stdb.sql.parser import parse
-from stdb.sql.shape import SelectShape, sql_shape
+from stdb.sql.shape import sql_shape
+from stdb.sql.shapes import SelectShape
 from stdb.sql.work import BATCH, Work, finish
 from tests.subscriptions_world import ALICE, BOB, OWNER, World
 

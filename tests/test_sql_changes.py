@@ -17,7 +17,8 @@ from stdb.schema.model import Access, ColumnDef, IndexAlgorithm, IndexDef, Modul
 from stdb.sql import Caller
 from stdb.sql.changes import ChangeStatement, SqlStats, bind_change
 from stdb.sql.parser import parse
-from stdb.sql.shape import DeleteShape, InsertShape, SetShape, UpdateShape, sql_shape
+from stdb.sql.shape import sql_shape
+from stdb.sql.shapes import DeleteShape, InsertShape, SetShape, UpdateShape
 from stdb.sql.work import BATCH, Work, finish
 from tests.sql_schemas import CLIENT, IDENTITIES, OWNER, cases, datastore_of, plain, sql_of
 

@@ -22,7 +22,7 @@ from stdb.sats import keys, satn
 from stdb.sats.types import BOOL, BYTES, F32, F64, IDENTITY, U64, AlgebraicType, Scalar, ScalarKind, option
 from stdb.schema.model import Access
 from stdb.sql.literals import expect_bool, is_comparable, mismatch, parse_integer, parse_literal
-from stdb.sql.shape import (
+from stdb.sql.shapes import (
     Aggregate,
     Aggregated,
     Chain,

@@ -21,7 +21,7 @@ from stdb.sats.types import BOOL, BYTES, STRING, U64, AlgebraicType, Element, Pr
 from stdb.sql.binder import Caller, Scope, column_index, find_table, find_view
 from stdb.sql.literals import expect_bool, mismatch, parse_integer, parse_literal
 from stdb.sql.plan import TablePlan
-from stdb.sql.shape import DeleteShape, InsertShape, Operand, SetShape, ShapedTable, UpdateShape
+from stdb.sql.shapes import DeleteShape, InsertShape, Operand, SetShape, ShapedTable, UpdateShape
 from stdb.sql.syntax import Literal, LiteralKind
 from stdb.sql.work import BATCH, Steps, Work
 

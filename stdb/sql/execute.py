@@ -20,15 +20,8 @@ from stdb.sql.parser import parse
 from stdb.sql.query_plan import QueryPlan
 from stdb.sql.row_query import bind_row_query
 from stdb.sql.rules import expand
-from stdb.sql.shape import (
-    Chain,
-    Columns,
-    Field,
-    SelectShape,
-    ShapedTable,
-    ShowShape,
-    sql_shape,
-)
+from stdb.sql.shape import sql_shape
+from stdb.sql.shapes import Chain, Columns, Field, SelectShape, ShapedTable, ShowShape
 from stdb.sql.statement import SelectStatement, SqlResult
 from stdb.sql.syntax import Literal, LiteralKind
 from stdb.sql.work import Work, finish

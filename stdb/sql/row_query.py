@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from stdb.errors import QueryError
 from stdb.sql.binder import BoundSelect, BoundStar, Caller, bind_select
 from stdb.sql.parser import parse
-from stdb.sql.shape import SelectShape, subscription_shape
+from stdb.sql.shape import subscription_shape
+from stdb.sql.shapes import SelectShape
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore

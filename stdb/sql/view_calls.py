@@ -12,7 +12,7 @@ from stdb.errors import QueryError
 from stdb.sats import bsatn, satn
 from stdb.sats.types import F32, F64, AlgebraicType
 from stdb.sql.literals import expect_bool, is_comparable, parse_literal
-from stdb.sql.shape import SelectShape, ShapedTable, Star
+from stdb.sql.shapes import SelectShape, ShapedTable, Star
 from stdb.sql.syntax import Expression, Literal, LiteralKind, NotPositional, Prefix
 
 if TYPE_CHECKING:
