@@ -3,7 +3,11 @@
 from collections import Counter
 from typing import Any
 
+import pytest
+
+from stdb.errors import QueryError
 from stdb.schema.model import RowLevelSecurityDef
+from stdb.sql import run_sql
 from stdb.sql.rules import replace_rules
 from stdb.sql.work import finish
 from stdb.subscriptions import Registry, SubscriptionActor
@@ -127,3 +131,26 @@ def test_clients_whose_query_depends_on_who_asks_after_an_update_share_it_no_lon
     transaction.commit()
     assert registry.recompile() == {client.actor for client in clients}
     assert commit(registry, clients, letter=([], [(2, BOB, ALICE)])) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"), [(OWN_LETTERS, "select * from letter"), (ROOMS_OF_VAULT, "select * from room")]
+)
+def test_the_row_limit_does_not_say_how_many_rows_are_hidden(rule: str, text: str) -> None:
+    datastore = town(rule)
+    fill(
+        datastore,
+        letter=[(1, ALICE, BOB), (2, ALICE, BOB)],
+        room=[(1, "cellar")],
+        vault=[(BOB, 1), (ALICE, 1)],
+        st_var=[("row_limit", (8, 0))],
+    )
+    actor = SubscriptionActor(Registry(datastore, OWNER), ALICE)
+    for ask in (
+        lambda: run_sql(text, datastore, actor.caller),
+        lambda: finish(actor.one_off(text)),
+        lambda: finish(actor.subscribe_set(1, [text])),
+    ):
+        with pytest.raises(QueryError) as refusal:
+            ask()
+        assert str(refusal.value) == "Estimated cardinality exceeds limit (0 rows)"

@@ -23,7 +23,7 @@ from stdb.subscriptions.fragment import Fragment
 if TYPE_CHECKING:
     from stdb.subscriptions.registry import Registry
 
-__all__ = ["Queries", "rows_max_of"]
+__all__ = ["Queries"]
 
 Result = TypeVar("Result")
 
@@ -38,8 +38,9 @@ class Queries:
 
     def subscriber(self, client: Client, attachment: Attachment) -> SubscriptionActor:
         """Return what holds the subscriptions of a client that connects."""
-        rows_max = rows_max_of(client.identity, self._registry.owner, self._query_rows_max)
-        return SubscriptionActor(self._registry, client.identity, client.connection_id, attachment, rows_max=rows_max)
+        return SubscriptionActor(
+            self._registry, client.identity, client.connection_id, attachment, rows_max=self._query_rows_max
+        )
 
     def subscribe(self, attachment: Attachment, request: Subscribe) -> Steps[None]:
         """Open a set of queries and answer with its rows, or with why not."""
@@ -85,11 +86,6 @@ class Queries:
             return (yield from while_wanted(steps, lambda: attachment.is_attached))
         finally:
             self._registry.sweep()
-
-
-def rows_max_of(caller: bytes, owner: bytes, query_rows_max: int) -> int:
-    """Return how many rows a query of this caller may visit and return (DESIGN decision 14)."""
-    return query_rows_max if caller == owner else query_rows_max // 10
 
 
 def _opened(subscriber: SubscriptionActor, request: Subscribe) -> Steps[Sequence[Fragment]]:

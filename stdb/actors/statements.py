@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from stdb.actors.answers import SqlResult
 from stdb.actors.pausing import while_wanted
-from stdb.actors.queries import rows_max_of
 from stdb.errors import QueryError, ReducerError
 from stdb.sats.types import Product
-from stdb.sql import Caller, ChangeStatement, SelectStatement, compile_sql, row_limit
+from stdb.sql import Caller, ChangeStatement, check_row_limit, compile_sql, work_of
 from stdb.sql.work import Steps, Work
 from stdb.subscriptions.fragment import TransactionEvent
 
@@ -54,13 +53,14 @@ class Statements:
             UnwantedError: It reads, and nobody wants the result any more.
         """
         started = perf_counter()
-        statement = compile_sql(text, self._datastore, Caller(caller, caller == self._owner))
-        work = Work(rows_max_of(caller, self._owner, self._query_rows_max))
+        asking = Caller(caller, caller == self._owner)
+        statement = compile_sql(text, self._datastore, asking)
+        work = work_of(asking, self._query_rows_max)
         if isinstance(statement, ChangeStatement):
             stats = yield from self._change(caller, statement, work)
             return SqlResult(_NO_COLUMNS, [], _micros_since(started), *stats)
         try:
-            self._check_row_limit(caller, statement)
+            check_row_limit([statement], self._datastore, asking)
             row_type, rows, _ = yield from while_wanted(statement.steps(work), is_wanted)
         finally:
             self._sweep()
@@ -87,11 +87,6 @@ class Statements:
         """Forget what the statement alone read of views."""
         if self._datastore.views is not None:
             self._datastore.views.sweep()
-
-    def _check_row_limit(self, caller: bytes, statement: SelectStatement) -> None:
-        limit = None if caller == self._owner else row_limit(self._datastore)
-        if limit is not None and (estimate := statement.estimate()) > limit:
-            raise QueryError(f"Estimated cardinality ({estimate} rows) exceeds limit ({limit} rows)")
 
 
 def _micros_since(started: float) -> int:

@@ -67,6 +67,7 @@ __all__ = [
     "column_index",
     "find_table",
     "find_view",
+    "is_readable_by_all",
 ]
 
 OWNER_ONLY = ("st_module",)
@@ -198,7 +199,7 @@ def find_table(datastore: "Datastore", name: str, caller: Caller) -> "Table":
     table = datastore.find_table(name)
     if table is None:
         table = _by_accessor(datastore, name)
-    if table is None or not (caller.is_owner or _is_readable_by_all(table)):
+    if table is None or not (caller.is_owner or is_readable_by_all(table)):
         raise QueryError(f"no such table: `{name}`. If the table exists, it may be marked private.")
     return table
 
@@ -211,7 +212,8 @@ def find_view(datastore: "Datastore", name: str, caller: Caller) -> "ViewShape |
     return view if view is not None and (view.is_public or caller.is_owner) else None
 
 
-def _is_readable_by_all(table: "Table") -> bool:
+def is_readable_by_all(table: "Table") -> bool:
+    """Tell whether others than the owner may name a table; rules may still hide rows of it."""
     return table.schema.definition.access is Access.PUBLIC and table.schema.name not in OWNER_ONLY
 
 

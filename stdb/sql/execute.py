@@ -7,12 +7,12 @@ Source: spec 06 sections 1, 3 (rules 16 to 22), 4 and 7; DESIGN decision 14.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stdb.errors import QueryError
 from stdb.schema.model import Access
-from stdb.sql.binder import Caller, bind_select
+from stdb.sql.binder import Caller, bind_select, is_readable_by_all
 from stdb.sql.changes import ROW_LIMIT_VARIANT, ChangeStatement, bind_change, check_variable
 from stdb.sql.joins import check_joins
 from stdb.sql.lexer import is_plain_name
@@ -28,6 +28,7 @@ from stdb.sql.work import Work, finish
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
+    from stdb.datastore.table import Table
 
 __all__ = [
     "QUERY_ROWS_MAX",
@@ -145,15 +146,28 @@ def _show(shape: ShowShape) -> SelectShape:
     return SelectShape(columns, ShapedTable("st_var", "st_var"), (), condition)
 
 
-def check_row_limit(estimated: Callable[[], int], datastore: "Datastore", caller: Caller, suffix: str = "") -> None:
-    """Check the rows that a query is thought to scan against `row_limit`; the owner has none. `suffix` ends the text.
+def check_row_limit(
+    plans: "Sequence[QueryPlan | SelectStatement]", datastore: "Datastore", caller: Caller, suffix: str = ""
+) -> None:
+    """Check the rows that queries are thought to scan against `row_limit`; the owner has none. `suffix` ends the text.
+
+    The text has no estimate where that would tell how many rows there are of a table whose rows the caller may not see.
 
     Raises:
         QueryError: They are more.
     """
     limit = None if caller.is_owner else row_limit(datastore)
-    if limit is not None and (estimate := estimated()) > limit:
-        raise QueryError(f"Estimated cardinality ({estimate} rows) exceeds limit ({limit} rows){suffix}")
+    if limit is None:
+        return
+    estimate = sum(plan.estimate() for plan in plans)
+    if estimate > limit:
+        is_told = all(_shows_all_rows(table, datastore) for plan in plans for table in plan.tables)
+        shown = f" ({estimate} rows)" if is_told else ""
+        raise QueryError(f"Estimated cardinality{shown} exceeds limit ({limit} rows){suffix}")
+
+
+def _shows_all_rows(table: "Table", datastore: "Datastore") -> bool:
+    return is_readable_by_all(table) and table.schema.id not in datastore.rules
 
 
 def run_sql(text: str, datastore: "Datastore", caller: Caller, *, rows_max: int = QUERY_ROWS_MAX) -> SqlResult:
@@ -165,5 +179,5 @@ def run_sql(text: str, datastore: "Datastore", caller: Caller, *, rows_max: int 
     statement = compile_sql(text, datastore, caller)
     if isinstance(statement, ChangeStatement):
         raise QueryError("The statement changes rows: it must be run in a transaction")
-    check_row_limit(statement.estimate, datastore, caller)
+    check_row_limit([statement], datastore, caller)
     return finish(statement.steps(work_of(caller, rows_max)))

@@ -8,7 +8,7 @@ Source: spec 06 sections 4, 6 and 7.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stdb.sats.types import Product
 from stdb.sql.analytic import Tail
@@ -18,6 +18,9 @@ from stdb.sql.join_plan import JoinPlan
 from stdb.sql.plan import TablePlan
 from stdb.sql.query_plan import branch_of
 from stdb.sql.work import Steps, Work
+
+if TYPE_CHECKING:
+    from stdb.datastore.table import Table
 
 __all__ = ["SelectStatement", "SqlResult"]
 
@@ -42,6 +45,11 @@ class SelectStatement:
     def row_type(self) -> Product:
         """The columns of the result."""
         return self._tail.row_type
+
+    @property
+    def tables(self) -> "tuple[Table, ...]":
+        """Every table that it reads, once for each time it is mentioned; those of rules too."""
+        return tuple(table for plan, _ in self._branches for table in plan.tables)
 
     def estimate(self) -> int:
         """Return how many rows the reference thinks are scanned (spec 06 section 7)."""

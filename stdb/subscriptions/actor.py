@@ -15,7 +15,15 @@ Source: spec 02 sections 6.3, 8.3, 10.4; spec 09 section 2.1; spec 06 section 3.
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stdb.errors import QueryError
-from stdb.sql import Caller, check_row_limit, is_subscribe_to_all, quote_name, readable_names
+from stdb.sql import (
+    QUERY_ROWS_MAX,
+    Caller,
+    check_row_limit,
+    is_subscribe_to_all,
+    quote_name,
+    readable_names,
+    work_of,
+)
 from stdb.sql.work import Steps, Work
 from stdb.subscriptions.fragment import Fragment
 from stdb.subscriptions.registry import COUNTED, LEGACY, HeldQuery
@@ -47,8 +55,9 @@ class SubscriptionActor:
     """The subscriptions of one client connection; nobody else decides what that client sees.
 
     `identity` and `connection_id` are little-endian bytes; `owner` is the database actor's own record of the client
-    and means nothing here. `rows_max` bounds the rows that one join or one one-off query visits and returns (None: no
-    bound); the initial rows of a single table are bounded by the registry's `initial_bytes_max` alone.
+    and means nothing here. `rows_max` bounds the rows that one join or one one-off query of the owner visits and
+    returns, a tenth of it those of others; the initial rows of a single table are bounded by the registry's
+    `initial_bytes_max` alone.
     """
 
     __slots__ = ("_counts", "_legacy", "_sets", "caller", "connection_id", "owner", "registry", "rows_max")
@@ -60,7 +69,7 @@ class SubscriptionActor:
         connection_id: bytes = bytes(16),
         owner: Any = None,
         *,
-        rows_max: int | None = None,
+        rows_max: int = QUERY_ROWS_MAX,
     ) -> None:
         self.registry = registry
         self.caller = Caller(identity, identity == registry.owner)
@@ -188,9 +197,9 @@ class SubscriptionActor:
             QueryError: The text does not compile, or reads more than `rows_max` rows.
         """
         plan = self.registry.one_off(text, self.caller)
-        check_row_limit(plan.estimate, self.registry.datastore, self.caller)
+        check_row_limit([plan], self.registry.datastore, self.caller)
         rows: list[bytes] = []
-        for batch in plan.batches(Work(self.rows_max)):
+        for batch in plan.batches(work_of(self.caller, self.rows_max)):
             rows += batch
             yield
         schema = plan.table.schema
@@ -306,7 +315,7 @@ class SubscriptionActor:
             rows: list[bytes] = []
             captured.append(rows)
             size: int | None = query.plan.table.schema.codec.fixed_size
-            for batch in query.plan.batches(Work(self.rows_max if _is_join(query) else None)):
+            for batch in query.plan.batches(work_of(self.caller, self.rows_max) if _is_join(query) else Work()):
                 rows += batch
                 room.taken += _bytes_of(batch) if size is None else size * len(batch)
                 if room.bytes_max is not None and room.taken > room.bytes_max:
@@ -316,9 +325,8 @@ class SubscriptionActor:
 
     def _check_row_limit(self, queries: "Iterable[HeldQuery]", suffix: str = "") -> None:
         """Check what is not held by anybody yet; what is costs nothing more."""
-        fresh = [query for query in queries if not self.registry.is_held(query)]
-        datastore = self.registry.datastore
-        check_row_limit(lambda: sum(query.plan.estimate() for query in fresh), datastore, self.caller, suffix)
+        fresh = [query.plan for query in queries if not self.registry.is_held(query)]
+        check_row_limit(fresh, self.registry.datastore, self.caller, suffix)
 
     def _count(self, query_id: int, queries: "Sequence[HeldQuery]") -> None:
         self._sets[query_id] = _Held(COUNTED, queries)
