@@ -132,6 +132,18 @@ def test_the_rows_so_far_of_very_long_joins_take_little_memory(world: World) -> 
     assert peak < 100 << 20
 
 
+def test_joined_rows_of_very_many_tables_count_for_more_than_one(world: World) -> None:
+    relations = " ".join(f"JOIN bag b{place}" for place in range(1, 640))
+    text = f"SELECT b0.* FROM bag b0 {relations} WHERE b0.a = 1"
+    work = Work()
+    batches = _plan(world, text).batches(work)
+    rows, first = 0, 0
+    while rows < 20_000:
+        first = first or (rows and work.spent)  # what it takes to get to the first row is another matter
+        rows += len(next(batches))
+    assert work.spent - first >= 9 * rows
+
+
 def test_a_join_without_an_index_holds_a_bounded_number_of_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(join_route, "HASHED_ROWS_MAX", 1_999)
     with pytest.raises(QueryError, match="create an index on the join column"):

@@ -31,6 +31,9 @@ _REORDERED_MAX = 8
 _WAITING_MAX = 8_000 * BATCH
 """About how many references to rows wait in one evaluation, all its steps together."""
 
+_WIDE = 64
+"""Every so many relations a joined row counts for one row more: to make it is to copy it."""
+
 Rows: TypeAlias = tuple[bytes, ...]
 """Joined rows, one of each relation, in the order of a route."""
 
@@ -204,12 +207,15 @@ class _Visit:
             yield self._with_the_one(batch, step.index.find, key_of)
             return
         parts = self._parts()
+        more = len(batch[0]) // _WIDE
         joined: list[Rows] = []
         visited = 0
         for rows in batch:
             found = parts(None if key_of is None else key_of(rows))
             for part in found if size >= BATCH else parted(found, size):
                 visited += len(part)
+                if more:
+                    self._work.spend(more * len(part))
                 added = [(*rows, row) for row in part]
                 joined += added if check is None else filter(check, added)
                 if len(joined) >= size or visited >= size:
@@ -224,7 +230,7 @@ class _Visit:
     ) -> list[Rows]:
         """Return the rows so far with the one row that a unique index has for each, those without one left out."""
         joined = [(*rows, row) for rows in batch if (row := find(key_of(rows))) is not None]
-        self._work.spend(len(batch) + len(joined))
+        self._work.spend(len(batch) + len(joined) * (1 + len(batch[0]) // _WIDE))
         matches = self._access.matches
         return joined if matches is None else [rows for rows in joined if matches(rows[-1])]
 
