@@ -9,16 +9,15 @@ Source: spec 08, "Access inside a reducer" and "Functions"; spec 04 section 12, 
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from stdb.datastore.index import UniqueIndex
 from stdb.datastore.table import AnyIndex
 from stdb.errors import ReducerTimeout, StdbError
 from stdb.modules.python.accessors import index_key_prefix, index_names
-from stdb.modules.python.query import Plan, ordering, plan, unique_plan
+from stdb.modules.python.query import Plan, plan
 from stdb.modules.python.rows import shape_of
-from stdb.modules.python.table import ALL, Binding, refuse_attribute
+from stdb.modules.python.table import ALL, Binding, Rows, refuse_attribute
 from stdb.modules.python.tables import TableHandle
 
 if TYPE_CHECKING:
@@ -71,6 +70,7 @@ class Query(Generic[R_co]):
 
     def rows(self) -> list[bytes]:
         """Return the bytes of the rows that meet the condition now."""
+        self._table._open()
         return self._table._matching(self._condition, "query")
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ class Query(Generic[R_co]):
         return f"{self._table!r}.query({shown})"
 
 
-class ReadTable(Generic[R]):
+class ReadTable(Rows[R]):
     """The rows of one table, as `ctx.db[RowClass]` gives it inside a view."""
 
     def __init__(self, binding: Binding, reading: Reading) -> None:
@@ -96,43 +96,6 @@ class ReadTable(Generic[R]):
         row = index.find(place)
         return None if row is None else self._row(row)
 
-    def __getitem__(self, key: object) -> R:
-        """Return the row with this primary key.
-
-        Raises:
-            KeyError: There is none.
-        """
-        row = self.get(key)
-        if row is None:
-            raise KeyError(key)
-        return row
-
-    def find(self, condition: bool) -> R | None:
-        """Return the one row that meets a condition on the columns of a unique index, or None.
-
-        Raises:
-            NoSuchIndex: No unique index makes sure that there is at most one; says which is missing.
-        """
-        binding = self._open()
-        rows = self._run(unique_plan(binding.access, binding.condition(condition, "find")))
-        return self._row(rows[0]) if rows else None
-
-    def filter(self, condition: bool = ALL, *, order_by: Any = None, limit: int | None = None) -> Iterator[R]:
-        """Return the rows that meet a condition, as they are now; in no particular order without `order_by`."""
-        binding = self._open()
-        rows = self._matching(condition, "filter")
-        if order_by is not None:
-            for key, is_descending in reversed(ordering(binding.access, order_by)):
-                rows.sort(key=key, reverse=is_descending)
-        return map(self._row, rows if limit is None else islice(rows, limit))
-
-    def explain(self, condition: bool = ALL) -> str:
-        """Return how `filter(condition)` would find its rows: by which index, or by a scan."""
-        binding = self._open()
-        if condition is ALL:
-            return f"scan of all rows of {binding.name}"
-        return plan(binding.access, binding.condition(condition, "explain")).explain()
-
     def query(self, condition: bool = ALL) -> Query[R]:
         """Return the rows that meet a condition as the result of a view."""
         binding = self._open()
@@ -140,36 +103,7 @@ class ReadTable(Generic[R]):
             plan(binding.access, binding.condition(condition, "query"))  # which says what is wrong with it
         return Query(self, condition)
 
-    def __len__(self) -> int:
-        """Return how many rows there are."""
-        return len(self._whole().stored)
-
-    def __bool__(self) -> bool:
-        """Return True, rows or not: a table is not a list."""
-        return True
-
-    def __iter__(self) -> Iterator[R]:
-        """Return all rows, as they are now."""
-        return map(self._row, list(self._whole().stored.rows()))
-
-    def __contains__(self, row: object) -> bool:
-        """Tell whether exactly this row is there."""
-        binding = self._whole()
-        return row.__class__ is binding.row_class and binding.encode(row) in binding.stored
-
-    def iter(self) -> Iterator[R]:
-        """Return all rows, in the spelling of other SDKs."""
-        return iter(self)
-
-    def count(self) -> int:
-        """Return how many rows there are, in the spelling of other SDKs."""
-        return len(self)
-
     # Inside
-
-    def __repr__(self) -> str:
-        """Return the table's name."""
-        return f"<Table {self._binding.name}>"
 
     if not TYPE_CHECKING:  # a type checker would believe that every attribute exists
 
@@ -199,26 +133,13 @@ class ReadTable(Generic[R]):
     def _note(self, index: AnyIndex, key: Any) -> None:
         self._reading.reads.add_key(self._binding.stored.schema.id, index.id, key)
 
-    def _row(self, data: bytes) -> R:
-        row: R = self._binding.decode(data)[0]
-        return row
-
-    def _run(self, found: Plan) -> list[bytes]:
+    def _rows_of(self, found: Plan) -> list[bytes]:
         if not found.points:
             self._whole()
         for index, keys in found.points:
             for key in keys:
                 self._note(index, key)
         return found.rows()
-
-    def _matching(self, condition: object, operation: str) -> list[bytes]:
-        if condition is ALL:
-            return list(self._whole().stored.rows())
-        binding = self._open()
-        found = plan(binding.access, binding.condition(condition, operation))
-        if found.is_scan:
-            binding.warn_of_scan(found)
-        return self._run(found)
 
 
 class ReadIndex:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stdb.datastore.transaction import Transaction
     from stdb.modules.python.output import Output
 
-__all__ = ["ALL", "SCAN_ROWS_QUIET", "Binding", "Table", "check_open", "refuse_attribute"]
+__all__ = ["ALL", "SCAN_ROWS_QUIET", "Binding", "Rows", "Table", "check_open", "refuse_attribute"]
 
 R = TypeVar("R")
 SCAN_ROWS_QUIET = 10_000
@@ -139,18 +139,26 @@ def check_open(transaction: "Transaction | None") -> None:
         raise ReducerTimeout("the time limit of this call has passed")
 
 
-class Table(Generic[R]):
-    """The rows of one table, as `ctx.db[RowClass]` gives it."""
+class Rows(Generic[R]):
+    """The reading operations that tables have in reducers and in views alike."""
 
     _binding: Binding
 
-    # Reading
+    def _open(self) -> Binding:
+        """Let an operation go on; return what it works on."""
+        raise AssertionError(f"{type(self).__name__} defines when it is open")
+
+    def _whole(self) -> Binding:
+        """Let an operation that looks at every row go on."""
+        return self._open()
+
+    def _rows_of(self, found: Plan) -> list[bytes]:
+        """Return the rows that a plan finds."""
+        return found.rows()
 
     def get(self, key: object) -> R | None:
         """Return the row with this primary key, or None."""
-        binding = self._open()
-        row = binding.stored.stored.get(binding.key(key, "get"))
-        return None if row is None else self._row(row)
+        raise AssertionError(f"{type(self).__name__} defines how it looks up a row")
 
     def __getitem__(self, key: object) -> R:
         """Return the row with this primary key.
@@ -170,7 +178,7 @@ class Table(Generic[R]):
             NoSuchIndex: No unique index makes sure that there is at most one; says which is missing.
         """
         binding = self._open()
-        rows = unique_plan(binding.access, binding.condition(condition, "find")).rows()
+        rows = self._rows_of(unique_plan(binding.access, binding.condition(condition, "find")))
         return self._row(rows[0]) if rows else None
 
     def filter(self, condition: bool = ALL, *, order_by: Any = None, limit: int | None = None) -> Iterator[R]:
@@ -189,13 +197,9 @@ class Table(Generic[R]):
             return f"scan of all rows of {binding.name}"
         return plan(binding.access, binding.condition(condition, "explain")).explain()
 
-    def query(self, condition: bool = ALL) -> NoReturn:
-        """Refuse: a query is a view's result."""
-        raise StdbError(f"query() on table {self._binding.name} makes the result of a view: use filter() in a reducer")
-
     def __len__(self) -> int:
         """Return how many rows there are."""
-        return len(self._open().stored)
+        return len(self._whole().stored)
 
     def __bool__(self) -> bool:
         """Return True, rows or not: a table is not a list."""
@@ -203,11 +207,11 @@ class Table(Generic[R]):
 
     def __iter__(self) -> Iterator[R]:
         """Return all rows, as they are now."""
-        return map(self._row, list(self._open().stored.rows()))
+        return map(self._row, list(self._whole().stored.rows()))
 
     def __contains__(self, row: object) -> bool:
         """Tell whether exactly this row is there."""
-        binding = self._open()
+        binding = self._whole()
         return row.__class__ is binding.row_class and binding.encode(row) in binding.stored
 
     def iter(self) -> Iterator[R]:
@@ -217,6 +221,39 @@ class Table(Generic[R]):
     def count(self) -> int:
         """Return how many rows there are, in the spelling of other SDKs."""
         return len(self)
+
+    def __repr__(self) -> str:
+        """Return the table's name."""
+        return f"<Table {self._binding.name}>"
+
+    def _row(self, data: bytes) -> R:
+        row: R = self._binding.decode(data)[0]
+        return row
+
+    def _matching(self, condition: object, operation: str) -> list[bytes]:
+        if condition is ALL:
+            return list(self._whole().stored.rows())
+        binding = self._binding
+        found = plan(binding.access, binding.condition(condition, operation))
+        if found.is_scan:
+            binding.warn_of_scan(found)
+        return self._rows_of(found)
+
+
+class Table(Rows[R]):
+    """The rows of one table, as `ctx.db[RowClass]` gives it."""
+
+    # Reading
+
+    def get(self, key: object) -> R | None:
+        """Return the row with this primary key, or None."""
+        binding = self._open()
+        row = binding.stored.stored.get(binding.key(key, "get"))
+        return None if row is None else self._row(row)
+
+    def query(self, condition: bool = ALL) -> NoReturn:
+        """Refuse: a query is a view's result."""
+        raise StdbError(f"query() on table {self._binding.name} makes the result of a view: use filter() in a reducer")
 
     # Writing
 
@@ -292,10 +329,6 @@ class Table(Generic[R]):
 
     # Inside
 
-    def __repr__(self) -> str:
-        """Return the table's name."""
-        return f"<Table {self._binding.name}>"
-
     def __getattr__(self, name: str) -> Any:
         """Refuse what is neither an operation nor an indexed column."""
         if name.startswith("__"):
@@ -306,19 +339,6 @@ class Table(Generic[R]):
         binding = self._binding
         check_open(binding.store.transaction)
         return binding
-
-    def _row(self, data: bytes) -> R:
-        row: R = self._binding.decode(data)[0]
-        return row
-
-    def _matching(self, condition: object, operation: str) -> list[bytes]:
-        binding = self._binding
-        if condition is ALL:
-            return list(binding.stored.rows())
-        found = plan(binding.access, binding.condition(condition, operation))
-        if found.is_scan:
-            binding.warn_of_scan(found)
-        return found.rows()
 
 
 def refuse_attribute(binding: Binding, name: str) -> NoReturn:
