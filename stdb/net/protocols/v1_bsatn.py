@@ -21,7 +21,7 @@ from stdb.actors.requests import (
 )
 from stdb.net.protocols.rows import group_by_table, row_list, row_list_pieces
 from stdb.net.protocols.v1 import V1
-from stdb.net.protocols.wire import large_tagged_frame, tagged_frame, write_bytes, write_string
+from stdb.net.protocols.wire import large_tagged_frame, procedure_answer, tagged_frame, write_bytes, write_string
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
 __all__ = ["V1Bsatn"]
@@ -50,7 +50,6 @@ _applied_head = Struct("<BIQI").pack  # tag, request id, microseconds, query id
 _table_tail = Struct("<QI").pack  # rows, updates
 _id_and_duration = Struct("<Iq").pack
 _cost_tail = Struct("<IQQq").pack  # request id, energy (low, high), duration
-_procedure_tail = Struct("<qqI").pack
 
 
 class V1Bsatn(V1):
@@ -65,8 +64,7 @@ class V1Bsatn(V1):
 
     def procedure_error(self, call: CallProcedure, text: str) -> None:
         """Answer a procedure call that cannot run."""
-        body = bytes((_PROCEDURE_RESULT, 2)) + write_string(text) + _procedure_tail(0, 0, call.request_id)
-        self._queue(0, body)
+        self._queue(0, procedure_answer(_PROCEDURE_RESULT, 2, text.encode(), call.request_id))
 
     def procedure_result(
         self,
@@ -78,8 +76,8 @@ class V1Bsatn(V1):
         needs: int,
     ) -> None:
         """Answer a procedure call with what it returned."""
-        head = bytes((_PROCEDURE_RESULT, 0)) + _u32(len(returned)) + returned
-        self._queue(self._needs(needs), head + _procedure_tail(timestamp_us, duration_us, call.request_id))
+        times_us = timestamp_us, duration_us
+        self._queue(self._needs(needs), procedure_answer(_PROCEDURE_RESULT, 0, returned, call.request_id, times_us))
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Answer a subscription with its initial rows, one table entry per query plan."""

@@ -27,6 +27,7 @@ from stdb.net.protocols.dialect import Dialect
 from stdb.net.protocols.rows import group_by_table, row_list, row_list_pieces
 from stdb.net.protocols.wire import (
     large_tagged_frame,
+    procedure_answer,
     read_bytes,
     read_string,
     read_strings,
@@ -64,7 +65,6 @@ _tag_and_two = Struct("<BII").pack
 _ok_empty_frame = Struct("<BBBBIqBII").pack  # frame header, compression tag, message with two empty arrays
 _ok_head = Struct("<BIqBI").pack
 _result_head = Struct("<BIqB").pack
-_procedure_tail = Struct("<qqI").pack
 _new_call = tuple.__new__
 
 
@@ -194,8 +194,7 @@ class V2Bsatn(Dialect):
 
     def procedure_error(self, call: CallProcedure, text: str) -> None:
         """Answer a procedure call that cannot run."""
-        body = bytes((_PROCEDURE_RESULT, 1)) + write_string(text) + _procedure_tail(0, 0, call.request_id)
-        self._queue(0, body)
+        self._queue(0, procedure_answer(_PROCEDURE_RESULT, 1, text.encode(), call.request_id))
 
     def procedure_result(
         self,
@@ -207,8 +206,8 @@ class V2Bsatn(Dialect):
         needs: int,
     ) -> None:
         """Answer a procedure call with what it returned."""
-        head = bytes((_PROCEDURE_RESULT, 0)) + _u32(len(returned)) + returned
-        self._queue(self._needs(needs), head + _procedure_tail(timestamp_us, duration_us, call.request_id))
+        times_us = timestamp_us, duration_us
+        self._queue(self._needs(needs), procedure_answer(_PROCEDURE_RESULT, 0, returned, call.request_id, times_us))
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Answer a subscription with its initial rows, one table entry per query plan."""

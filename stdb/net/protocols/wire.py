@@ -18,6 +18,7 @@ __all__ = [
     "COMPRESSED_ABOVE_BYTES",
     "Compression",
     "large_tagged_frame",
+    "procedure_answer",
     "read_bytes",
     "read_string",
     "read_strings",
@@ -35,6 +36,7 @@ COMPRESSED_ABOVE_BYTES = 1024
 
 _U32 = Struct("<I")
 _pack_u32 = _U32.pack
+_procedure_end = Struct("<qqI").pack
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
@@ -44,6 +46,14 @@ class Compression(Enum):
     NONE = "None"
     BROTLI = "Brotli"
     GZIP = "Gzip"
+
+
+def procedure_answer(tag: int, status: int, value: bytes, request_id: int, times_us: tuple[int, int] = (0, 0)) -> bytes:
+    """Return the message that ends a procedure call, which every binary dialect lays out alike.
+
+    `value` is what the status holds, its length in front; `times_us` are when the call began and how long it took.
+    """
+    return bytes((tag, status)) + write_bytes(value) + _procedure_end(*times_us, request_id)
 
 
 def tagged_payload(body: bytes, compression: Compression) -> bytes:
