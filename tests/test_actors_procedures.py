@@ -1,6 +1,6 @@
 """Procedures run beside the turns of their database and answer their caller alone, once."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -159,3 +159,53 @@ def test_a_procedure_whose_caller_left_is_cancelled() -> None:
         assert not other.sink.rows()
 
     run(check)
+
+
+class _Careless(FunctionModule):
+    """A module whose procedures keep to no contract."""
+
+    def procedure(self, procedure_id: int) -> Callable[[ProcedureCall, bytes], Awaitable[bytes]]:
+        async def raise_anything(_call: ProcedureCall, _args: bytes) -> bytes:
+            raise KeyError("out of the blue")
+
+        async def return_anything(_call: ProcedureCall, _args: bytes) -> bytes:
+            return b"\1"
+
+        async def return_more(_call: ProcedureCall, _args: bytes) -> bytes:
+            return _U32.encode(5) + b"more"
+
+        return [raise_anything, return_anything, return_more][procedure_id]
+
+
+def test_a_procedure_that_keeps_to_no_contract_is_answered_and_its_database_goes_on() -> None:
+    async def unused() -> int:
+        return 0
+
+    def make() -> FunctionModule:
+        names = ("raising", "garbled", "longer")
+        return _Careless(
+            [table("item", {"n": U32})],
+            {"nothing": reducer(lambda ctx: None)},
+            procedures={name: procedure(unused, {}, U32) for name in names},
+        )
+
+    async def main() -> None:
+        async with open_host({b"careless": make}) as host:
+            where = (await host.publish(identity(9), b"careless", name="careless")).identity
+            client = TestClient(host.database(where), 1)
+            answers = [
+                await answer(client, name, "[]" if as_json else b"")
+                for name in ("raising", "garbled", "longer")
+                for as_json in (False, True)
+            ]
+            kinds = [type(answer) for answer in answers]
+            assert kinds == [ProcedureFailed] * 4 + [ProcedureReturned] * 2
+            assert "out of the blue" in answers[0].text
+            assert answers[2].text.startswith("The module instance encountered a fatal error: ")
+            assert answers[4].returned == _U32.encode(5)
+            await client.call("nothing")
+            log = b"".join(host.database(where).log.tail(None)).decode()
+            assert "out of the blue" in log
+            assert "does not decode" in log
+
+    trio.run(main)

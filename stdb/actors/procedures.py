@@ -222,10 +222,8 @@ class Procedures:
             if isinstance(outcome, str):
                 attachment.sink.procedure_error(call, outcome)
             else:
-                codec, write = (
-                    bsatn.codec(each.return_type, typespace),
-                    json.encoder(each.return_type, "positional", typespace=typespace),
-                )
+                codec = bsatn.codec(each.return_type, typespace)
+                write = json.encoder(each.return_type, "positional", typespace=typespace)
                 attachment.sink.procedure_result(
                     call,
                     outcome,
@@ -241,6 +239,7 @@ class Procedures:
     async def _outcome(self, each: ProcedureDef, entry: Any, call: ProcedureCall, args: bytes) -> bytes | str:
         """Return what a procedure returned, or the text for its caller; what it raised goes to the module's log."""
         log = self._actor.module_log
+        result = bsatn.codec(each.return_type, self._actor.module.definition.typespace)
         try:
             returned: bytes = await entry(call, args)
         except DecodeError as error:
@@ -257,7 +256,14 @@ class Procedures:
             report = error.report or "".join(traceback.format_exception(cause)).rstrip()
             log.write(LogLevel.PANIC, report, filename=error.filename, line=error.line, function=each.name)
             return _FATAL + _clean(cause)
-        return returned
+        except Exception as error:  # noqa: BLE001 - whatever a procedure raises, its database goes on
+            log.write(LogLevel.PANIC, "".join(traceback.format_exception(error)).rstrip(), function=each.name)
+            return _FATAL + _clean(error)
+        try:
+            return returned[: result.skip(returned, 0)]
+        except DecodeError as error:
+            log.write(LogLevel.ERROR, f"what the procedure returned does not decode: {error}", function=each.name)
+            return _FATAL + str(error)
 
     def _encode(self, each: ProcedureDef, text: str) -> bytes:
         typespace = self._actor.module.definition.typespace
