@@ -160,10 +160,17 @@ def _port(process: "subprocess.Popen[str]") -> int:
     raise RuntimeError("the server did not listen in time")
 
 
+_CONFIG = """[websocket]
+idle-timeout = "1h"
+"""
+"""A side that waits for its turn answers no pings."""
+
+
 @contextmanager
 def stdb_process(*arguments: str, program: str = "stdb") -> Iterator[Process]:
     """Run our own server on a data directory that is removed afterwards; `program` is a twin of `stdb`."""
     with tempfile.TemporaryDirectory() as data:
+        Path(data, "config.toml").write_text(_CONFIG)
         listen = ["--listen-addr", "127.0.0.1:0", "--data-dir", data]
         with server_process(["-m", program, "serve", *listen, *arguments]) as process:
             yield process

@@ -18,19 +18,16 @@ OWNED_ROW = struct.Struct("<IIQ")
 
 def run(effort: Effort) -> list[Report]:
     prepare_generator()
-    reports = [
-        *sql.run(effort),
-        *joins.run(effort),
-        *initial.run(effort),
-        own_rows_in_process(effort),
-        *clients(effort),
-    ]
-    for report in reports:
-        print(report.details())
+    reports: list[Report] = []
+    for part in (sql.run, joins.run, initial.run, own_rows_in_process, clients):
+        found = part(effort)
+        for report in found:
+            print(report.details(), flush=True)
+        reports += found
     return reports
 
 
-def own_rows_in_process(effort: Effort) -> Report:
+def own_rows_in_process(effort: Effort) -> list[Report]:
     """Return `registry.evaluate` beside the naive mode: everybody watches rows of their own, one row changes."""
     tables = own_rows(fanout.SUBSCRIBERS)
     deltas = owner_changes(tables)
@@ -40,7 +37,7 @@ def own_rows_in_process(effort: Effort) -> Report:
     sides = {"ours": in_process(ours, deltas, seconds), "naive": in_process(theirs, deltas, seconds)}
     series = alternate(effort.rounds, sides)
     name, unit = "subscriptions own rows in process", "transactions per CPU second"
-    return Report(name, unit, series["ours"], series["naive"], against="naive")
+    return [Report(name, unit, series["ours"], series["naive"], against="naive")]
 
 
 def own_rows(clients: int) -> Tables:
