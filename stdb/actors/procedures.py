@@ -21,7 +21,7 @@ import trio
 
 from stdb.actors.attachment import Attachment
 from stdb.actors.requests import CallProcedure
-from stdb.actors.sink import Client
+from stdb.actors.sink import Client, ProcedureResult
 from stdb.errors import DecodeError, HttpError, ModuleFault, ReducerError, ReducerTimeout
 from stdb.modules.protocol import Expiry, HttpRequest, HttpResponse, LogLevel, ProcedureCall, ReducerCall
 from stdb.sats import bsatn, json
@@ -224,14 +224,10 @@ class Procedures:
             else:
                 codec = bsatn.codec(each.return_type, typespace)
                 write = json.encoder(each.return_type, "positional", typespace=typespace)
-                attachment.sink.procedure_result(
-                    call,
-                    outcome,
-                    lambda: write(codec.decode(outcome)[0]),
-                    how.timestamp_us,
-                    duration_us,
-                    actor.datastore.next_offset,
+                result = ProcedureResult(
+                    outcome, lambda: write(codec.decode(outcome)[0]), how.timestamp_us, duration_us
                 )
+                attachment.sink.procedure_result(call, result, actor.datastore.next_offset)
             actor.mark_dirty(attachment)
 
         actor.post_nowait((None, tell))

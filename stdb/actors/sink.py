@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from stdb.actors.requests import CallProcedure, CallReducer, OneOffQuery, Subscribe, SubscribeBatch, Unsubscribe
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
-__all__ = ["Client", "ClientSink", "OutcomeKind", "ReducerOutcome"]
+__all__ = ["Client", "ClientSink", "OutcomeKind", "ProcedureResult", "ReducerOutcome"]
 
 
 class Client(NamedTuple):
@@ -43,6 +43,17 @@ class ReducerOutcome(NamedTuple):
     text_chain: str = ""
 
 
+class ProcedureResult(NamedTuple):
+    """What a procedure returned, when it began and how long it took."""
+
+    returned: bytes
+    """BSATN."""
+    as_json: Callable[[], str]
+    """Writes it as JSON."""
+    timestamp_us: int
+    duration_us: int
+
+
 class ClientSink(Protocol):
     """One client's way out. The database actor owns the calls; the sink owns its queue."""
 
@@ -59,16 +70,8 @@ class ClientSink(Protocol):
     def procedure_error(self, call: CallProcedure, text: str) -> None:
         """Answer a procedure call that cannot run."""
 
-    def procedure_result(
-        self,
-        call: CallProcedure,
-        returned: bytes,
-        as_json: Callable[[], str],
-        timestamp_us: int,
-        duration_us: int,
-        needs: int,
-    ) -> None:
-        """Answer a procedure call with what it returned: BSATN, or what writes it as JSON."""
+    def procedure_result(self, call: CallProcedure, result: ProcedureResult, needs: int) -> None:
+        """Answer a procedure call with what it returned."""
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Answer a subscription with its initial rows (as inserts), one fragment per query plan."""

@@ -5,13 +5,13 @@ Not responsible for: encoding (`stdb.net.protocols`).
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import trio
 
 from stdb.actors.requests import CallProcedure, CallReducer, OneOffQuery, Subscribe, SubscribeBatch, Unsubscribe
-from stdb.actors.sink import ReducerOutcome
+from stdb.actors.sink import ProcedureResult, ReducerOutcome
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
 __all__ = [
@@ -156,17 +156,9 @@ class RecordingSink:
         """Queue the answer to a procedure call."""
         self._put(0, ProcedureFailed(call, text))
 
-    def procedure_result(
-        self,
-        call: CallProcedure,
-        returned: bytes,
-        as_json: Callable[[], str],
-        timestamp_us: int,
-        duration_us: int,
-        needs: int,
-    ) -> None:
+    def procedure_result(self, call: CallProcedure, result: ProcedureResult, needs: int) -> None:
         """Queue what a procedure returned."""
-        self._put(needs, ProcedureReturned(call, returned, timestamp_us, duration_us))
+        self._put(needs, ProcedureReturned(call, result.returned, result.timestamp_us, result.duration_us))
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Queue initial rows."""

@@ -15,11 +15,11 @@ from typing import Any
 from stdb.datastore.index import UniqueIndex
 from stdb.datastore.table import AnyIndex
 from stdb.errors import NoSuchIndex
-from stdb.modules.python.table import Binding, Table, check_open
+from stdb.modules.python.table import Binding, Rows, Table, check_open
 from stdb.sats.types import Scalar, ScalarKind
 from stdb.schema.model import IndexAlgorithm
 
-__all__ = ["IndexAccessor", "UniqueAccessor", "index_key_prefix", "index_names", "make_table"]
+__all__ = ["IndexAccessor", "IndexRows", "UniqueAccessor", "index_key_prefix", "index_names", "make_table"]
 
 _FORMATS = {
     **{ScalarKind.BOOL: "?", ScalarKind.I8: "b", ScalarKind.U8: "B", ScalarKind.I16: "h", ScalarKind.U16: "H"},
@@ -34,16 +34,37 @@ _OPENED = (
 )
 
 
-class IndexAccessor:
-    """The rows by the columns of one index."""
+class IndexRows:
+    """What indexes have in reducers and in views alike."""
 
-    def __init__(self, table: Table[Any], index: AnyIndex) -> None:
-        self._table = table
-        self._index = index
+    _table: Rows[Any]
+    _index: AnyIndex
 
     def filter(self, *values: object) -> Iterator[Any]:
         """Return the rows whose first columns in the index have these values."""
         return map(self._table._row, self._rows(values))
+
+    def _rows(self, values: tuple[object, ...]) -> list[bytes]:
+        return list(self._index.scan(index_key_prefix(self._table._open(), self._index, values)))
+
+    def _one(self, values: tuple[object, ...]) -> Any:
+        """Return the row that has these values, or None."""
+        if len(values) != len(self._index.columns):
+            raise TypeError(
+                f"find() on index {self._index.name} takes {len(self._index.columns)} values, got {len(values)}"
+            )
+        rows = self._rows(values)
+        return self._table._row(rows[0]) if rows else None
+
+
+class IndexAccessor(IndexRows):
+    """The rows by the columns of one index."""
+
+    _table: Table[Any]
+
+    def __init__(self, table: Table[Any], index: AnyIndex) -> None:
+        self._table = table
+        self._index = index
 
     def delete(self, *values: object) -> int:
         """Remove the rows whose first columns in the index have these values; return how many there were."""
@@ -53,21 +74,13 @@ class IndexAccessor:
             stored.delete(row)
         return len(rows)
 
-    def _rows(self, values: tuple[object, ...]) -> list[bytes]:
-        return list(self._index.scan(index_key_prefix(self._table._open(), self._index, values)))
-
 
 class UniqueAccessor(IndexAccessor):
     """The one row by the columns of a unique index."""
 
     def find(self, *values: object) -> Any:
         """Return the row that has these values, or None."""
-        if len(values) != len(self._index.columns):
-            raise TypeError(
-                f"find() on index {self._index.name} takes {len(self._index.columns)} values, got {len(values)}"
-            )
-        rows = self._rows(values)
-        return self._table._row(rows[0]) if rows else None
+        return self._one(values)
 
     def update(self, row: Any) -> Any:
         """Replace the row that has this row's values in the index; return it as stored."""

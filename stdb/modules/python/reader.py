@@ -8,13 +8,13 @@ What is noted is a key where an index is asked for values of exactly all its col
 Source: spec 08, "Access inside a reducer" and "Functions"; spec 04 section 12, the refresh rule.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from stdb.datastore.index import UniqueIndex
 from stdb.datastore.table import AnyIndex
 from stdb.errors import ReducerTimeout, StdbError
-from stdb.modules.python.accessors import index_key_prefix, index_names
+from stdb.modules.python.accessors import IndexRows, index_key_prefix, index_names
 from stdb.modules.python.query import Plan, plan
 from stdb.modules.python.rows import shape_of
 from stdb.modules.python.table import ALL, Binding, Rows, refuse_attribute
@@ -142,16 +142,14 @@ class ReadTable(Rows[R]):
         return found.rows()
 
 
-class ReadIndex:
+class ReadIndex(IndexRows):
     """The rows by the columns of one index, for reading."""
+
+    _table: ReadTable[Any]
 
     def __init__(self, table: ReadTable[Any], index: AnyIndex) -> None:
         self._table = table
         self._index = index
-
-    def filter(self, *values: object) -> Iterator[Any]:
-        """Return the rows whose first columns in the index have these values."""
-        return map(self._table._row, self._rows(values))
 
     def __getattr__(self, name: str) -> NoReturn:
         """Refuse what writes."""
@@ -174,12 +172,7 @@ class ReadUniqueIndex(ReadIndex):
 
     def find(self, *values: object) -> Any:
         """Return the row that has these values, or None."""
-        if len(values) != len(self._index.columns):
-            raise TypeError(
-                f"find() on index {self._index.name} takes {len(self._index.columns)} values, got {len(values)}"
-            )
-        rows = self._rows(values)
-        return self._table._row(rows[0]) if rows else None
+        return self._one(values)
 
 
 class ReadDatabase:

@@ -7,7 +7,7 @@ Not responsible for: who is told what (`v1`), requests (`v1_requests`), row list
 "v1.rows" (fragments), "v1" (rows of an update) and ("v1", "full" or "light", compression) (frames).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from struct import Struct
 
@@ -19,6 +19,7 @@ from stdb.actors.requests import (
     SubscriptionKind,
     Unsubscribe,
 )
+from stdb.actors.sink import ProcedureResult
 from stdb.net.protocols.rows import group_by_table, row_list, row_list_pieces
 from stdb.net.protocols.v1 import V1
 from stdb.net.protocols.wire import large_tagged_frame, procedure_answer, tagged_frame, write_bytes, write_string
@@ -66,18 +67,11 @@ class V1Bsatn(V1):
         """Answer a procedure call that cannot run."""
         self._queue(0, procedure_answer(_PROCEDURE_RESULT, 2, text.encode(), call.request_id))
 
-    def procedure_result(
-        self,
-        call: CallProcedure,
-        returned: bytes,
-        as_json: Callable[[], str],
-        timestamp_us: int,
-        duration_us: int,
-        needs: int,
-    ) -> None:
+    def procedure_result(self, call: CallProcedure, result: ProcedureResult, needs: int) -> None:
         """Answer a procedure call with what it returned."""
-        times_us = timestamp_us, duration_us
-        self._queue(self._needs(needs), procedure_answer(_PROCEDURE_RESULT, 0, returned, call.request_id, times_us))
+        times_us = result.timestamp_us, result.duration_us
+        body = procedure_answer(_PROCEDURE_RESULT, 0, result.returned, call.request_id, times_us)
+        self._queue(self._needs(needs), body)
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Answer a subscription with its initial rows, one table entry per query plan."""

@@ -9,7 +9,7 @@ Rows and arguments are JSON texts inside the JSON. Rows are objects by column na
 """
 
 import json as standard_json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from stdb.actors.requests import (
@@ -20,6 +20,7 @@ from stdb.actors.requests import (
     SubscriptionKind,
     Unsubscribe,
 )
+from stdb.actors.sink import ProcedureResult
 from stdb.errors import DecodeError
 from stdb.net.frames import message_head, text_frame
 from stdb.net.protocols.rows import group_by_table, pieces_of
@@ -50,25 +51,19 @@ class V1Json(V1):
 
     def procedure_error(self, call: CallProcedure, text: str) -> None:
         """Answer a procedure call that cannot run."""
-        self._queue(
-            0,
-            f'{{"ProcedureResult":{{"status":{{"InternalError":{_quote(text)}}},"timestamp":{_timestamp(0)},'
-            f'"total_host_execution_duration":{_duration(0)},"request_id":{call.request_id}}}}}',
-        )
+        self._procedure_ended(0, call, f'{{"InternalError":{_quote(text)}}}')
 
-    def procedure_result(
-        self,
-        call: CallProcedure,
-        returned: bytes,
-        as_json: Callable[[], str],
-        timestamp_us: int,
-        duration_us: int,
-        needs: int,
-    ) -> None:
+    def procedure_result(self, call: CallProcedure, result: ProcedureResult, needs: int) -> None:
         """Answer a procedure call with what it returned."""
+        status = f'{{"Returned":{_quote(result.as_json())}}}'
+        self._procedure_ended(self._needs(needs), call, status, result.timestamp_us, result.duration_us)
+
+    def _procedure_ended(
+        self, needs: int, call: CallProcedure, status: str, timestamp_us: int = 0, duration_us: int = 0
+    ) -> None:
         self._queue(
-            self._needs(needs),
-            f'{{"ProcedureResult":{{"status":{{"Returned":{_quote(as_json())}}},"timestamp":{_timestamp(timestamp_us)},'
+            needs,
+            f'{{"ProcedureResult":{{"status":{status},"timestamp":{_timestamp(timestamp_us)},'
             f'"total_host_execution_duration":{_duration(duration_us)},"request_id":{call.request_id}}}}}',
         )
 

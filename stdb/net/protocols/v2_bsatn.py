@@ -7,7 +7,7 @@ Not responsible for: several messages a payload (`v3_bsatn`), row lists (`rows`)
 "v2.update" (fragments), "v2" (query sets of an update) and ("v2", compression) (frames); v3 shares them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from struct import error as struct_error
 
@@ -21,7 +21,7 @@ from stdb.actors.requests import (
     SubscriptionKind,
     Unsubscribe,
 )
-from stdb.actors.sink import OutcomeKind, ReducerOutcome
+from stdb.actors.sink import OutcomeKind, ProcedureResult, ReducerOutcome
 from stdb.errors import DecodeError
 from stdb.net.protocols.dialect import Dialect
 from stdb.net.protocols.rows import group_by_table, row_list, row_list_pieces
@@ -196,18 +196,11 @@ class V2Bsatn(Dialect):
         """Answer a procedure call that cannot run."""
         self._queue(0, procedure_answer(_PROCEDURE_RESULT, 1, text.encode(), call.request_id))
 
-    def procedure_result(
-        self,
-        call: CallProcedure,
-        returned: bytes,
-        as_json: Callable[[], str],
-        timestamp_us: int,
-        duration_us: int,
-        needs: int,
-    ) -> None:
+    def procedure_result(self, call: CallProcedure, result: ProcedureResult, needs: int) -> None:
         """Answer a procedure call with what it returned."""
-        times_us = timestamp_us, duration_us
-        self._queue(self._needs(needs), procedure_answer(_PROCEDURE_RESULT, 0, returned, call.request_id, times_us))
+        times_us = result.timestamp_us, result.duration_us
+        body = procedure_answer(_PROCEDURE_RESULT, 0, result.returned, call.request_id, times_us)
+        self._queue(self._needs(needs), body)
 
     def subscribe_applied(self, request: Subscribe, rows: Sequence[Fragment], needs: int, duration_us: int) -> None:
         """Answer a subscription with its initial rows, one table entry per query plan."""
