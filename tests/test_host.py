@@ -83,27 +83,6 @@ def test_publishing_the_same_program_again_changes_nothing() -> None:
     run(main)
 
 
-ROUTED = {
-    "routed.py": b"""
-from stdb import HttpContext, Request, Response, http_route
-
-@http_route("GET", "/hello")
-def hello(ctx: HttpContext, request: Request) -> Response:
-    return Response("hello")
-"""
-}
-
-
-def test_a_module_with_routes_is_refused_while_nobody_serves_them() -> None:
-    async def main() -> None:
-        async with open_host({b"routed": lambda: load(ROUTED)}) as host:
-            with pytest.raises(PublishFailed, match="HTTP routes of modules are not served"):
-                await host.publish(OWNER, b"routed", name="routed")
-            assert host.databases() == []
-
-    run(main)
-
-
 SEEDED = {
     "seeded.py": b"""
 from stdb import ReducerContext, init, primary_key, reducer, table, u64

@@ -1,0 +1,39 @@
+"""Which programs a server takes."""
+
+import pytest
+
+from stdb.errors import SchemaError
+from stdb.modules.python.archive import pack
+from stdb.server import load_program
+
+ROUTED = b"""
+from stdb import HttpContext, Request, Response, http_route
+
+@http_route("GET", "/hello")
+def hello(ctx: HttpContext, request: Request) -> Response:
+    return Response("hello")
+"""
+PLAIN = b"""
+from stdb import ReducerContext, reducer
+
+@reducer
+def hello(ctx: ReducerContext) -> None:
+    pass
+"""
+
+
+def test_a_packed_python_module_is_loaded() -> None:
+    assert load_program(pack({"plain.py": PLAIN})).definition.reducer_id("hello") == 0
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (pack({"routed.py": ROUTED}), "HTTP routes of modules are not served by this server yet"),
+        (b"\0asm\1\0\0\0", "WebAssembly modules are not supported yet"),
+        (b"print()", "neither a packed Python module nor WebAssembly"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_by_name(program: bytes, message: str) -> None:
+    with pytest.raises(SchemaError, match=message):
+        load_program(program)
