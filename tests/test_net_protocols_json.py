@@ -116,9 +116,6 @@ def test_a_vector_reads_and_writes_as_an_equal_document(vector: dict[str, Any]) 
         requests: list[Request] = []
         Spoken("v1.json").sink.receive(text, requests)
         assert [v1_value(request) for request in requests] == [message]
-    elif vector["name"] == "ProcedureResult":
-        with pytest.raises(NeverSentError):
-            spoken_again(text, lambda name: PERSON, lambda name: columns_of(PERSON))
     else:
         ours = spoken_again(text, lambda name: PERSON, lambda name: columns_of(PERSON))
         assert_same_but_for_the_form_of_rows(ours, text, lambda name: PERSON)
@@ -154,7 +151,7 @@ def test_every_recorded_message_of_the_server_is_what_we_would_say(wsprobe: Modu
             assert_same_but_for_the_form_of_rows(ours, text, row_type_of)
             told += 1
     assert told > 30
-    assert never < 15
+    assert never == 0
 
 
 def test_every_recorded_message_of_the_client_is_understood() -> None:

@@ -20,7 +20,7 @@ from stdb.actors.requests import (
     SubscriptionKind,
     Unsubscribe,
 )
-from stdb.actors.sink import OutcomeKind, ReducerOutcome
+from stdb.actors.sink import OutcomeKind, ProcedureResult, ReducerOutcome
 from stdb.net.outbox import Outbox
 from stdb.net.protocols.dialect import ConnectionOptions, Dialect
 from stdb.net.protocols.registry import open_dialect
@@ -125,9 +125,7 @@ def drive_v2(spoken: Spoken, message: Any) -> None:
         drive_reducer_result(spoken, *fields)
     elif tag == 7:
         (returned, text), timestamp, duration, request_id = fields
-        if returned == 0 or timestamp or duration:
-            raise NeverSentError
-        sink.procedure_error(CallProcedure(request_id, "", b""), text)
+        procedure_ended(spoken, (None, text) if returned else (text, None), timestamp, duration, request_id)
     else:
         request_id, results = fields
         outcomes = [(one, what if failed else query_rows(spoken, what)) for (one,), (failed, what) in results]
@@ -198,6 +196,21 @@ def v2_value(request: Request) -> Any:
     raise AssertionError(request)
 
 
+def procedure_ended(
+    spoken: Spoken, ended: tuple[bytes | str | None, str | None], timestamp: int, duration: int, request_id: int
+) -> None:
+    """Tell that a procedure returned BSATN (or its JSON), or the text of its error."""
+    returned, text = ended
+    call = CallProcedure(request_id, "", b"")
+    if text is not None:
+        assert (timestamp, duration) == (0, 0), "errors have no times"
+        spoken.sink.procedure_error(call, text)
+    else:
+        data = b"" if isinstance(returned, str) else returned or b""
+        result = ProcedureResult(data, lambda: str(returned), timestamp, duration)
+        spoken.sink.procedure_result(call, result, 0)
+
+
 # ---------------------------------------------------------------------------------------------- v1
 def drive_v1(spoken: Spoken, message: Any) -> None:
     """Tell the sink what `message` (a value of messages_v1.SERVER_MESSAGE or its JSON twin) says."""
@@ -252,9 +265,12 @@ def _subscription_error(spoken: Spoken, micros: int, request_id: Any, query_id: 
 
 
 def _procedure_result(spoken: Spoken, status: Any, timestamp: int, duration: int, request_id: int) -> None:
-    if status[0] != 2 or timestamp or duration:
-        raise NeverSentError
-    spoken.sink.procedure_error(CallProcedure(request_id, "", b""), status[1])
+    if status[0] == 1:
+        assert (timestamp, duration) == (0, 0)
+        spoken.sink.procedure_out_of_time(CallProcedure(request_id, "", b""))
+    else:
+        ended = (None, status[1]) if status[0] else (status[1], None)
+        procedure_ended(spoken, ended, timestamp, duration, request_id)
 
 
 def _applied(kind: SubscriptionKind, subscribes: bool) -> Callable[..., None]:

@@ -5,26 +5,40 @@ Not responsible for: turns and telling about transactions (`database`), running 
 
 A procedure runs outside the mailbox. Its transactions are jobs in it: each runs whole in a turn of the database, under
 the time limit of a reducer. A procedure is cancelled when its caller's connection goes, when the database is buried
-(deleted, reset, restarted, broken) and when the server stops; what its transactions committed stays.
+(deleted, reset, restarted, broken) and when the server stops; what its transactions committed stays, what it asked for
+and has not had its turn is not run.
 
-Rules: spec 02 sections 6.3 and 8.3, spec 04 section 3.7.
+Whatever a procedure raises ends that procedure alone, `SystemExit` and a `Cancelled` that it kept from elsewhere
+included. Texts of exceptions are made by the module's code, so they are asked for within the time limit.
+
+Rules: spec 02 sections 6.3 and 8.3, spec 04 sections 3.7 and 8.
 """
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import trio
 
 from stdb.actors.attachment import Attachment
 from stdb.actors.requests import CallProcedure
-from stdb.actors.sink import Client, ProcedureResult
+from stdb.actors.sink import OUT_OF_TIME, Client, ProcedureResult
 from stdb.errors import DecodeError, HttpError, ModuleFault, ReducerError, ReducerTimeout
-from stdb.modules.protocol import Expiry, HttpRequest, HttpResponse, LogLevel, ProcedureCall, ReducerCall
+from stdb.modules.protocol import (
+    Expiry,
+    HttpRequest,
+    HttpResponse,
+    LogLevel,
+    ProcedureCall,
+    ProcedureHost,
+    ReducerCall,
+)
 from stdb.sats import bsatn, json
+from stdb.sats.types import Typespace
 from stdb.schema.model import ProcedureDef, Visibility
 from stdb.subscriptions.fragment import TransactionEvent
 
@@ -34,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["CONCURRENT_MAX", "Procedures"]
 
 T = TypeVar("T")
+_Entry: TypeAlias = Callable[[ProcedureCall, bytes], Awaitable[bytes]]
 CONCURRENT_MAX = 10_000
 """Procedures of one database that may run at once."""
 
@@ -77,7 +92,12 @@ class _Host:
 
     async def transact(self, run: Callable[[ReducerCall], T]) -> T:
         """Run one transaction in the database's own turn; see `ProcedureHost.transact`."""
-        ended = await self._actor.answers.wait(lambda: (self._run(run), 0))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        wanted: list[Callable[[ReducerCall], T]] = [run]
+        try:
+            ended = await self._actor.answers.wait(lambda: (self._run(wanted), 0))
+        finally:
+            wanted.clear()
         if ended.error is not None:
             raise ended.error
         result: T = ended.result
@@ -91,7 +111,10 @@ class _Host:
         """Refuse: requests to other servers are switched off. Raises HttpError."""
         raise HttpError(f"this server sends no HTTP requests: {request.method} {request.url} was not sent")
 
-    def _run(self, run: Callable[[ReducerCall], T]) -> _Ended:
+    def _run(self, wanted: list[Callable[[ReducerCall], T]]) -> _Ended:
+        """Run the transaction, unless nobody waits for it any more."""
+        if not wanted:
+            return _Ended(None, None)
         actor = self._actor
         now_us = actor.now_us()
         transaction = actor.datastore.begin(now_us)
@@ -99,7 +122,7 @@ class _Host:
         call = ReducerCall(identity, self._connection_id, now_us, transaction, credentials or None)
         try:
             with actor.deadline.limiting(transaction, "the transaction"):
-                result = run(call)
+                result = wanted[0](call)
             delta = transaction.commit()
         except BaseException as error:  # noqa: BLE001 - raised where the procedure waits
             transaction.rollback()
@@ -152,36 +175,50 @@ class Procedures:
         except DecodeError as error:
             attachment.sink.procedure_error(call, _bad_arguments(each, error))
             return
-        entry = self._actor.module.procedure(position)
         host = _Host(self._actor, client, client.connection_id)
         circumstances = ProcedureCall(
             client.identity, client.connection_id, self._actor.now_us(), client.credentials or None, host
         )
-        refusal = self._start(attachment, partial(self._answer, attachment, call, each, entry, circumstances, args))
+        callee = self._callee(position)
+        refusal = self._start(attachment, partial(self._answer, attachment, call, callee, circumstances, args))
         if refusal is not None:
             attachment.sink.procedure_error(call, refusal)
 
     def start_scheduled(self, procedure_id: int, args: bytes, timestamp_us: int, ended: Callable[[], None]) -> None:
-        """Start a procedure that is due; `ended` is called when it has ended, however."""
+        """Start a procedure that is due, once all that was committed is durable; `ended` is called at its end, however.
+
+        A row that was taken out for it must not come back by a crash: it runs at most once.
+        """
         actor = self._actor
-        each, entry = actor.module.definition.procedures[procedure_id], actor.module.procedure(procedure_id)
+        callee, needs = self._callee(procedure_id), actor.datastore.next_offset
         host = _Host(actor, Client(actor.identity, bytes(16), ""), None)
         call = ProcedureCall(actor.identity, None, timestamp_us, None, host)
 
         async def run() -> None:
             try:
-                await self._outcome(each, entry, call, args)
+                await actor.answers.wait(lambda: (None, needs))
+                await self._outcome(callee, call, args)
             finally:
                 ended()
 
         refusal = self._start(None, run)
         if refusal is not None:
-            actor.module_log.write_host(f"the scheduled procedure `{each.name}` was not run: {refusal}")
+            actor.module_log.write_host(f"the scheduled procedure `{callee.definition.name}` was not run: {refusal}")
             ended()
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether so many are running that none is started now."""
+        return len(self._scopes) >= self._concurrent_max
+
+    def _callee(self, procedure_id: int) -> "_Callee":
+        module = self._actor.module
+        definition = module.definition
+        return _Callee(definition.procedures[procedure_id], module.procedure(procedure_id), definition.typespace)
 
     def _start(self, attachment: Attachment | None, work: Callable[[], Any]) -> str | None:
         """Have `work` run in a task of its own; return why not, or None."""
-        if len(self._scopes) >= self._concurrent_max:
+        if self.is_full:
             return f"more than {self._concurrent_max} procedures of this database are running; try again later"
         scope = trio.CancelScope()
         self._scopes[scope] = attachment
@@ -203,63 +240,67 @@ class Procedures:
                     del self._of[attachment]
 
     async def _answer(
+        self, attachment: Attachment, call: CallProcedure, callee: "_Callee", how: ProcedureCall, args: bytes
+    ) -> None:
+        started = perf_counter()
+        outcome = await self._outcome(callee, how, args)
+        duration_us = int((perf_counter() - started) * 1e6)
+        self._actor.post_nowait((None, partial(self._tell, attachment, call, callee, how, outcome, duration_us)))
+
+    def _tell(
         self,
         attachment: Attachment,
         call: CallProcedure,
-        each: ProcedureDef,
-        entry: Any,
+        callee: "_Callee",
         how: ProcedureCall,
-        args: bytes,
+        outcome: bytes | str,
+        duration_us: int,
     ) -> None:
-        started = perf_counter()
-        actor, typespace = self._actor, self._actor.module.definition.typespace  # an update may come meanwhile
-        outcome = await self._outcome(each, entry, how, args)
-        duration_us = int((perf_counter() - started) * 1e6)
+        """Tell the caller how its call ended; within a turn."""
+        if not attachment.is_connected:
+            return
+        sink = attachment.sink
+        if isinstance(outcome, bytes):
+            result = ProcedureResult(outcome, partial(callee.as_json, outcome), how.timestamp_us, duration_us)
+            sink.procedure_result(call, result, self._actor.datastore.next_offset)
+        elif outcome == OUT_OF_TIME:
+            sink.procedure_out_of_time(call)
+        else:
+            sink.procedure_error(call, outcome)
+        self._actor.mark_dirty(attachment)
 
-        def tell() -> None:
-            if not attachment.is_connected:
-                return
-            if isinstance(outcome, str):
-                attachment.sink.procedure_error(call, outcome)
-            else:
-                codec = bsatn.codec(each.return_type, typespace)
-                write = json.encoder(each.return_type, "positional", typespace=typespace)
-                result = ProcedureResult(
-                    outcome, lambda: write(codec.decode(outcome)[0]), how.timestamp_us, duration_us
-                )
-                attachment.sink.procedure_result(call, result, actor.datastore.next_offset)
-            actor.mark_dirty(attachment)
-
-        actor.post_nowait((None, tell))
-
-    async def _outcome(self, each: ProcedureDef, entry: Any, call: ProcedureCall, args: bytes) -> bytes | str:
+    async def _outcome(self, callee: "_Callee", call: ProcedureCall, args: bytes) -> bytes | str:
         """Return what a procedure returned, or the text for its caller; what it raised goes to the module's log."""
-        log = self._actor.module_log
-        result = bsatn.codec(each.return_type, self._actor.module.definition.typespace)
         try:
-            returned: bytes = await entry(call, args)
+            returned: bytes = await callee.entry(call, args)
+        except BaseException as error:  # whatever a procedure raises, its database goes on
+            if isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -inf:
+                raise
+            return self._failed(callee.definition, error, call.host)
+        try:
+            return callee.cut(returned)
         except DecodeError as error:
+            text = f"what the procedure returned does not decode: {error}"
+            self._actor.module_log.write(LogLevel.ERROR, text, function=callee.definition.name)
+            return _FATAL + str(error)
+
+    def _failed(self, each: ProcedureDef, error: BaseException, host: ProcedureHost) -> str:
+        """Log what a procedure raised; return the text for its caller."""
+        log = self._actor.module_log
+        if isinstance(error, DecodeError):
             return _bad_arguments(each, error)
-        except ReducerTimeout as error:
+        if isinstance(error, ReducerTimeout):
             log.write(LogLevel.ERROR, str(error) or "the procedure ran too long and was stopped", function=each.name)
-            return "Procedure terminated due to insufficient budget"
-        except ReducerError as error:
-            text = _clean(error)
+            return OUT_OF_TIME
+        if isinstance(error, ReducerError):
+            text = _text_of(error, host)
             log.write(LogLevel.ERROR, text, function=each.name)
             return _FATAL + text
-        except ModuleFault as error:
-            cause = error.__cause__ or error
-            report = error.report or "".join(traceback.format_exception(cause)).rstrip()
-            log.write(LogLevel.PANIC, report, filename=error.filename, line=error.line, function=each.name)
-            return _FATAL + _clean(cause)
-        except Exception as error:  # noqa: BLE001 - whatever a procedure raises, its database goes on
-            log.write(LogLevel.PANIC, "".join(traceback.format_exception(error)).rstrip(), function=each.name)
-            return _FATAL + _clean(error)
-        try:
-            return returned[: result.skip(returned, 0)]
-        except DecodeError as error:
-            log.write(LogLevel.ERROR, f"what the procedure returned does not decode: {error}", function=each.name)
-            return _FATAL + str(error)
+        fault = error if isinstance(error, ModuleFault) else ModuleFault("")
+        cause = fault.__cause__ or error
+        report = fault.report or "".join(traceback.format_exception(cause)).rstrip()
+        log.write(LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=each.name)
+        return _FATAL + _text_of(cause, host)
 
     def _encode(self, each: ProcedureDef, text: str) -> bytes:
         typespace = self._actor.module.definition.typespace
@@ -268,10 +309,33 @@ class Procedures:
         )
 
 
+class _Callee:
+    """A procedure as it was when it was called: an update of the program may come while it runs."""
+
+    def __init__(self, definition: ProcedureDef, entry: "_Entry", typespace: Typespace) -> None:
+        self.definition = definition
+        self.entry = entry
+        self._typespace = typespace
+        self._codec = bsatn.codec(definition.return_type, typespace)
+
+    def cut(self, returned: bytes) -> bytes:
+        """Return the one value that `returned` begins with. Raises DecodeError when it is none."""
+        return returned[: self._codec.skip(returned, 0)]
+
+    def as_json(self, returned: bytes) -> str:
+        """Return what was returned as JSON."""
+        write = json.encoder(self.definition.return_type, "positional", typespace=self._typespace)
+        return write(self._codec.decode_exact(returned))
+
+
 def _bad_arguments(each: ProcedureDef, error: DecodeError) -> str:
     return f"invalid arguments for procedure {each.name}: {getattr(error, 'path', None) or error}"
 
 
-def _clean(error: BaseException) -> str:
-    """Return the text of an exception of a module, which may raise what no message can carry."""
-    return str(error).encode("utf-8", "replace").decode()
+def _text_of(error: BaseException, host: ProcedureHost) -> str:
+    """Return what an exception of a module says, as a message can carry it; making it is code of the module."""
+    try:
+        with host.running():
+            return str.__str__(str(error)).encode("utf-8", "replace").decode()
+    except BaseException as inner:  # noqa: BLE001 - whatever its own code raises instead
+        return f"(its text cannot be had: {type(inner).__name__})"

@@ -13,7 +13,10 @@ from typing import NamedTuple, Protocol
 from stdb.actors.requests import CallProcedure, CallReducer, OneOffQuery, Subscribe, SubscribeBatch, Unsubscribe
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
-__all__ = ["Client", "ClientSink", "OutcomeKind", "ProcedureResult", "ReducerOutcome"]
+__all__ = ["OUT_OF_TIME", "Client", "ClientSink", "OutcomeKind", "ProcedureResult", "ReducerOutcome"]
+
+OUT_OF_TIME = "Procedure terminated due to insufficient budget"
+"""What the caller of a procedure is told that was stopped, where its dialect has no status for it."""
 
 
 class Client(NamedTuple):
@@ -68,7 +71,10 @@ class ClientSink(Protocol):
         """Answer the caller. `update`: the rows its own subscriptions saw; None when none did."""
 
     def procedure_error(self, call: CallProcedure, text: str) -> None:
-        """Answer a procedure call that cannot run."""
+        """Answer a procedure call that cannot run or failed."""
+
+    def procedure_out_of_time(self, call: CallProcedure) -> None:
+        """Answer a procedure call that was stopped by the time limit."""
 
     def procedure_result(self, call: CallProcedure, result: ProcedureResult, needs: int) -> None:
         """Answer a procedure call with what it returned."""

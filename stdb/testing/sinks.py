@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import trio
 
 from stdb.actors.requests import CallProcedure, CallReducer, OneOffQuery, Subscribe, SubscribeBatch, Unsubscribe
-from stdb.actors.sink import ProcedureResult, ReducerOutcome
+from stdb.actors.sink import OUT_OF_TIME, ProcedureResult, ReducerOutcome
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
 __all__ = [
@@ -155,6 +155,10 @@ class RecordingSink:
     def procedure_error(self, call: CallProcedure, text: str) -> None:
         """Queue the answer to a procedure call."""
         self._put(0, ProcedureFailed(call, text))
+
+    def procedure_out_of_time(self, call: CallProcedure) -> None:
+        """Queue the answer to a procedure call that was stopped."""
+        self.procedure_error(call, OUT_OF_TIME)
 
     def procedure_result(self, call: CallProcedure, result: ProcedureResult, needs: int) -> None:
         """Queue what a procedure returned."""

@@ -69,6 +69,7 @@ SERVER_V2 = st.one_of(
     ),
     st.tuples(st.just(6), st.tuples(u32, moments, outcomes)),
     st.tuples(st.just(7), st.tuples(st.tuples(st.just(1), names), st.just(0), st.just(0), u32)),
+    st.tuples(st.just(7), st.tuples(st.tuples(st.just(0), blobs), moments, moments, u32)),
     st.tuples(
         st.just(8),
         st.tuples(
@@ -156,6 +157,7 @@ plans_v1 = st.tuples(st.lists(table_update_v1(), max_size=3))
 merged_v1 = st.tuples(st.lists(table_update_v1(queries_max=2), max_size=3, unique_by=lambda table: table[1]))
 statuses = st.one_of(st.tuples(st.just(0), merged_v1), st.tuples(st.just(1), names), st.tuples(st.just(2), st.just(())))
 calls_v1 = st.tuples(names, u32, blobs, u32)
+procedure_failures = st.tuples(st.just(2), names) | st.just((1, ()))
 SERVER_V1 = st.one_of(
     st.tuples(st.just(0), st.tuples(plans_v1, u32, moments)),
     st.tuples(
@@ -168,7 +170,8 @@ SERVER_V1 = st.one_of(
     st.tuples(st.just(4), st.tuples(blobs, names, st.just([]), moments)),
     st.tuples(st.just(7), st.tuples(u64, u32, st.none() | u32, st.none(), names)),
     st.tuples(st.sampled_from((8, 9)), st.tuples(u32, u64, ids, plans_v1)),
-    st.tuples(st.just(10), st.tuples(st.tuples(st.just(2), names), st.just(0), st.just(0), u32)),
+    st.tuples(st.just(10), st.tuples(procedure_failures, st.just(0), st.just(0), u32)),
+    st.tuples(st.just(10), st.tuples(st.tuples(st.just(0), blobs), moments, moments, u32)),
     st.tuples(
         st.sampled_from((5, 6)),
         st.tuples(u32, u64, ids, table_update_v1().map(lambda table: (table[0], table[1], table))),
@@ -247,7 +250,8 @@ SERVER_JSON = st.one_of(
     st.tuples(st.just(4), st.tuples(blobs, names, st.just([]), moments)),
     st.tuples(st.just(7), st.tuples(u64, u32, st.none() | u32, st.none(), names)),
     st.tuples(st.sampled_from((8, 9)), st.tuples(u32, u64, ids, plans_json)),
-    st.tuples(st.just(10), st.tuples(st.tuples(st.just(2), names), st.just(0), st.just(0), u32)),
+    st.tuples(st.just(10), st.tuples(procedure_failures, st.just(0), st.just(0), u32)),
+    st.tuples(st.just(10), st.tuples(st.tuples(st.just(0), json_args), moments, moments, u32)),
     st.tuples(
         st.sampled_from((5, 6)),
         st.tuples(u32, u64, ids, table_update_json().map(lambda table: (table[0], table[1], table))),

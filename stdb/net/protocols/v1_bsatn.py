@@ -64,8 +64,12 @@ class V1Bsatn(V1):
         self._queue(0, bytes((_IDENTITY_TOKEN,)) + identity + write_string(token) + connection_id)
 
     def procedure_error(self, call: CallProcedure, text: str) -> None:
-        """Answer a procedure call that cannot run."""
+        """Answer a procedure call that cannot run or failed."""
         self._queue(0, procedure_answer(_PROCEDURE_RESULT, 2, text.encode(), call.request_id))
+
+    def procedure_out_of_time(self, call: CallProcedure) -> None:
+        """Answer a procedure call that was stopped by the time limit."""
+        self._queue(0, procedure_answer(_PROCEDURE_RESULT, 1, None, call.request_id))
 
     def procedure_result(self, call: CallProcedure, result: ProcedureResult, needs: int) -> None:
         """Answer a procedure call with what it returned."""

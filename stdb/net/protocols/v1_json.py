@@ -50,8 +50,12 @@ class V1Json(V1):
         )
 
     def procedure_error(self, call: CallProcedure, text: str) -> None:
-        """Answer a procedure call that cannot run."""
+        """Answer a procedure call that cannot run or failed."""
         self._procedure_ended(0, call, f'{{"InternalError":{_quote(text)}}}')
+
+    def procedure_out_of_time(self, call: CallProcedure) -> None:
+        """Answer a procedure call that was stopped by the time limit."""
+        self._procedure_ended(0, call, '{"OutOfEnergy":[]}')
 
     def procedure_result(self, call: CallProcedure, result: ProcedureResult, needs: int) -> None:
         """Answer a procedure call with what it returned."""

@@ -21,7 +21,7 @@ from stdb.actors.requests import (
     SubscriptionKind,
     Unsubscribe,
 )
-from stdb.actors.sink import OutcomeKind, ProcedureResult, ReducerOutcome
+from stdb.actors.sink import OUT_OF_TIME, OutcomeKind, ProcedureResult, ReducerOutcome
 from stdb.errors import DecodeError
 from stdb.net.protocols.dialect import Dialect
 from stdb.net.protocols.rows import group_by_table, row_list, row_list_pieces
@@ -193,8 +193,12 @@ class V2Bsatn(Dialect):
         self._queue(0, head + (write_bytes(text) if failed else text))
 
     def procedure_error(self, call: CallProcedure, text: str) -> None:
-        """Answer a procedure call that cannot run."""
+        """Answer a procedure call that cannot run or failed."""
         self._queue(0, procedure_answer(_PROCEDURE_RESULT, 1, text.encode(), call.request_id))
+
+    def procedure_out_of_time(self, call: CallProcedure) -> None:
+        """Answer a procedure call that was stopped by the time limit: from v2 on there is no status for it."""
+        self.procedure_error(call, OUT_OF_TIME)
 
     def procedure_result(self, call: CallProcedure, result: ProcedureResult, needs: int) -> None:
         """Answer a procedure call with what it returned."""

@@ -48,12 +48,16 @@ class Compression(Enum):
     GZIP = "Gzip"
 
 
-def procedure_answer(tag: int, status: int, value: bytes, request_id: int, times_us: tuple[int, int] = (0, 0)) -> bytes:
+def procedure_answer(
+    tag: int, status: int, value: bytes | None, request_id: int, times_us: tuple[int, int] = (0, 0)
+) -> bytes:
     """Return the message that ends a procedure call, which every binary dialect lays out alike.
 
-    `value` is what the status holds, its length in front; `times_us` are when the call began and how long it took.
+    `value` is what the status holds, its length in front, None: nothing; `times_us` are when the call began and how
+    long it took.
     """
-    return bytes((tag, status)) + write_bytes(value) + _procedure_end(*times_us, request_id)
+    held = b"" if value is None else write_bytes(value)
+    return bytes((tag, status)) + held + _procedure_end(*times_us, request_id)
 
 
 def tagged_payload(body: bytes, compression: Compression) -> bytes:
