@@ -30,6 +30,7 @@ from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline
+from stdb.actors.outgoing import HttpSender
 from stdb.actors.pausing import Done, UnwantedError, run_slice
 from stdb.actors.procedures import Procedures
 from stdb.actors.programs import Update, plan_update
@@ -104,6 +105,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         now_us: Callable[[], int],
         query_rows_max: int,
         queued_requests_max: int,
+        http: HttpSender,
     ) -> None:
         super().__init__()
         self.identity = identity
@@ -133,7 +135,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.connections = Connections(self)
         self.queries = queries = Queries(registry, query_rows_max)
         self._statements = Statements(datastore, owner, query_rows_max, now_us, self.publish)
-        self.procedures = Procedures(self)
+        self.procedures = Procedures(self, http)
         self._handlers: dict[type, Callable[[Attachment, Any], LongJob | None]] = {
             CallProcedure: self.procedures.call,
             Subscribe: queries.subscribe,

@@ -19,6 +19,7 @@ from stdb.actors.attachment import QUEUED_REQUESTS_MAX
 from stdb.actors.deadline import Deadline, NoDeadline
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.launching import FirstRecord, Launcher, LoadProgram
+from stdb.actors.outgoing import HttpSender, NoHttp
 from stdb.actors.refusals import DatabaseUnavailable, NoSuchDatabase, NotAuthorized, PublishFailed
 from stdb.actors.supervision import Supervisor
 from stdb.datastore.log import Log
@@ -116,11 +117,13 @@ class Host:
         *,
         deadline: Deadline | None = None,
         now_us: Callable[[], int] = now_us,
+        http: HttpSender | None = None,
     ) -> AsyncIterator["Host"]:
         """Hold a running host; its databases launch one after another in the background.
 
         Leaving the block normally is a clean shutdown: `client_disconnected` for every client, all of it durable,
-        clients closed with 1001. Cancelling it is as safe as a crash.
+        clients closed with 1001. Cancelling it is as safe as a crash. `http` sends what procedures ask of other
+        servers; without it nothing is sent.
         """
         launcher = Launcher(
             load=load,
@@ -130,6 +133,7 @@ class Host:
             initial_bytes_max=settings.initial_bytes_max,
             query_rows_max=settings.query_rows_max,
             queued_requests_max=settings.queued_requests_max,
+            http=http or NoHttp(),
         )
         async with trio.open_nursery() as nursery:
             host = cls(storage, settings, launcher, nursery)

@@ -17,6 +17,7 @@ import trio
 from stdb.actors.calls import RUN_ERRORS, Reducers
 from stdb.actors.database import DatabaseActor
 from stdb.actors.deadline import Deadline
+from stdb.actors.outgoing import HttpSender
 from stdb.actors.programs import TablesOnly, store_program, store_rules, stored_program
 from stdb.actors.refusals import PublishFailed
 from stdb.datastore import records
@@ -67,6 +68,7 @@ class Launcher(NamedTuple):
     initial_bytes_max: int
     query_rows_max: int
     queued_requests_max: int
+    http: HttpSender
 
     def load_in_time(self, program: bytes) -> Module:
         """Return the module of a program; an import without end is stopped (`LOAD_SECONDS_MAX`). Raises as `load`."""
@@ -170,6 +172,7 @@ class Launcher(NamedTuple):
                 now_us=self.now_us,
                 query_rows_max=self.query_rows_max,
                 queued_requests_max=self.queued_requests_max,
+                http=self.http,
             )
             if update is not None:
                 actor.update(*update)

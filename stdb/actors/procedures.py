@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 import trio
 
 from stdb.actors.attachment import Attachment
+from stdb.actors.outgoing import HttpSender, Outgoing
 from stdb.actors.requests import CallProcedure
 from stdb.actors.sink import OUT_OF_TIME, Client, ProcedureResult
 from stdb.errors import DecodeError, HttpError, ModuleFault, ReducerError, ReducerTimeout
@@ -78,6 +79,7 @@ class _Host:
         self._actor = actor
         self._client = client
         self._connection_id = connection_id
+        self._is_transacting = False
 
     def now_us(self) -> int:
         """Return the time in microseconds since 1970."""
@@ -108,8 +110,10 @@ class _Host:
         await trio.sleep(max(seconds, 0.0))
 
     async def http(self, request: HttpRequest) -> HttpResponse:
-        """Refuse: requests to other servers are switched off. Raises HttpError."""
-        raise HttpError(f"this server sends no HTTP requests: {request.method} {request.url} was not sent")
+        """Send a request to another server; see `ProcedureHost.http`."""
+        if self._is_transacting:
+            raise HttpError(f"no request is sent while a transaction is open: {request.method} was not sent")
+        return await self._actor.procedures.outgoing.send(request)
 
     def _run(self, wanted: list[Callable[[ReducerCall], T]]) -> _Ended:
         """Run the transaction, unless nobody waits for it any more."""
@@ -120,6 +124,7 @@ class _Host:
         transaction = actor.datastore.begin(now_us)
         identity, _, credentials = self._client
         call = ReducerCall(identity, self._connection_id, now_us, transaction, credentials or None)
+        self._is_transacting = True
         try:
             with actor.deadline.limiting(transaction, "the transaction"):
                 result = wanted[0](call)
@@ -127,6 +132,8 @@ class _Host:
         except BaseException as error:  # noqa: BLE001 - raised where the procedure waits
             transaction.rollback()
             return _Ended(None, error)
+        finally:
+            self._is_transacting = False
         if delta is not None:
             needs = actor.datastore.next_offset
             actor.publish(delta, TransactionEvent(actor.identity, None, now_us, "", 0, b"", None, 0, needs, 0, 0))
@@ -136,7 +143,8 @@ class _Host:
 class Procedures:
     """The running procedures of one DatabaseActor. `run` is its task; `call` and `start_scheduled` are of its turns."""
 
-    def __init__(self, actor: "DatabaseActor", concurrent_max: int = CONCURRENT_MAX) -> None:
+    def __init__(self, actor: "DatabaseActor", http: HttpSender, concurrent_max: int = CONCURRENT_MAX) -> None:
+        self.outgoing = Outgoing(http)
         self._actor = actor
         self._concurrent_max = concurrent_max
         self._send, self._started = trio.open_memory_channel[Callable[[], Any]](concurrent_max)
