@@ -26,6 +26,7 @@ from stdb.modules.protocol import Module
 from stdb.modules.python.archive import MAGIC
 from stdb.modules.python.loader import load_archive
 from stdb.net.front_door import FrontDoor
+from stdb.net.http_client import HttpClient
 from stdb.net.issuers import Issuers
 from stdb.net.tokens import Credentials, Tokens, load_or_make_key, load_or_make_operator
 from stdb.storage.data_directory import DataDirectory
@@ -166,8 +167,9 @@ async def _serve_until_signal(
     settings = directory.settings
     host_settings = _host_settings(options, settings, operator)
     closed = trio.Event()
+    http = HttpClient(settings.module_http)
     with open_deadline(settings.stdb.reducer_seconds_max) as deadline:
-        async with Host.open(storage, load_program, host_settings, deadline=deadline) as host:
+        async with Host.open(storage, load_program, host_settings, deadline=deadline, http=http) as host:
             door = FrontDoor(host, tokens, settings, operator=operator.identity)
             listeners = await trio.open_tcp_listeners(options.port, host=options.host)
             await nursery.start(_serve_door, door, listeners, closed)

@@ -1,11 +1,13 @@
 """Settings of one server: `config.toml` of the data directory, decoded once into frozen values.
 
-Responsible for: the keys of spec 05 section 5.3 that mean something here, our own under `[stdb]`, durations.
+Responsible for: the keys of spec 05 section 5.3 that mean something here, our own under `[stdb]` and, about the
+requests of modules, `[module-http]`, durations.
 Not responsible for: flags of the command line (they are laid over these by `replace`), where the file is.
 
 Unknown tables and keys are ignored, as in the reference; wrong types and bad TOML stop the start.
 """
 
+import ipaddress
 import re
 import tomllib
 from typing import Any, Literal
@@ -14,7 +16,16 @@ import msgspec
 
 from stdb.errors import StorageError
 
-__all__ = ["CertificateAuthority", "Issuer", "Own", "Settings", "Websocket", "parse_duration", "parse_settings"]
+__all__ = [
+    "CertificateAuthority",
+    "Issuer",
+    "ModuleHttp",
+    "Own",
+    "Settings",
+    "Websocket",
+    "parse_duration",
+    "parse_settings",
+]
 
 _UNIT_SECONDS = {
     "ns": 1e-9,
@@ -94,6 +105,23 @@ class Issuer(msgspec.Struct, frozen=True, rename="kebab"):
     """Loopback and private addresses, for tests and inner networks."""
 
 
+class ModuleHttp(msgspec.Struct, frozen=True, rename="kebab"):
+    """Requests of modules to other servers."""
+
+    enabled: bool = True
+    """Off: none is sent."""
+    allowed_networks: tuple[str, ...] = ()
+    """Networks that requests may lead to besides the public internet, such as `10.1.0.0/16`."""
+    request_bytes_max: int = 32 * 1024 * 1024
+    response_bytes_max: int = 32 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for network in self.allowed_networks:
+            ipaddress.ip_network(network)
+        if self.request_bytes_max < 0 or self.response_bytes_max < 0:
+            raise ValueError("request-bytes-max and response-bytes-max must not be below 0")
+
+
 class Own(msgspec.Struct, frozen=True, rename="kebab"):
     """What only stdb has: table `[stdb]`."""
 
@@ -120,6 +148,7 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab"):
 
     certificate_authority: CertificateAuthority = CertificateAuthority()
     websocket: Websocket = Websocket()
+    module_http: ModuleHttp = ModuleHttp()
     stdb: Own = Own()
 
 

@@ -14,6 +14,7 @@ from stdb.actors.attachment import Attachment
 from stdb.actors.deadline import Deadline
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.host import Host, HostSettings
+from stdb.actors.outgoing import HttpSender
 from stdb.actors.requests import CallReducer, Request, Subscribe, SubscriptionKind
 from stdb.actors.sink import Client
 from stdb.errors import SchemaError
@@ -43,8 +44,12 @@ async def open_host(
     settings: HostSettings | None = None,
     *,
     deadline: Deadline | None = None,
+    http: HttpSender | None = None,
 ) -> AsyncIterator[Host]:
-    """Hold a host that knows these programs: their bytes, and what makes a module of them."""
+    """Hold a host that knows these programs: their bytes, and what makes a module of them.
+
+    `http` answers what procedures ask of other servers, such as a `stdb.testing.http.FakeHttp`.
+    """
 
     def load(program: bytes) -> Module:
         if program not in programs:
@@ -53,7 +58,9 @@ async def open_host(
 
     own = storage or MemoryStorage()
     try:
-        async with Host.open(own, load, settings or HostSettings(), deadline=deadline, now_us=virtual_now_us) as host:
+        async with Host.open(
+            own, load, settings or HostSettings(), deadline=deadline, now_us=virtual_now_us, http=http
+        ) as host:
             yield host
     finally:
         if storage is None:
