@@ -27,7 +27,7 @@ import trio
 from stdb.actors.attachment import Attachment
 from stdb.actors.outgoing import HttpSender, Outgoing
 from stdb.actors.requests import CallProcedure
-from stdb.actors.sink import OUT_OF_TIME, Client, ProcedureResult
+from stdb.actors.sink import OUT_OF_TIME, Client, OutcomeKind, ProcedureResult, ReducerOutcome
 from stdb.errors import DecodeError, HttpError, ModuleFault, ReducerError, ReducerTimeout
 from stdb.modules.protocol import (
     Expiry,
@@ -46,14 +46,14 @@ from stdb.subscriptions.fragment import TransactionEvent
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
 
-__all__ = ["CONCURRENT_MAX", "Procedures"]
+__all__ = ["CONCURRENT_MAX", "NO_SUCH_PROCEDURE", "PreparedCall", "Procedures"]
 
 T = TypeVar("T")
 _Entry: TypeAlias = Callable[[ProcedureCall, bytes], Awaitable[bytes]]
 CONCURRENT_MAX = 10_000
 """Procedures of one database that may run at once."""
 
-_NO_SUCH = "No such procedure"
+NO_SUCH_PROCEDURE = ReducerOutcome(OutcomeKind.NOT_RUN, "No such procedure", "No such procedure")
 _FATAL = "The module instance encountered a fatal error: "
 
 
@@ -169,28 +169,35 @@ class Procedures:
 
     def call(self, attachment: Attachment, call: CallProcedure) -> None:
         """Start what a client asked for; it is answered once, whenever that has ended."""
-        definition = self._actor.module.definition
-        position = definition.procedure_id(call.procedure)
-        each = None if position is None else definition.procedures[position]
-        client = attachment.client
-        if each is None or (each.visibility is Visibility.PRIVATE and client.identity != self._actor.owner):
-            self._actor.reducers.tell_no_procedure(call.procedure)
-            attachment.sink.procedure_error(call, _NO_SUCH)
+        prepared = self.prepare(attachment.client, call.procedure, call.args)
+        if isinstance(prepared, ReducerOutcome):
+            attachment.sink.procedure_error(call, prepared.text)
             return
-        assert position is not None
-        try:
-            args = call.args if isinstance(call.args, bytes) else self._encode(each, call.args)
-        except DecodeError as error:
-            attachment.sink.procedure_error(call, _bad_arguments(each, error))
-            return
-        host = _Host(self._actor, client, client.connection_id)
-        circumstances = ProcedureCall(
-            client.identity, client.connection_id, self._actor.now_us(), client.credentials or None, host
-        )
-        callee = self._callee(position)
-        refusal = self._start(attachment, partial(self._answer, attachment, call, callee, circumstances, args))
+        refusal = self.start(attachment, partial(self._answer, attachment, call, prepared))
         if refusal is not None:
             attachment.sink.procedure_error(call, refusal)
+
+    def prepare(self, client: Client, name: str, args: bytes | str) -> "PreparedCall | ReducerOutcome":
+        """Return a call that `run` runs, or why it cannot be: there is no such procedure, or its arguments are bad."""
+        definition = self._actor.module.definition
+        position = definition.procedure_id(name)
+        each = None if position is None else definition.procedures[position]
+        if each is None or (each.visibility is Visibility.PRIVATE and client.identity != self._actor.owner):
+            self._actor.reducers.tell_no_procedure(name)
+            return NO_SUCH_PROCEDURE
+        assert position is not None
+        try:
+            encoded = args if isinstance(args, bytes) else self._encode(each, args)
+        except DecodeError as error:
+            return _bad_arguments(each, error)
+        host = self.host_for(client, client.connection_id)
+        credentials = client.credentials or None
+        how = ProcedureCall(client.identity, client.connection_id, self._actor.now_us(), credentials, host)
+        return PreparedCall(self._callee(position), how, encoded)
+
+    def host_for(self, client: Client, connection_id: bytes | None) -> ProcedureHost:
+        """Return what a procedure or a route may ask for that runs for `client`."""
+        return _Host(self._actor, client, connection_id)
 
     def start_scheduled(self, procedure_id: int, args: bytes, timestamp_us: int, ended: Callable[[], None]) -> None:
         """Start a procedure that is due, once all that was committed is durable; `ended` is called at its end, however.
@@ -205,11 +212,11 @@ class Procedures:
         async def run() -> None:
             try:
                 await actor.answers.wait(lambda: (None, needs))
-                await self._outcome(callee, call, args)
+                await self.outcome(PreparedCall(callee, call, args))
             finally:
                 ended()
 
-        refusal = self._start(None, run)
+        refusal = self.start(None, run)
         if refusal is not None:
             actor.module_log.write_host(f"the scheduled procedure `{callee.definition.name}` was not run: {refusal}")
             ended()
@@ -224,7 +231,7 @@ class Procedures:
         definition = module.definition
         return _Callee(definition.procedures[procedure_id], module.procedure(procedure_id), definition.typespace)
 
-    def _start(self, attachment: Attachment | None, work: Callable[[], Any]) -> str | None:
+    def start(self, attachment: Attachment | None, work: Callable[[], Any]) -> str | None:
         """Have `work` run in a task of its own; return why not, or None."""
         if self.is_full:
             return f"more than {self._concurrent_max} procedures of this database are running; try again later"
@@ -247,21 +254,18 @@ class Procedures:
                 if not mine:
                     del self._of[attachment]
 
-    async def _answer(
-        self, attachment: Attachment, call: CallProcedure, callee: "_Callee", how: ProcedureCall, args: bytes
-    ) -> None:
+    async def _answer(self, attachment: Attachment, call: CallProcedure, prepared: "PreparedCall") -> None:
         started = perf_counter()
-        outcome = await self._outcome(callee, how, args)
+        outcome = await self.outcome(prepared)
         duration_us = int((perf_counter() - started) * 1e6)
-        self._actor.post_nowait((None, partial(self._tell, attachment, call, callee, how, outcome, duration_us)))
+        self._actor.post_nowait((None, partial(self._tell, attachment, call, prepared, outcome, duration_us)))
 
     def _tell(
         self,
         attachment: Attachment,
         call: CallProcedure,
-        callee: "_Callee",
-        how: ProcedureCall,
-        outcome: bytes | str,
+        prepared: "PreparedCall",
+        outcome: bytes | ReducerOutcome,
         duration_us: int,
     ) -> None:
         """Tell the caller how its call ended; within a turn."""
@@ -269,46 +273,48 @@ class Procedures:
             return
         sink = attachment.sink
         if isinstance(outcome, bytes):
-            result = ProcedureResult(outcome, partial(callee.as_json, outcome), how.timestamp_us, duration_us)
+            as_json = partial(prepared.callee.as_json, outcome)
+            result = ProcedureResult(outcome, as_json, prepared.how.timestamp_us, duration_us)
             sink.procedure_result(call, result, self._actor.datastore.next_offset)
-        elif outcome == OUT_OF_TIME:
+        elif outcome.kind == OutcomeKind.OUT_OF_TIME:
             sink.procedure_out_of_time(call)
         else:
-            sink.procedure_error(call, outcome)
+            sink.procedure_error(call, outcome.text)
         self._actor.mark_dirty(attachment)
 
-    async def _outcome(self, callee: "_Callee", call: ProcedureCall, args: bytes) -> bytes | str:
-        """Return what a procedure returned, or the text for its caller; what it raised goes to the module's log."""
+    async def outcome(self, prepared: "PreparedCall") -> bytes | ReducerOutcome:
+        """Run a call; return what the procedure returned, or how it ended, which the module's log tells more of."""
+        callee, how, args = prepared
         try:
-            returned: bytes = await callee.entry(call, args)
+            returned: bytes = await callee.entry(how, args)
         except BaseException as error:  # whatever a procedure raises, its database goes on
             if isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -inf:
                 raise
-            return self._failed(callee.definition, error, call.host)
+            if isinstance(error, DecodeError):
+                return _bad_arguments(callee.definition, error)
+            return self.failed(callee.definition.name, error, how.host)
         try:
             return callee.cut(returned)
         except DecodeError as error:
             text = f"what the procedure returned does not decode: {error}"
             self._actor.module_log.write(LogLevel.ERROR, text, function=callee.definition.name)
-            return _FATAL + str(error)
+            return _fault(str(error))
 
-    def _failed(self, each: ProcedureDef, error: BaseException, host: ProcedureHost) -> str:
-        """Log what a procedure raised; return the text for its caller."""
+    def failed(self, name: str, error: BaseException, host: ProcedureHost) -> ReducerOutcome:
+        """Log what a procedure raised; return how that ends its call. FAILED: `text_chain` is the module's text alone."""
         log = self._actor.module_log
-        if isinstance(error, DecodeError):
-            return _bad_arguments(each, error)
         if isinstance(error, ReducerTimeout):
-            log.write(LogLevel.ERROR, str(error) or "the procedure ran too long and was stopped", function=each.name)
-            return OUT_OF_TIME
+            log.write(LogLevel.ERROR, str(error) or "the procedure ran too long and was stopped", function=name)
+            return ReducerOutcome(OutcomeKind.OUT_OF_TIME, OUT_OF_TIME, OUT_OF_TIME)
         if isinstance(error, ReducerError):
             text = _text_of(error, host)
-            log.write(LogLevel.ERROR, text, function=each.name)
-            return _FATAL + text
+            log.write(LogLevel.ERROR, text, function=name)
+            return ReducerOutcome(OutcomeKind.FAILED, _FATAL + text, text)
         fault = error if isinstance(error, ModuleFault) else ModuleFault("")
         cause = fault.__cause__ or error
         report = fault.report or "".join(traceback.format_exception(cause)).rstrip()
-        log.write(LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=each.name)
-        return _FATAL + _text_of(cause, host)
+        log.write(LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=name)
+        return _fault(_text_of(cause, host))
 
     def _encode(self, each: ProcedureDef, text: str) -> bytes:
         typespace = self._actor.module.definition.typespace
@@ -336,8 +342,23 @@ class _Callee:
         return write(self._codec.decode_exact(returned))
 
 
-def _bad_arguments(each: ProcedureDef, error: DecodeError) -> str:
-    return f"invalid arguments for procedure {each.name}: {getattr(error, 'path', None) or error}"
+class PreparedCall(NamedTuple):
+    """A call that can run: what is called, by whom, with what."""
+
+    callee: _Callee
+    how: ProcedureCall
+    args: bytes
+
+
+def _bad_arguments(each: ProcedureDef, error: DecodeError) -> ReducerOutcome:
+    where = getattr(error, "path", None) or str(error)
+    text = f"invalid arguments for procedure {each.name}: {where}"
+    chain = f"{text}: invalid arguments for function {each.name}: {where}: {error}"
+    return ReducerOutcome(OutcomeKind.NOT_RUN, text, chain)
+
+
+def _fault(text: str) -> ReducerOutcome:
+    return ReducerOutcome(OutcomeKind.FAULT, _FATAL + text, _FATAL + text)
 
 
 def _text_of(error: BaseException, host: ProcedureHost) -> str:
