@@ -1,8 +1,8 @@
 """Migration of tables: what must be done to the stored tables of one definition so that they are those of another.
 
 Responsible for: the automatic rules, their refusals table by table, the steps in the order in which they are done.
-Not responsible for: doing them (`stdb.datastore.catalog`), views and rules of row-level security (`stdb.actors.programs`),
-how a plan is shown.
+Not responsible for: doing them (`stdb.datastore.catalog`), views and rules of row-level security
+(`stdb.actors.programs`), how a plan is shown.
 
 Tables, indexes, constraints and sequences are matched by canonical name, columns by name.
 
