@@ -58,9 +58,9 @@ class Outgoing:
         Raises:
             HttpError: There is no response, or none in time.
         """
-        seconds = SECONDS if request.timeout_us is None else min(request.timeout_us / 1e6, SECONDS_MAX)
+        seconds = SECONDS if request.timeout_us is None else min(max(request.timeout_us / 1e6, 0.0), SECONDS_MAX)
         ended: list[HttpResponse | HttpError] = []
-        with trio.move_on_after(max(seconds, 0.0)):
+        with trio.move_on_after(seconds):
             # beside the procedure's task: what runs in that one counts as its code, and its time limit interrupts it
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send, request, ended)

@@ -19,6 +19,7 @@ Source: spec 04 section 3.7.
 
 import os
 import ssl
+import struct
 from collections.abc import Sequence
 from time import perf_counter
 
@@ -104,6 +105,8 @@ class HttpClient:
                 except HttpError as error:
                     outcome = error
                 nursery.cancel_scope.cancel()
+            if not isinstance(outcome, HttpError):
+                _close_in_order(stream)
         finally:
             await trio.aclose_forcefully(stream)
         if isinstance(outcome, HttpError):
@@ -187,6 +190,8 @@ class _Answer:
             del waiting[:end]
             event = self._next()
             if isinstance(event, h11.Response):
+                if event.http_version not in (b"1.0", b"1.1"):
+                    raise self._broken(f"invalid HTTP response: version {event.http_version.decode()}")
                 if waiting:
                     self._connection.receive_data(bytes(waiting))
                 return event
@@ -197,7 +202,7 @@ class _Answer:
     async def body(self, bytes_max: int, headers: HeaderList) -> bytes:
         """Return the content; a length among the headers that is too much is refused at once. Raises HttpError."""
         too_large = (
-            f"the response has more than {bytes_max} bytes, the most that this server takes (response-bytes-max)"
+            f"the response has more than {bytes_max} bytes, the most this server takes (response-bytes-max)"
         )
         if any(name == b"content-length" and int(value) > bytes_max for name, value in headers):
             raise self._broken(too_large)
@@ -284,6 +289,14 @@ async def _write(stream: trio.abc.Stream, data: bytes) -> None:
         return
 
 
+def _close_in_order(stream: trio.abc.Stream) -> None:
+    """Have the end of a connection told as its end; what is given up half-way is reset."""
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    assert isinstance(stream, trio.SocketStream)
+    stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 0, 0))
+
+
 async def _connect_to(address: SocketAddress, seconds_max: float) -> trio.SocketStream:
     """Return a connection to this address and no other.
 
@@ -292,6 +305,8 @@ async def _connect_to(address: SocketAddress, seconds_max: float) -> trio.Socket
     """
     socket = trio.socket.socket(address.family, trio.socket.SOCK_STREAM, trio.socket.IPPROTO_TCP)
     try:
+        # nothing lingers in the kernel for a peer that does not read
+        socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0))
         with trio.move_on_after(seconds_max) as waiting:
             await socket.connect(address.address)
         if waiting.cancelled_caught:

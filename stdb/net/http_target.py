@@ -23,6 +23,7 @@ HeaderList = tuple[tuple[bytes, bytes], ...]
 
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"(?=.{1,253}\.?\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?\Z", re.ASCII)
+_USERINFO = re.compile(r"(//)[^/?#]*@")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}\Z")
 _OURS = frozenset(
     (b"connection", b"expect", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
@@ -92,6 +93,7 @@ def parse_target(text: str, base: Target | None = None) -> Target:
     """
     if not text and base is None:
         raise HttpError("empty string")
+    shown = _USERINFO.sub(r"\1", text, count=1)
     try:
         url = httpx.URL(text) if base is None else base.url.join(text)
         credentials = url.userinfo
@@ -101,15 +103,15 @@ def parse_target(text: str, base: Target | None = None) -> Target:
     if not url.scheme:
         raise HttpError("builder error: relative URL without a base")
     if url.scheme not in _PORTS:
-        raise HttpError(f"builder error for url ({url}): URL scheme is not allowed")
+        raise HttpError(f"builder error for url ({shown}): URL scheme is not allowed")
     host = url.raw_host.decode("ascii").lower()
     if not host:
-        raise HttpError(f"builder error for url ({url}): empty host")
+        raise HttpError(f"builder error for url ({shown}): empty host")
     if not (_HOST.match(host) or (":" in host and "%" not in host and literal(host) is not None)):
-        raise HttpError(f"builder error for url ({url}): invalid international domain name")
+        raise HttpError(f"builder error for url ({shown}): invalid international domain name")
     port = _PORTS[url.scheme] if url.port is None else url.port
     if not 0 < port < 65536:
-        raise HttpError(f"builder error for url ({url}): invalid port number")
+        raise HttpError(f"builder error for url ({shown}): invalid port number")
     return Target(url, url.scheme, host, port, credentials)
 
 
