@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stdb.errors import HttpError
+from stdb.errors import HttpError, StorageError
 from stdb.modules.protocol import HttpRequest, HttpResponse
 from stdb.net import http_client
 from stdb.net.addresses import Networks, SocketAddress, is_public, literal
 from stdb.net.http_client import HEAD_BYTES_MAX, HEAD_LINES_MAX, INTERIM_MAX, REDIRECTS_MAX, HttpClient
-from stdb.storage.settings import ModuleHttp
+from stdb.storage.settings import ModuleHttp, parse_settings
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 REFUSAL = "refusing to connect to private or special-purpose addresses"
@@ -298,6 +298,27 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert answered(OK).body == b"hi"
+
+
+def test_the_settings_say_what_may_be_asked() -> None:
+    text = """
+    [module-http]
+    enabled = false
+    allowed-networks = ["10.1.0.0/16", "fd00::/8"]
+    request-bytes-max = 1
+    response-bytes-max = 2
+    """
+    assert parse_settings(text, "config.toml").module_http == ModuleHttp(False, ("10.1.0.0/16", "fd00::/8"), 1, 2)
+    assert parse_settings("", "config.toml").module_http == ModuleHttp(enabled=True, allowed_networks=())
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["allowed-networks = ['all']", "allowed-networks = ['10.0.0.1/8']", "enabled = 1", "response-bytes-max = -1"],
+)
+def test_wrong_settings_stop_the_start(line: str) -> None:
+    with pytest.raises(StorageError, match="invalid TOML syntax in config.toml: "):
+        parse_settings(f"[module-http]\n{line}", "config.toml")
 
 
 # ---------------------------------------------------------------------- which URLs

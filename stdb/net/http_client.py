@@ -75,10 +75,8 @@ class HttpClient:
         first = ask_of(request)
         limit = self._settings.request_bytes_max
         if len(first.body) > limit:
-            raise _failed(
-                first.target,
-                f"the body has {len(first.body)} bytes, this server sends at most {limit} (request-bytes-max)",
-            )
+            sizes = f"the body has {len(first.body)} bytes, this server sends at most {limit} (request-bytes-max)"
+            raise _failed(first.target, sizes)
         outcome = await self._exchange(first)
         try:
             for _ in range(REDIRECTS_MAX):
@@ -196,14 +194,12 @@ class _Answer:
                     self._connection.receive_data(bytes(waiting))
                 return event
             if not isinstance(event, h11.InformationalResponse):
-                raise _failed(self._target, "client error (SendRequest): invalid HTTP response")
+                raise self._broken("invalid HTTP response: it begins with nothing")
         raise _failed(self._target, f"client error (SendRequest): more than {INTERIM_MAX} interim responses")
 
     async def body(self, bytes_max: int, headers: HeaderList) -> bytes:
         """Return the content; a length among the headers that is too much is refused at once. Raises HttpError."""
-        too_large = (
-            f"the response has more than {bytes_max} bytes, the most this server takes (response-bytes-max)"
-        )
+        too_large = f"the response has more than {bytes_max} bytes, the most this server takes (response-bytes-max)"
         if any(name == b"content-length" and int(value) > bytes_max for name, value in headers):
             raise self._broken(too_large)
         content = bytearray()
