@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stdb.errors import AuthError
-from stdb.net.issuers import FETCH_BYTES_MAX, KEPT_SECONDS, REFRESH_SECONDS, Issuers, _FetchError, _parse_keys
+from stdb.net.issuers import FETCH_BYTES_MAX, KEPT_SECONDS, REFRESH_SECONDS, Issuers, _FetchError, _parse_keys, _pinned
 from stdb.net.tokens import Credentials, ServerKey, Tokens
 from stdb.sats.special import Identity
 from stdb.storage.settings import Issuer
@@ -257,3 +257,12 @@ def test_no_key_set_does_more_than_hold_no_keys(keys: list[dict[str, Any]]) -> N
 def test_a_key_set_without_a_list_is_a_failure_to_fetch(document: dict[str, Any]) -> None:
     with pytest.raises(_FetchError):
         _parse_keys(document)
+
+
+@pytest.mark.parametrize("address", ["[64:ff9b::7f00:1]", "[::ffff:127.0.0.1]", "[2002:7f00:1::1]", "224.0.0.1"])
+def test_translated_and_multicast_addresses_count_as_private(address: str) -> None:
+    async def ask() -> None:
+        with pytest.raises(_FetchError, match="leads to a private address"):
+            await _pinned(f"https://{address}/", Issuer("https://issuer.example"))
+
+    trio.run(ask)

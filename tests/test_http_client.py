@@ -11,8 +11,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import h11
 import pytest
 import trio
+import trio.testing
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,6 +26,7 @@ from stdb.modules.protocol import HttpRequest, HttpResponse
 from stdb.net import http_client
 from stdb.net.addresses import Networks, SocketAddress, is_public, literal
 from stdb.net.http_client import HEAD_BYTES_MAX, HEAD_LINES_MAX, INTERIM_MAX, REDIRECTS_MAX, HttpClient
+from stdb.net.http_target import Ask, ask_of
 from stdb.storage.settings import ModuleHttp, parse_settings
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -317,7 +320,7 @@ def test_the_settings_say_what_may_be_asked() -> None:
     ["allowed-networks = ['all']", "allowed-networks = ['10.0.0.1/8']", "enabled = 1", "response-bytes-max = -1"],
 )
 def test_wrong_settings_stop_the_start(line: str) -> None:
-    with pytest.raises(StorageError, match="invalid TOML syntax in config.toml: "):
+    with pytest.raises(StorageError, match=r"invalid TOML syntax in config\.toml: "):
         parse_settings(f"[module-http]\n{line}", "config.toml")
 
 
@@ -819,6 +822,36 @@ def test_a_head_of_too_many_lines_is_not_even_read() -> None:
 def test_interim_responses_without_end_are_given_up() -> None:
     text = broken(partial(send_forever, first=b"", then=b"HTTP/1.1 102 Processing\r\n\r\n"))
     assert text.endswith(f"client error (SendRequest): more than {INTERIM_MAX} interim responses")
+
+
+_PIECES = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 302 \r\n", b"HTTP/1.1 100 C\r\n\r\n", b"HTTP/1.1 101 S\r\n", b"\r\n",
+        b"\n", b"\r", b"content-length: 5\r\n", b"content-length: 99999999999999999999\r\n",
+        b"transfer-encoding: chunked\r\n", b"location: ", b"http://[\r\n", b"/x\r\n", b"5\r\nhello\r\n", b"0\r\n",
+        b"0\r\n\r\n", b"ffffffffffffffff\r\n", b"a: b\r\n", b" folded\r\n", b"\xff",
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(_PIECES, st.binary(max_size=20)), max_size=12), st.sampled_from(["GET", "HEAD"]))
+def test_whatever_a_server_sends_there_is_a_response_or_an_http_error(pieces: list[bytes], method: str) -> None:
+    async def test() -> None:
+        ours, theirs = trio.testing.memory_stream_pair()
+        ask = ask_of(HttpRequest(method, "http://x.example/"))
+        connection = h11.Connection(h11.CLIENT)
+        http_client._request_bytes(connection, ask)
+        for piece in pieces:
+            await theirs.send_all(piece)
+        await theirs.aclose()
+        with suppress(HttpError):
+            outcome = await client(response_bytes_max=1000)._read(
+                http_client._Answer(ours, connection, ask.target), ask
+            )
+            assert isinstance(outcome, HttpResponse | Ask)
+
+    run(test)
 
 
 async def never(wire: Wire) -> None:

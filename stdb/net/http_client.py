@@ -4,7 +4,7 @@ Responsible for: connecting to none but permitted addresses, TLS, redirects, lim
 Not responsible for: what is sent (`http_target`), time limits and how many at once (`stdb.actors.outgoing`).
 
 A name is looked up once, the addresses it leads to are checked, and the connection is made to one of those: nothing
-asks a resolver again in between. Every redirect starts over. Nothing of the environment is used, proxies included.
+asks a resolver again in between. Every redirect starts over. Proxies of the environment are not used.
 Content is handed on as it came: compressed content is not asked for, and not unpacked.
 
 A response is read while the request is being sent, since a server may answer before it has read it. A server that

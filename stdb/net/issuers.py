@@ -20,6 +20,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.exceptions import PyJWTError
 
 from stdb.errors import AuthError
+from stdb.net.addresses import is_public
 from stdb.net.claims import Claims, decode_part
 from stdb.net.tokens import UnsignedToken
 from stdb.storage.settings import Issuer
@@ -147,7 +148,7 @@ async def _pinned(url: str, issuer: Issuer) -> tuple[str, dict[str, str], dict[s
     except (OSError, UnicodeError) as error:
         raise _FetchError(f"{url}: {error}") from error
     addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
-    if not issuer.allow_private and not all(address.is_global for address in addresses):
+    if not issuer.allow_private and not all(is_public(address) for address in addresses):
         raise _FetchError(f"{url}: leads to a private address")
     address = addresses[0]
     authority = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
