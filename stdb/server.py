@@ -85,10 +85,7 @@ def load_program(program: bytes) -> Module:
         raise SchemaError(
             ["the program is neither a packed Python module nor WebAssembly: pack it with `stdb publish`"]
         )
-    module = load_archive(program)
-    if module.definition.http_routes:
-        raise SchemaError(["HTTP routes of modules are not served by this server yet: publish without @http_route"])
-    return module
+    return load_archive(program)
 
 
 async def serve(options: ServeOptions, started: Callable[[Running], None]) -> None:

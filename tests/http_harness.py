@@ -3,7 +3,7 @@
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from hashlib import sha256
@@ -16,7 +16,16 @@ import trio
 from stdb.actors.host import Host, HostSettings
 from stdb.datastore.datastore import Datastore
 from stdb.errors import ModuleFault, ReducerError
-from stdb.modules.protocol import LogSink, Module, ReducerCall, ViewCall
+from stdb.modules.protocol import (
+    HttpRequest,
+    HttpResponse,
+    LogSink,
+    Module,
+    ProcedureCall,
+    ReducerCall,
+    RouteCall,
+    ViewCall,
+)
 from stdb.net.front_door import FrontDoor
 from stdb.net.stream import FrameStream, memory_stream_pair
 from stdb.net.tokens import Credentials, ServerKey, Tokens
@@ -197,11 +206,15 @@ class StandIn:
         program: bytes,
         behaviours: Mapping[str, Callable[..., None]] | None = None,
         views: Mapping[str, Callable[[ViewCall, Datastore], list[bytes]]] | None = None,
+        procedures: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
+        routes: Mapping[str, Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]] | None = None,
     ) -> None:
         self.definition = definition
         self.program_hash = sha256(program).digest()
         self._behaviours = behaviours or {}
         self._views = views or {}
+        self._procedures = procedures or {}
+        self._routes = routes or {}
         self._datastore: Datastore | None = None
 
     def attach(self, datastore: Datastore, database_identity: bytes, log: LogSink) -> None:
@@ -231,6 +244,23 @@ class StandIn:
         assert datastore is not None
         run = self._views[self.definition.views[position].name]
         return lambda call: run(call, datastore)
+
+    def procedure(self, procedure_id: int) -> Callable[[ProcedureCall, bytes], Awaitable[bytes]]:
+        declared, typespace = self.definition.procedures[procedure_id], self.definition.typespace
+        behaviour, datastore = self._procedures[declared.name], self._datastore
+
+        async def run(call: ProcedureCall, args: bytes) -> bytes:
+            values = bsatn.codec(declared.params, typespace).decode_exact(args)
+            try:
+                result = await behaviour(call, datastore, *values)
+            except Exception as error:
+                raise ModuleFault("The instance encountered a fatal error.") from error
+            return bsatn.codec(declared.return_type, typespace).encode(result)
+
+        return run
+
+    def route(self, position: int) -> Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]:
+        return self._routes[self.definition.http_routes[position].handler]
 
 
 # What recordings say, compared.

@@ -23,13 +23,13 @@ def hello(ctx: ReducerContext) -> None:
 
 
 def test_a_packed_python_module_is_loaded() -> None:
+    assert load_program(pack({"routed.py": ROUTED})).definition.http_handlers == ("hello",)
     assert load_program(pack({"plain.py": PLAIN})).definition.reducer_id("hello") == 0
 
 
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        (pack({"routed.py": ROUTED}), "HTTP routes of modules are not served by this server yet"),
         (b"\0asm\1\0\0\0", "WebAssembly modules are not supported yet"),
         (b"print()", "neither a packed Python module nor WebAssembly"),
     ],

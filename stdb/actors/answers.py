@@ -18,7 +18,7 @@ from stdb.sql.work import Steps
 if TYPE_CHECKING:
     from stdb.sats.types import Product
 
-__all__ = ["Answer", "Answers", "CallResult", "Job", "LongJob", "SqlResult"]
+__all__ = ["Answer", "Answers", "CallResult", "Job", "LongJob", "ProcedureOutcome", "SqlResult"]
 
 Result = TypeVar("Result")
 LongJob: TypeAlias = Steps[Callable[[], None] | None]
@@ -33,6 +33,15 @@ class CallResult(NamedTuple):
     outcome: ReducerOutcome
     duration_us: int
     energy: int = 0
+
+
+class ProcedureOutcome(NamedTuple):
+    """How a called procedure ended: COMMITTED when it returned, FAILED, FAULT or OUT_OF_TIME."""
+
+    outcome: ReducerOutcome
+    duration_us: int
+    as_json: Callable[[], str] = str
+    """Writes what it returned as JSON."""
 
 
 class SqlResult(NamedTuple):
@@ -96,6 +105,20 @@ class Answers:
         """
         return await self._owe(lambda answer: self._run(answer, work))
 
+    async def wait_started(self, start: Callable[[Answer[Result]], None]) -> Result:
+        """Run `start` in the actor's turn and return what it, or what it started, hands to `give`.
+
+        A RequestError of `start` is raised here; anything else ends the actor.
+        """
+        return await self._owe(lambda answer: self._start(answer, start))
+
+    def give(self, answer: Answer[Result], result: Result, needs: int) -> None:
+        """Hand a result over once `needs` transactions are durable; within a turn."""
+        if needs == 0:
+            answer.give(result)
+        else:  # in order of `needs`: each reflects every transaction before it
+            self._waiting.append((needs, lambda: answer.give(result)))
+
     async def wait_long(self, work: Callable[[Callable[[], bool]], Steps[Callable[[], tuple[Result, int]]]]) -> Result:
         """Do as `wait` for an evaluation in steps that returns what is to run in a turn when it is through.
 
@@ -142,7 +165,10 @@ class Answers:
         except RequestError as error:
             answer.fail(error)
             return
-        if needs == 0:
-            answer.give(result)
-        else:  # in order of `needs`: each reflects every transaction before it
-            self._waiting.append((needs, lambda: answer.give(result)))
+        self.give(answer, result, needs)
+
+    def _start(self, answer: Answer[Result], start: Callable[[Answer[Result]], None]) -> None:
+        try:
+            start(answer)
+        except RequestError as error:
+            answer.fail(error)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import trio
 
 from stdb.actors.actor import Actor
-from stdb.actors.answers import Answers, CallResult, Job, LongJob, SqlResult
+from stdb.actors.answers import Answer, Answers, CallResult, Job, LongJob, ProcedureOutcome, SqlResult
 from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.connections import MODULE_EXITED, Connections
@@ -48,6 +48,7 @@ from stdb.actors.requests import (
 from stdb.actors.scheduler import Scheduler
 from stdb.actors.sink import Client, ClientSink, OutcomeKind, ReducerOutcome
 from stdb.actors.statements import Statements
+from stdb.actors.visits import Visits
 from stdb.datastore import records
 from stdb.errors import DecodeError, RequestError
 from stdb.modules.protocol import Module, ReducerCall
@@ -136,6 +137,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.queries = queries = Queries(registry, query_rows_max)
         self._statements = Statements(datastore, owner, query_rows_max, now_us, self.publish)
         self.procedures = Procedures(self, http)
+        self.visits = Visits(self)
         self._handlers: dict[type, Callable[[Attachment, Any], LongJob | None]] = {
             CallProcedure: self.procedures.call,
             Subscribe: queries.subscribe,
@@ -484,8 +486,19 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         )
         attachment.sink.reducer_result(call, outcome, event, None)
 
-    def call_over_http(self, client: Client, name: str, args: bytes | str, confirmed: bool) -> tuple[CallResult, int]:
-        """Connect, run one reducer, disconnect; return the result and what must be durable before it is told."""
+    def call_over_http(
+        self,
+        client: Client,
+        name: str,
+        args: bytes | str,
+        confirmed: bool,
+        scope: trio.CancelScope,
+        answer: Answer[CallResult | ProcedureOutcome],
+    ) -> None:
+        """Connect, run one reducer, disconnect, answer; or do so with a procedure, which ends when `scope` does."""
+        if name not in self.reducers.by_name and self.module.definition.procedure_id(name) is not None:
+            self.visits.call(client, name, args, confirmed, scope, answer)
+            return
         with self.connections.visit(client):
             prepared = self._prepare(client, name, args)
             if not isinstance(prepared, ReducerOutcome):
@@ -493,7 +506,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
                 args_json = args if isinstance(args, str) else None
                 outcome, event, _ = self.transact(entry, client, client.connection_id, encoded, args_json)
                 if outcome.kind != OutcomeKind.NOT_RUN:
-                    return CallResult(outcome, event.duration_us), self.datastore.next_offset if confirmed else 0
+                    needs = self.datastore.next_offset if confirmed else 0
+                    self.answers.give(answer, CallResult(outcome, event.duration_us), needs)
+                    return
                 prepared = outcome
         raise self._refusal(name, prepared)
 

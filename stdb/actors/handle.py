@@ -7,13 +7,17 @@ Not responsible for: serving (`database`), keeping the database running (`superv
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stdb.actors.answers import CallResult, SqlResult
+import trio
+
+from stdb.actors.answers import CallResult, ProcedureOutcome, SqlResult
 from stdb.actors.attachment import Attachment
 from stdb.actors.sink import Client, ClientSink
 
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
     from stdb.actors.supervision import Supervisor
+    from stdb.actors.visits import RouteResult
+    from stdb.modules.protocol import HttpRequest
     from stdb.schema.model import ModuleDef
     from stdb.storage.module_log import ModuleLog
 
@@ -71,18 +75,45 @@ class DatabaseHandle:
         """Return at once unless too many requests wait (DESIGN decision 8); readers wait here."""
         await self._actor.wait_not_crowded()
 
-    async def call(self, client: Client, reducer: str, args: bytes | str, *, confirmed: bool = True) -> CallResult:
-        """Run a reducer between `client_connected` and `client_disconnected`, as HTTP does (spec 05 section 1.3.21).
+    async def call(
+        self, client: Client, function: str, args: bytes | str, *, confirmed: bool = True
+    ) -> CallResult | ProcedureOutcome:
+        """Run a reducer or procedure between `client_connected` and `client_disconnected` (spec 05 section 1.3.21).
 
-        Answers once the transactions are durable, unless `confirmed` is False. Cancelling only gives up the answer.
+        Answers once the transactions are durable, unless `confirmed` is False. Cancelling cancels a procedure; of a
+        reducer it only gives up the answer.
 
         Raises:
-            ConnectRefused, NoSuchFunction, LifecycleCall, BadArguments: Nothing of the reducer was run.
+            ConnectRefused, NoSuchFunction, LifecycleCall, BadArguments, TooBusy: Nothing of the function was run.
             DatabaseUnavailable: The database is down or went down before the answer was safe.
         """
         await self.ready()
-        actor = self._actor
-        return await actor.answers.wait(lambda: actor.call_over_http(client, reducer, args, confirmed))
+        actor, scope = self._actor, trio.CancelScope()
+        try:
+            start = partial(actor.call_over_http, client, function, args, confirmed, scope)
+            return await actor.answers.wait_started(start)
+        finally:
+            scope.cancel()
+
+    def has_route(self, method: str, path: str) -> bool:
+        """Tell whether the module has a handler for what follows `/route` in a path. Raises DatabaseUnavailable."""
+        return self._actor.visits.find_route(method, path) is not None
+
+    async def route(self, request: "HttpRequest", path: str) -> "RouteResult":
+        """Run the handler of a route and return what it answers, or how it failed, once all of it is durable.
+
+        Cancelling cancels the handler; a transaction of it whose turn has come is run whole.
+
+        Raises:
+            NoSuchRoute, TooBusy: Nothing was run.
+            DatabaseUnavailable: The database is down or went down before the answer was safe.
+        """
+        await self.ready()
+        actor, scope = self._actor, trio.CancelScope()
+        try:
+            return await actor.answers.wait_started(partial(actor.visits.route, request, path, scope))
+        finally:
+            scope.cancel()
 
     async def sql(self, client: Client, text: str, *, confirmed: bool = True) -> SqlResult:
         """Run one SQL statement as `client`, between connect and disconnect (spec 05 section 1.3.24).

@@ -211,6 +211,7 @@ class Procedures:
 
         async def run() -> None:
             try:
+                await trio.lowlevel.checkpoint_if_cancelled()  # the database may be gone, and be no more asked then
                 await actor.answers.wait(lambda: (None, needs))
                 await self.outcome(PreparedCall(callee, call, args))
             finally:
@@ -232,7 +233,7 @@ class Procedures:
         return _Callee(definition.procedures[procedure_id], module.procedure(procedure_id), definition.typespace)
 
     def start(self, attachment: Attachment | None, work: Callable[[], Any]) -> str | None:
-        """Have `work` run in a task of its own; return why not, or None."""
+        """Have `work` run in a task of its own, cancelled with everything and with `attachment`; return why not."""
         if self.is_full:
             return f"more than {self._concurrent_max} procedures of this database are running; try again later"
         scope = trio.CancelScope()
@@ -301,7 +302,10 @@ class Procedures:
             return _fault(str(error))
 
     def failed(self, name: str, error: BaseException, host: ProcedureHost) -> ReducerOutcome:
-        """Log what a procedure raised; return how that ends its call. FAILED: `text_chain` is the module's text alone."""
+        """Log what a procedure raised; return how that ends its call.
+
+        Of FAILED `text_chain` is the module's text alone.
+        """
         log = self._actor.module_log
         if isinstance(error, ReducerTimeout):
             log.write(LogLevel.ERROR, str(error) or "the procedure ran too long and was stopped", function=name)

@@ -18,8 +18,10 @@ __all__ = [
     "LifecycleCall",
     "NoSuchDatabase",
     "NoSuchFunction",
+    "NoSuchRoute",
     "NotAuthorized",
     "PublishFailed",
+    "TooBusy",
     "UpdateRejected",
 ]
 
@@ -30,6 +32,17 @@ class NoSuchDatabase(RequestError):
 
 class NoSuchFunction(RequestError):
     """No reducer or procedure of that name that this caller may call (404)."""
+
+
+class NoSuchRoute(RequestError):
+    """The module has no handler for that method and path (404)."""
+
+    def __init__(self) -> None:
+        super().__init__("Database has not registered a handler for this route")
+
+
+class TooBusy(RequestError):
+    """As much is running as may; the text says of what (503)."""
 
 
 class LifecycleCall(RequestError):

@@ -16,10 +16,9 @@ CORS = (
 
 
 def preflight(allow: str) -> Response:
-    """Return the answer to OPTIONS on a known path, which no handler ever sees."""
-    headers = (
+    """Return the answer to OPTIONS on a known path, which no handler ever sees; `allow` is empty for any method."""
+    headers: tuple[tuple[str, str], ...] = (
         ("access-control-allow-methods", "*"),
         ("access-control-allow-headers", "authorization,accept,content-type"),
-        ("allow", allow),
     )
-    return Response(200, headers)
+    return Response(200, (*headers, ("allow", allow)) if allow else headers)

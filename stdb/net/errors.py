@@ -17,8 +17,10 @@ from stdb.actors.refusals import (
     LifecycleCall,
     NoSuchDatabase,
     NoSuchFunction,
+    NoSuchRoute,
     NotAuthorized,
     PublishFailed,
+    TooBusy,
     UpdateRejected,
 )
 from stdb.errors import AuthError, QueryError, ReducerError, RequestError, SchemaError, StdbError, StorageError
@@ -42,6 +44,8 @@ _STATUSES: tuple[tuple[type[StdbError], int], ...] = (
     (NotYourDatabaseError, 403),
     (NoSuchDatabase, 404),
     (NoSuchFunction, 404),
+    (NoSuchRoute, 404),
+    (TooBusy, 503),
     (LifecycleCall, 400),
     (BadArguments, 400),
     (QueryError, 400),

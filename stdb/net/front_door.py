@@ -17,7 +17,15 @@ import trio
 
 from stdb.actors.host import Host
 from stdb.errors import StdbError
-from stdb.net import routes_call, routes_database, routes_identity, routes_publish, routes_server, routes_subscribe
+from stdb.net import (
+    routes_call,
+    routes_database,
+    routes_identity,
+    routes_publish,
+    routes_server,
+    routes_subscribe,
+    routes_user,
+)
 from stdb.net.auth import Access, authenticate
 from stdb.net.cors import CORS, preflight
 from stdb.net.errors import error_response, text_response
@@ -37,6 +45,7 @@ _RESOURCES = (
     *routes_database.RESOURCES,
     *routes_publish.RESOURCES,
     *routes_call.RESOURCES,
+    *routes_user.RESOURCES,
     *routes_subscribe.RESOURCES,
 )
 _NOT_FOUND = Response(404)

@@ -35,7 +35,7 @@ DISCARD_BYTES_MAX = 1024 * 1024 * 1024
 DISCARD_SECONDS_MAX = 10.0
 """For a body that nobody wants: it is taken off the wire so that the client sees the answer."""
 
-_REASONS = {530: b"<none>"} | {status.value: status.phrase.encode() for status in HTTPStatus}
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus} | {418: b"I'm a teapot", 530: b"<none>"}
 
 
 class BodyTooLarge(RequestError):  # noqa: N818 - named like the status it becomes
@@ -70,6 +70,10 @@ class Request(NamedTuple):
     query: str
     """Still percent-encoded."""
     headers: Headers
+    origin: str = ""
+    """Scheme and authority of a target that has them, `http://example.com`."""
+    version: str = "1.1"
+    """Of HTTP."""
 
 
 Result = TypeVar("Result")
@@ -79,7 +83,8 @@ class Response(NamedTuple):
     """An answer. A streamed body is sent chunk by chunk until it ends or the client leaves."""
 
     status: int
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str | bytes], ...] = ()
+    """`date` and `content-length` are added where they are not among them."""
     body: bytes | AsyncGenerator[bytes, None] = b""
 
 
@@ -118,8 +123,10 @@ class HttpConnection:
             return None
         if len(event.target) > TARGET_BYTES_MAX:
             raise h11.RemoteProtocolError("the URI is too long", error_status_hint=414)
-        path, _, query = _target(event.target).partition("?")
-        return Request(event.method.decode("latin-1"), path, query, Headers(tuple(event.headers)))
+        origin, target = _target(event.target)
+        path, _, query = target.partition("?")
+        method, version = event.method.decode("latin-1"), event.http_version.decode("latin-1")
+        return Request(method, path, query, Headers(tuple(event.headers)), origin, version)
 
     async def read_body(self, limit: int = BODY_BYTES_MAX) -> bytes:
         """Return the whole body of the request.
@@ -164,9 +171,12 @@ class HttpConnection:
 
     async def send(self, response: Response, *, is_head: bool = False) -> None:
         """Send an answer; afterwards the connection is ready for the next request or closes by itself."""
-        headers = [*response.headers, ("date", formatdate(usegmt=True))]
-        if isinstance(response.body, bytes) and response.status not in (204, 304):
-            headers.append(("content-length", str(len(response.body))))
+        headers = [(name.encode(), _bytes(value)) for name, value in response.headers]
+        names = {name for name, _ in headers}
+        if b"date" not in names:
+            headers.append((b"date", formatdate(usegmt=True).encode()))
+        if isinstance(response.body, bytes) and response.status not in (204, 304) and b"content-length" not in names:
+            headers.append((b"content-length", b"%d" % len(response.body)))
         self._has_held_back = self._h11.they_are_waiting_for_100_continue
         reason = _REASONS.get(response.status, b"")
         head = h11.Response(status_code=response.status, headers=headers, reason=reason)
@@ -308,10 +318,15 @@ class _Resumed:
         return received
 
 
-def _target(target: bytes) -> str:
-    """Return path and query of a request target; of an absolute one what follows the authority."""
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("latin-1")
+
+
+def _target(target: bytes) -> tuple[str, str]:
+    """Return a request target in two: scheme and authority, empty unless it is absolute, and path with query."""
     text = target.decode("latin-1").partition("#")[0]
     if text.startswith("/"):
-        return text
-    _, scheme, rest = text.partition("://")
-    return f"/{rest.partition('/')[2]}" if scheme else text
+        return "", text
+    scheme, mark, rest = text.partition("://")
+    authority, _, path = rest.partition("/")
+    return (f"{scheme}://{authority}", f"/{path}") if mark else ("", text)

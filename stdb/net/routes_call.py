@@ -1,4 +1,4 @@
-"""Routes that run something in a database: reducers and SQL.
+"""Routes that run something in a database: reducers, procedures and SQL.
 
 Responsible for: routes 21 and 24 of spec 05 section 1.2, the result document of section 4.1.
 Not responsible for: running (`stdb.actors`), connect and disconnect around it (`DatabaseHandle`), statuses of errors
@@ -15,10 +15,10 @@ from time import perf_counter
 
 import trio
 
-from stdb.actors.answers import SqlResult
+from stdb.actors.answers import CallResult, ProcedureOutcome, SqlResult
 from stdb.actors.sink import OutcomeKind
 from stdb.net.auth import Access
-from stdb.net.errors import JSON, TEXT, HttpError
+from stdb.net.errors import JSON, TEXT, HttpError, text_response
 from stdb.net.http import Response
 from stdb.net.routing import Call, Lookup, Resource
 from stdb.sats import json as sats_json
@@ -34,21 +34,31 @@ _ROWS_A_PIECE = 100
 _REFUSED = 530
 """The reducer said no, or broke: a status of the reference's own."""
 
-_OUT_OF_TIME = (402, "Module energy budget exhausted.")
+_BUDGET = 402
 """Our limit of time stands where the reference's limit of energy does."""
+_OUT_OF_TIME = (_BUDGET, "Module energy budget exhausted.")
 
 
-async def call_reducer(call: Call) -> Response:
-    """Run a reducer with the JSON arguments of the body."""
+async def call_function(call: Call) -> Response:
+    """Run a reducer or procedure with the JSON arguments of the body; a procedure ends when the client leaves."""
     database = call.database()
-    reducer = call.parameter("reducer")
+    function = call.parameter("function")
     if call.request.headers.get("content-type") is None:
         raise HttpError(400, "Header of type `content-type` was missing")
     call.check_content_type(allow_parameters=False)
     confirmed = call.query.flag("confirmed", True)
     arguments = await call.text(says_where=False)
     handle = call.door.host.database(database.identity)
-    result = await handle.call(call.client(), reducer, arguments, confirmed=confirmed)
+    await handle.ready()
+    work = partial(handle.call, call.client(), function, arguments, confirmed=confirmed)
+    if handle.definition.procedure_id(function) is None:
+        result = await work()
+    else:
+        result = await call.connection.while_connected(work)
+    return _procedure_response(result) if isinstance(result, ProcedureOutcome) else _reducer_response(result)
+
+
+def _reducer_response(result: CallResult) -> Response:
     headers = (
         TEXT,
         ("spacetime-energy-used", str(result.energy)),
@@ -58,6 +68,14 @@ async def call_reducer(call: Call) -> Response:
         return Response(200, headers)
     status, text = _OUT_OF_TIME if result.outcome.kind == OutcomeKind.OUT_OF_TIME else (_REFUSED, result.outcome.text)
     return Response(status, headers, text.encode("utf-8", "replace"))
+
+
+def _procedure_response(result: ProcedureOutcome) -> Response:
+    kind, text, _ = result.outcome
+    if kind == OutcomeKind.COMMITTED:
+        headers = (JSON, ("spacetime-execution-duration-micros", str(result.duration_us)))
+        return Response(200, headers, result.as_json().encode("utf-8", "replace"))
+    return text_response(text, _BUDGET if kind == OutcomeKind.OUT_OF_TIME else 500)
 
 
 async def run_sql(call: Call) -> Response:
@@ -125,8 +143,8 @@ async def _rest(first: bytes, document: Iterator[bytes]) -> AsyncGenerator[bytes
 
 RESOURCES = (
     Resource(
-        "/v1/database/{name_or_identity}/call/{reducer}",
-        {"POST": call_reducer},
+        "/v1/database/{name_or_identity}/call/{function}",
+        {"POST": call_function},
         Access.ANONYMOUS,
         Lookup.BEFORE_METHOD,
     ),

@@ -29,8 +29,10 @@ from stdb.sats.special import Identity
 if TYPE_CHECKING:
     from stdb.net.front_door import FrontDoor
 
-__all__ = ["Call", "Database", "Handler", "Lookup", "Resource", "Router", "Upgraded", "hex_of"]
+__all__ = ["ANY_METHOD", "Call", "Database", "Handler", "Lookup", "Resource", "Router", "Upgraded", "hex_of"]
 
+ANY_METHOD = "*"
+"""Among the methods of a resource: every one that has no handler of its own."""
 _IDENTITY = re.compile(r"(?:0x)?([0-9a-fA-F]{64})", re.ASCII)
 
 
@@ -51,7 +53,9 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One path and its methods. A segment `{x}` is a parameter; GET answers HEAD as well."""
+    """One path and its methods. A segment `{x}` is a parameter, a last one `{*x}` is the rest of the path, slashes
+    and nothing included. GET answers HEAD as well; ANY_METHOD answers every method by itself.
+    """
 
     path: str
     methods: Mapping[str, Handler]
@@ -63,11 +67,11 @@ class Resource:
     def __post_init__(self) -> None:
         object.__setattr__(self, "segments", tuple(self.path.split("/")[1:]))
         listed = [word for name in self.methods for word in (("GET", "HEAD") if name == "GET" else (name,))]
-        object.__setattr__(self, "allow", ",".join(listed))
+        object.__setattr__(self, "allow", "" if ANY_METHOD in listed else ",".join(listed))
 
     def handler(self, method: str) -> Handler | None:
         """Return who serves a method, or None."""
-        return self.methods.get("GET" if method == "HEAD" else method)
+        return self.methods.get("GET" if method == "HEAD" else method) or self.methods.get(ANY_METHOD)
 
 
 class Router:
@@ -75,8 +79,12 @@ class Router:
 
     def __init__(self, resources: Sequence[Resource]) -> None:
         self._by_length: dict[int, list[Resource]] = {}
+        self._open: list[Resource] = []
         for resource in resources:
-            self._by_length.setdefault(len(resource.segments), []).append(resource)
+            if resource.segments[-1].startswith("{*"):
+                self._open.append(resource)
+            else:
+                self._by_length.setdefault(len(resource.segments), []).append(resource)
 
     def match(self, path: str) -> tuple[Resource, dict[str, str]] | None:
         """Return the resource of a path with its parameters, still percent-encoded; None for an unknown path."""
@@ -85,6 +93,11 @@ class Router:
             parameters = _match(resource.segments, segments)
             if parameters is not None:
                 return resource, parameters
+        for resource in self._open:
+            last = len(resource.segments) - 1
+            parameters = _match(resource.segments[:last], segments[:last]) if len(segments) > last else None
+            if parameters is not None:
+                return resource, parameters | {resource.segments[last][2:-1]: "/".join(segments[last:])}
         return None
 
 

@@ -12,6 +12,7 @@ from enum import Enum
 from stdb.sats.types import UNIT, AlgebraicType, Element, Product, Typespace
 
 __all__ = [
+    "STANDARD_HTTP_METHODS",
     "Access",
     "CasePolicy",
     "ColumnDef",
@@ -34,6 +35,10 @@ __all__ = [
     "ViewDef",
     "Visibility",
 ]
+
+
+STANDARD_HTTP_METHODS = ("Get", "Head", "Post", "Put", "Delete", "Connect", "Options", "Trace", "Patch")
+"""The methods that definitions have a name for, in the order of their tags; requests spell them in capitals."""
 
 
 class Access(Enum):
@@ -210,7 +215,10 @@ class RowLevelSecurityDef:
 
 @dataclass(frozen=True, slots=True)
 class HttpRouteDef:
-    """One route: requests of `method` (None: any) to `path` go to `handler`."""
+    """One route: requests of `method` (None: any) to `path` go to `handler`.
+
+    A method of STANDARD_HTTP_METHODS is spelled as there, any other as requests spell it.
+    """
 
     handler: str
     method: str | None

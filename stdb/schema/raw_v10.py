@@ -29,6 +29,7 @@ from stdb.schema.layout import (
     member,
     record,
 )
+from stdb.schema.model import STANDARD_HTTP_METHODS as _METHODS
 from stdb.schema.model import CasePolicy, Visibility
 from stdb.schema.raw import (
     NameKind,
@@ -66,7 +67,6 @@ __all__ = ["SUBMODULE_DEPTH_MAX", "decode", "encode", "from_json", "to_json"]
 SUBMODULE_DEPTH_MAX = 16
 """Submodules inside submodules that are read."""
 _HASH_BYTES = 32
-_METHODS = ("Get", "Head", "Post", "Put", "Delete", "Connect", "Options", "Trace", "Patch")
 
 _VISIBILITY = TagOnly(
     "FunctionVisibility", [("Private", Visibility.PRIVATE), ("ClientCallable", Visibility.CLIENT_CALLABLE)]

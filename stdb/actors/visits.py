@@ -1,0 +1,177 @@
+"""Visits: what one HTTP request runs in a database that may wait, a procedure or the handler of a route.
+
+Responsible for: connect and disconnect around a procedure, finding and running handlers, answering once durable.
+Not responsible for: the tasks they run in and what they may ask for (`procedures`), reducers over HTTP (`database`),
+HTTP (`stdb.net`).
+
+A visit runs among the procedures of its database and is cancelled with them, and when the request is given up: its
+scope is then cancelled, `client_disconnected` still runs. A handler of a route has nobody to connect: nobody is
+authenticated, so its transactions are those of the identity zero without a connection.
+
+Rules: spec 05 section 1.3, routes 21 and 30; spec 04 sections 3.7 and 7.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from math import inf
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import trio
+
+from stdb.actors.answers import Answer, CallResult, ProcedureOutcome
+from stdb.actors.calls import COMMITTED
+from stdb.actors.procedures import NO_SUCH_PROCEDURE, PreparedCall
+from stdb.actors.refusals import BadArguments, NoSuchFunction, NoSuchRoute, TooBusy
+from stdb.actors.sink import Client, OutcomeKind, ReducerOutcome
+from stdb.modules.protocol import HttpRequest, HttpResponse, Module, RouteCall
+from stdb.schema.model import STANDARD_HTTP_METHODS, HttpRouteDef
+
+if TYPE_CHECKING:
+    from stdb.actors.database import DatabaseActor
+
+__all__ = ["RouteResult", "Visits"]
+
+_Handler: TypeAlias = Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]
+_NOBODY = Client(bytes(32), bytes(16), "")
+
+
+class RouteResult(NamedTuple):
+    """What the handler of a route answered, or how it failed: FAILED, FAULT, OUT_OF_TIME, as the module's log says."""
+
+    handler: str
+    """Its name."""
+    answer: HttpResponse | ReducerOutcome
+
+
+class Visits:
+    """The visits of one DatabaseActor."""
+
+    def __init__(self, actor: "DatabaseActor") -> None:
+        self._actor = actor
+        self._routes: dict[tuple[str | None, str], int] = {}
+        self._routes_of: Module | None = None
+
+    def find_route(self, method: str, path: str) -> int | None:
+        """Return the position of the route for a method and a path (what follows `/route`), or None."""
+        module = self._actor.module
+        if self._routes_of is not module:
+            routes = enumerate(module.definition.http_routes)
+            self._routes = {(_method_on_the_wire(each), each.path): position for position, each in routes}
+            self._routes_of = module
+        found = self._routes.get((method, path))
+        return self._routes.get((None, path)) if found is None else found
+
+    # ------------------------------------------------------------------ within a turn
+    def call(
+        self,
+        client: Client,
+        name: str,
+        args: bytes | str,
+        confirmed: bool,
+        scope: trio.CancelScope,
+        answer: Answer[CallResult | ProcedureOutcome],
+    ) -> None:
+        """Connect, start a procedure; at its end, or that of `scope`, disconnect and answer.
+
+        Raises:
+            ConnectRefused, NoSuchFunction, BadArguments, TooBusy: It was not started, and nobody is connected.
+        """
+        connections = self._actor.connections
+        connections.arrive(client)
+        try:
+            prepared = self._actor.procedures.prepare(client, name, args)
+            if isinstance(prepared, ReducerOutcome):
+                raise _refusal(prepared)
+            self._start(partial(self._run_call, client, prepared, confirmed, scope, answer))
+        except (NoSuchFunction, BadArguments, TooBusy):
+            connections.depart(client)
+            raise
+
+    def route(self, request: HttpRequest, path: str, scope: trio.CancelScope, answer: Answer[RouteResult]) -> None:
+        """Start the handler for a request; answer at its end. Raises NoSuchRoute, TooBusy."""
+        position = self.find_route(request.method, path)
+        if position is None:
+            raise NoSuchRoute
+        module = self._actor.module
+        name = module.definition.http_routes[position].handler
+        self._start(partial(self._run_route, module.route(position), name, request, scope, answer))
+
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
+        refusal = self._actor.procedures.start(None, work)
+        if refusal is not None:
+            raise TooBusy(refusal)
+
+    # ------------------------------------------------------------------ their tasks
+    async def _run_call(
+        self,
+        client: Client,
+        prepared: PreparedCall,
+        confirmed: bool,
+        scope: trio.CancelScope,
+        answer: Answer[CallResult | ProcedureOutcome],
+    ) -> None:
+        started = perf_counter()
+        outcome: bytes | ReducerOutcome | None = None
+        try:
+            with scope:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                outcome = await self._actor.procedures.outcome(prepared)
+        finally:
+            duration_us = int((perf_counter() - started) * 1e6)
+            result = None if outcome is None else _ended(prepared, outcome, duration_us)
+            self._actor.post_nowait((None, partial(self._end_call, client, result, confirmed, answer)))
+
+    def _end_call(
+        self,
+        client: Client,
+        result: ProcedureOutcome | None,
+        confirmed: bool,
+        answer: Answer[CallResult | ProcedureOutcome],
+    ) -> None:
+        """Disconnect, and answer if anybody still waits; within a turn."""
+        actor = self._actor
+        needs = actor.datastore.next_offset if confirmed else 0
+        actor.connections.depart(client)
+        if result is None:
+            return
+        if result.outcome.kind == OutcomeKind.NOT_RUN:
+            answer.fail(_refusal(result.outcome))
+        else:
+            actor.answers.give(answer, result, needs)
+
+    async def _run_route(
+        self, handler: _Handler, name: str, request: HttpRequest, scope: trio.CancelScope, answer: Answer[RouteResult]
+    ) -> None:
+        actor = self._actor
+        with scope:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            host = actor.procedures.host_for(_NOBODY, None)
+            ended: HttpResponse | ReducerOutcome
+            try:
+                ended = await handler(RouteCall(actor.now_us(), host), request)
+            except BaseException as error:  # as of a procedure: whatever a handler raises, its database goes on
+                if isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -inf:
+                    raise
+                ended = actor.procedures.failed(name, error, host)
+            actor.post_nowait((None, partial(self._end_route, RouteResult(name, ended), answer)))
+
+    def _end_route(self, result: RouteResult, answer: Answer[RouteResult]) -> None:
+        """Answer with all that was committed so far; within a turn."""
+        self._actor.answers.give(answer, result, self._actor.datastore.next_offset)
+
+
+def _ended(prepared: PreparedCall, outcome: bytes | ReducerOutcome, duration_us: int) -> ProcedureOutcome:
+    if isinstance(outcome, ReducerOutcome):
+        return ProcedureOutcome(outcome, duration_us)
+    return ProcedureOutcome(COMMITTED, duration_us, partial(prepared.callee.as_json, outcome))
+
+
+def _refusal(outcome: ReducerOutcome) -> NoSuchFunction | BadArguments:
+    """Return the exception for a procedure that was not run."""
+    return NoSuchFunction(outcome.text) if outcome is NO_SUCH_PROCEDURE else BadArguments(outcome.text_chain)
+
+
+def _method_on_the_wire(route: HttpRouteDef) -> str | None:
+    """Return the method of a route as a request has it: a definition writes the standard ones `Get` and so on."""
+    return route.method.upper() if route.method in STANDARD_HTTP_METHODS else route.method
