@@ -64,21 +64,21 @@ class CreateIndex(NamedTuple):
     """Build an index."""
 
     table: TableDef
-    index: IndexDef
+    definition: IndexDef
 
 
 class DropIndex(NamedTuple):
     """Drop an index."""
 
     table: TableDef
-    index: IndexDef
+    definition: IndexDef
 
 
 class AlterIndex(NamedTuple):
     """Give an index another source name."""
 
     table: TableDef
-    index: IndexDef
+    definition: IndexDef
 
 
 class CreateUnique(NamedTuple):
