@@ -7,6 +7,7 @@ import uuid
 from stdb import (
     ConnectionId,
     Identity,
+    ProcedureContext,
     ReducerContext,
     ScheduleAt,
     SenderError,
@@ -16,6 +17,7 @@ from stdb import (
     client_visibility_filter,
     init,
     primary_key,
+    procedure,
     product,
     reducer,
     table,
@@ -233,3 +235,38 @@ def take_v_str(ctx: ReducerContext, x: list[str]) -> None: ...
 
 @reducer
 def take_ts(ctx: ReducerContext, x: Timestamp) -> None: ...
+
+
+@procedure
+async def ret_u_32(ctx: ProcedureContext) -> u32:
+    return 7
+
+
+@procedure
+async def ret_string(ctx: ProcedureContext) -> str:
+    return "s"
+
+
+@procedure
+async def ret_unit(ctx: ProcedureContext) -> None:
+    pass
+
+
+@procedure
+async def ret_point(ctx: ProcedureContext) -> Point:
+    return Point(x=1, y=2)
+
+
+@procedure
+async def ret_none(ctx: ProcedureContext) -> u32 | None:
+    return None
+
+
+@procedure
+async def p_add(ctx: ProcedureContext, a: u32, b: u32) -> u32:
+    return a + b
+
+
+@procedure
+async def p_panic(ctx: ProcedureContext) -> None:
+    raise ValueError("procedure panics")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import h11
 import trio
 
+from stdb.actors.deadline import Deadline
 from stdb.actors.host import Host, HostSettings
 from stdb.datastore.datastore import Datastore
 from stdb.errors import ModuleFault, ReducerError
@@ -160,6 +161,12 @@ class Door:
         finally:
             client.stream.close_nowait()
 
+    def log(self, name: str) -> list[dict[str, Any]]:
+        """Return the lines of a database's module log."""
+        identity = self.door.host.control.resolve(name)
+        assert identity is not None
+        return [json.loads(line) for line in b"".join(self.door.host.database(identity).log.tail(None)).splitlines()]
+
     async def publish(self, who: Credentials, name: str, program: bytes, query: str = "") -> Answer:
         """Publish a stand-in program."""
         return await self.send("PUT", f"/v1/database/{name}?host_type=Python{query}", bearer(who), program)
@@ -178,11 +185,14 @@ async def open_door(
     host_settings: HostSettings | None = None,
     operator: bytes | None = None,
     tokens: Tokens | None = None,
+    storage: MemoryStorage | None = None,
+    deadline: Deadline | None = None,
 ) -> AsyncIterator[Door]:
-    """Hold a front door over databases in memory."""
-    storage = MemoryStorage()
+    """Hold a front door over databases in memory; `storage` is closed with it."""
+    storage = storage or MemoryStorage()
     try:
-        async with open_host(programs or {}, storage, host_settings) as host, trio.open_nursery() as nursery:
+        opening = open_host(programs or {}, storage, host_settings, deadline=deadline)
+        async with opening as host, trio.open_nursery() as nursery:
             door = FrontDoor(host, tokens or Tokens(KEY), settings, operator=operator)
             yield Door(door, nursery)
             nursery.cancel_scope.cancel()

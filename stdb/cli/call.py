@@ -1,4 +1,4 @@
-"""The command `call`: run a reducer, with suggestions when its name or its arguments are wrong."""
+"""The command `call`: run a reducer or procedure, with suggestions when its name or its arguments are wrong."""
 
 import argparse
 import json
@@ -35,7 +35,7 @@ class Function(NamedTuple):
 
 
 def call(api: Api, options: argparse.Namespace) -> None:
-    """Call a reducer; print what a procedure returns."""
+    """Call a reducer or procedure; print what a procedure returns, as JSON."""
     identity = api.database(options.database)
     functions = functions_of(definition_of(fetch_schema(api, identity)))
     function = next((each for each in functions if each.name == options.function), None)
