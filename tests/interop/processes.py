@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.interop.npm import NODE_SOURCES, ROOT, install, require
 
-__all__ = ["SDKS", "Driver", "NodeDriver", "Server", "serve", "start_server"]
+__all__ = ["SDKS", "WAIT_SECONDS", "Driver", "NodeDriver", "Server", "serve", "start_server"]
 
 SDKS = {
     "2.10.1": ("sdk_2.mjs", "spacetimedb@2.10.1"),
@@ -83,11 +83,16 @@ class Server:
 
     def ask(self, method: str, path: str, token: str | None = None, body: bytes = b"") -> Any:
         """Send a request over HTTP and return the JSON of the answer; AssertionError when it is refused."""
+        return json.loads(self.read(path, token, method=method, body=body) or "null")
+
+    def read(self, path: str, token: str | None = None, *, method: str = "GET", body: bytes | None = None) -> str:
+        """Send a request over HTTP and return the text of the answer; AssertionError when it is refused."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         request = urllib.request.Request(self.http + path, body, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
-                return json.loads(answer.read() or b"null")
+                text: str = answer.read().decode()
+                return text
         except urllib.error.HTTPError as error:
             with error:
                 raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()}") from None
@@ -142,17 +147,16 @@ def start_server(
 @contextmanager
 def serve(*arguments: str, **options: Any) -> Iterator[Server]:
     """Run a server on a fresh data directory for a while; it must still be alive at the end and stop cleanly."""
-    data = tempfile.TemporaryDirectory()
-    server = start_server("--data-dir", data.name, *arguments, **options)
-    server.operator = (Path(data.name) / "operator.token").read_text().strip()
-    try:
-        yield server
-        assert server.process.poll() is None, f"the server ended: {server.lines.seen}"
-        assert server.stop() == 0
-    finally:
-        if server.process.poll() is None:
-            server.kill()
-        data.cleanup()
+    with tempfile.TemporaryDirectory() as data:
+        server = start_server("--data-dir", data, *arguments, **options)
+        server.operator = (Path(data) / "operator.token").read_text().strip()
+        try:
+            yield server
+            assert server.process.poll() is None, f"the server ended: {server.lines.seen}"
+            assert server.stop() == 0
+        finally:
+            if server.process.poll() is None:
+                server.kill()
 
 
 class Driver:

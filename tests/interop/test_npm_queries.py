@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Callable, Iterator
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stdb.modules.python.archive import pack
+from tests.interop.clients import Client, Database, in_order
 from tests.interop.processes import SDKS, NodeDriver, Server, serve
 
 pytestmark = pytest.mark.slow
@@ -20,72 +18,8 @@ FOREIGN_CALLS = {
     "1.3.3": ("UnknownTransaction", "Reducer"),
 }
 """What an SDK takes another client's call for, of modules as they are and of modules of before V10."""
-PROGRAM = pack({"sight.py": (Path(__file__).parent / "modules" / "sight.py").read_bytes()})
 SEEN = "SELECT e.* FROM entity e JOIN look l ON e.id = l.entity WHERE l.viewer = :sender"
 WEAK = "SELECT a.* FROM actor a JOIN actor b ON a.zone = b.zone WHERE b.hp = 5"
-NUMBERS = count()
-
-Row = dict[str, Any]
-
-
-class Database:
-    """A fresh database; its owner is the operator of the server."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.name = f"sight-{next(NUMBERS)}"
-        server.ask("PUT", f"/v1/database/{self.name}?host_type=Python", server.operator, PROGRAM)
-
-    def sql(self, text: str, token: str | None = None) -> list[Row]:
-        """Run a statement, as the owner unless told otherwise; return its rows."""
-        return self.server.sql(self.name, text, token)
-
-
-class Client:
-    """A program around an SDK, connected."""
-
-    def __init__(self, driver: NodeDriver, database: Database, **options: Any) -> None:
-        self.driver = driver
-        self.database = database
-        driver.do("connect", url=database.server.ws, database=database.name, **options)
-        connected = driver.wait("connected")
-        self.identity, self.token = connected["identity"], connected["token"]
-
-    def subscribe(self, name: str, *queries: str) -> None:
-        self.driver.do("subscribe", name=name, queries=queries)
-        self.driver.wait("applied")
-
-    def unsubscribe(self, name: str) -> None:
-        self.driver.do("unsubscribe", name=name)
-        self.driver.wait("unsubscribed")
-
-    def call(self, reducer: str, **arguments: Any) -> None:
-        self.driver.do("call", reducer=reducer, args=arguments)
-        result = self.driver.wait("result", lambda event: event["reducer"] == reducer)
-        assert result["status"] == "committed", result
-
-    def wait(self, event: str, table: str, **columns: Any) -> dict[str, Any]:
-        """Return the first unread event of that kind about a row with these values."""
-        return self.driver.wait(event, lambda it: it["table"] == table and columns.items() <= it["row"].items())
-
-    def rows(self, table: str) -> list[Row]:
-        """Return the rows in the cache; what came before has been told."""
-        rows: list[Row] = self.driver.ask("rows", table=table)["rows"]
-        return in_order(rows)
-
-    def told(self) -> list[tuple[str, Row]]:
-        """Return, and forget, which row events came up to now."""
-        self.rows("entity")
-        return [(event["event"], event["row"]) for event in self.driver.take("insert", "delete", "update")]
-
-    def check(self, table: str, *queries: str) -> None:
-        """The cache is what SQL answers this client to these queries, each row once."""
-        answers = [row for query in queries for row in self.database.sql(query, self.token)]
-        assert self.rows(table) == in_order({json.dumps(row): row for row in answers}.values())
-
-
-def in_order(rows: Any) -> list[Row]:
-    return sorted(rows, key=lambda row: list(row.values()))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +30,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def database(server: Server) -> Database:
-    return Database(server)
+    return Database(server, "sight")
 
 
 @pytest.fixture(params=SDKS, ids=lambda version: f"npm {version}")
@@ -299,7 +233,7 @@ def test_changes_by_sql_reach_subscribers(database: Database, connect: Callable[
 def test_changes_by_sql_are_no_call_of_a_reducer(connect: Callable[..., Client], version: str) -> None:
     """Of modules of before V10 v1 tells who called what; a change by SQL then names no reducer."""
     with serve(program="tests.interop.serve_v9") as server:
-        assert change_by_sql(Database(server), connect) == FOREIGN_CALLS[version][1]
+        assert change_by_sql(Database(server, "sight"), connect) == FOREIGN_CALLS[version][1]
 
 
 def test_a_row_of_two_queries_stays_until_both_are_gone(database: Database, connect: Callable[..., Client]) -> None:

@@ -26,6 +26,11 @@ export const tellResult = (reducer, say) => context => {
   say({ event: 'result', reducer, status: status.tag.toLowerCase(), text: status.value?.toString() });
 };
 
+// All SDKs that know procedures tell the caller by a promise.
+export const run = (procedures, name, args, say) => procedures[name](args).then(
+  value => say({ event: 'returned', procedure: name, value: value ?? null }),
+  error => say({ event: 'raised', procedure: name, text: textOf(error) }));
+
 export function subscribe(builder, queries, applied, failed) {
   const handle = builder.onApplied(applied)
     .onError((context, error) => failed(textOf(error ?? context.event?.message ?? context.event)))

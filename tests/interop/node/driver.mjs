@@ -22,7 +22,15 @@ const plainRows = {
   user: row => ({ identity: row.identity.toHexString(), name: row.name ?? null, online: row.online }),
   message: row => ({ id: row.id, sender: row.sender.toHexString(), text: row.text }),
 };
-const plain = (table, row) => plainRows[table]?.(row) ?? row;
+const plainValue = value => {
+  if (value === undefined) return null;
+  if (value?.toHexString) return value.toHexString();
+  if (Array.isArray(value)) return value.map(plainValue);
+  if (typeof value !== 'object' || value === null) return value;
+  if (value.tag && Object.keys(value.value ?? {}).length === 0) return value.tag; // of an enum
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, plainValue(inner)]));
+};
+const plain = (table, row) => plainRows[table]?.(row) ?? plainValue(row);
 
 let connection;
 const subscriptions = new Map();
@@ -34,7 +42,9 @@ const commands = {
     text => say({ event: 'subscription error', name, text }))),
   unsubscribe: ({ name }) => subscriptions.get(name).unsubscribeThen(() => say({ event: 'unsubscribed', name })),
   call: ({ reducer, args }) => connection.call(reducer, args),
+  run: ({ procedure, args }) => connection.run(procedure, args),
   rows: ({ table }) => say({ event: 'rows', table, rows: connection.rows(table).map(row => plain(table, row)) }),
+  sync: () => say({ event: 'sync' }),
   disconnect: () => connection.disconnect(),
 };
 createInterface({ input: process.stdin }).on('line', line => {

@@ -1,4 +1,4 @@
-// The modules that the programs around npm SDKs talk to: tables and reducers, made with what an SDK exports.
+// The modules that the programs around npm SDKs talk to: tables, reducers and procedures, made with what an SDK exports.
 export const chat = ({ t, table, reducerSchema }) => ({
   tables: {
     user: table({ name: 'user', indexes: [], constraints: [] },
@@ -31,3 +31,35 @@ export const sight = ({ t, table, reducerSchema }) => ({
     passSeat: reducerSchema('pass_seat', { to: t.string() }),
   },
 });
+
+export const market = ({ t, table, reducerSchema, procedureSchema }) => {
+  const kind = t.enum('Kind', ['FOOD', 'TOOL']);
+  const size = t.object('Size', { width: t.u32(), height: t.u32() });
+  const item = id => ({ id, owner: t.identity(), name: t.string(), price: t.u32(), kind, size: t.option(size) });
+  const made = (name, columns, event) => table({ name, event, indexes: [], constraints: [] }, t.row(columns));
+  return {
+    tables: {
+      item: made('item', item(t.u32().primaryKey())),
+      sale: made('sale', { item: t.u32(), buyer: t.identity(), price: t.u32() }, true),
+      mine: made('mine', item(t.u32().primaryKey())),
+      average: made('average', { items: t.u32().primaryKey(), price: t.u32() }),
+      cheaper: made('cheaper', item(t.u32())),
+    },
+    reducers: {
+      add: reducerSchema('add', { name: t.string(), price: t.u32() }),
+      describe: reducerSchema('describe',
+        { name: t.string(), kind, size: t.option(size), words: t.array(t.string()) }),
+      setPrice: reducerSchema('set_price', { item: t.u32(), price: t.u32() }),
+      announce: reducerSchema('announce', { price: t.u32() }),
+      reduceSoon: reducerSchema('reduce_soon', { item: t.u32(), millis: t.u32() }),
+    },
+    procedures: {
+      buy: procedureSchema?.('buy', { item: t.u32() },
+        t.object('Receipt', { item: t.u32(), price: t.u32(), words: t.array(t.string()), left: t.option(t.u32()) })),
+      nothing: procedureSchema?.('nothing', {}, t.unit?.()),
+      breaks: procedureSchema?.('breaks', {}, t.u32()),
+      ownersOnly: procedureSchema?.('owners_only', {}, t.u32()),
+      waitLong: procedureSchema?.('wait_long', { name: t.string() }, t.u32()),
+    },
+  };
+};

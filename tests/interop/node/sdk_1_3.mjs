@@ -1,6 +1,6 @@
 // npm `@clockworklabs/spacetimedb-sdk` 1.3.3: SubscribeMulti over v1.bsatn, module objects like its generated code.
 import { AlgebraicType, BinaryWriter, DbConnectionBuilder, ProductTypeElement,
-  SubscriptionBuilderImpl } from '@clockworklabs/spacetimedb-sdk';
+  SubscriptionBuilderImpl, SumTypeVariant } from '@clockworklabs/spacetimedb-sdk';
 import { build, subscribe, tellResult, watch } from './common.mjs';
 
 // What `modules.mjs` is written with; this SDK has no such functions of its own.
@@ -10,6 +10,10 @@ const t = {
   u32: () => column(AlgebraicType.createU32Type()), u64: () => column(AlgebraicType.createU64Type()),
   identity: () => column(AlgebraicType.createIdentityType()),
   timestamp: () => column(AlgebraicType.createTimestampType()),
+  array: ({ type }) => column(AlgebraicType.createArrayType(type)),
+  object: (_name, columns) => column(product(columns)),
+  enum: (_name, variants) => column(AlgebraicType.createSumType(
+    variants.map(variant => new SumTypeVariant(variant, AlgebraicType.createProductType([]))))),
   option: ({ type }) => column(AlgebraicType.createOptionType(type)),
   row: columns => columns,
 };

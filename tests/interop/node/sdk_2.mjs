@@ -1,6 +1,6 @@
 // npm `spacetimedb` 2.x: query sets over v2.bsatn or v3.bsatn.
 import * as sdk from 'spacetimedb';
-import { build, subscribe, watch } from './common.mjs';
+import { build, run, subscribe, watch } from './common.mjs';
 
 class Connection extends sdk.DbConnectionImpl {
   subscriptionBuilder = () => new sdk.SubscriptionBuilderImpl(this);
@@ -8,9 +8,9 @@ class Connection extends sdk.DbConnectionImpl {
 
 export function connect(options) {
   const { database, module, say } = options;
-  const { tables, reducers } = module(sdk);
+  const { tables, reducers, procedures = {} } = module(sdk);
   const remote = { versionInfo: { cliVersion: '2.0.0' }, tables: sdk.schema(tables).schemaType.tables,
-    reducers: sdk.reducers(...Object.values(reducers)).reducersType.reducers, ...sdk.procedures() };
+    reducers: sdk.reducers(...Object.values(reducers)).reducersType.reducers, ...sdk.procedures(...Object.values(procedures)) };
   const builder = new sdk.DbConnectionBuilder(remote, config => new Connection(config)).withDatabaseName(database);
   const connection = build(builder, options);
   for (const name in tables) watch(name, connection.db[name], options);
@@ -20,6 +20,7 @@ export function connect(options) {
     call: (reducer, args) => connection.reducers[reducer](args).then(
       () => say({ event: 'result', reducer, status: 'committed' }),
       error => say({ event: 'result', reducer, status: 'failed', kind: error?.constructor?.name, text: error?.message })),
+    run: (procedure, args) => run(connection.procedures, procedure, args, say),
     count: name => connection.db[name].count(),
     rows: name => [...connection.db[name].iter()],
     disconnect: () => connection.disconnect(),
