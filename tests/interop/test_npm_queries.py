@@ -1,12 +1,11 @@
 """Joins, rules and changes by SQL as unmodified npm SDKs see them; at the end their caches are what SQL answers."""
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.interop.clients import Client, Database, in_order
+from tests.interop.clients import Client, Database
 from tests.interop.processes import SDKS, NodeDriver, Server, serve
 
 pytestmark = pytest.mark.slow
