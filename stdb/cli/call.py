@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 
-from stdb.cli.api import Api, identity_digits, status_cause
+from stdb.cli.api import TIMEOUT_SECONDS, Api, identity_digits, status_cause
 from stdb.cli.databases import definition_of, fetch_schema
 from stdb.cli.errors import CliError
 from stdb.cli.render import function_signature
@@ -45,6 +45,7 @@ def call(api: Api, options: argparse.Namespace) -> None:
         f"/v1/database/{identity}/call/{quote(options.function, safe='')}",
         content=body.encode("utf-8", "surrogateescape"),
         headers={"Content-Type": "application/json"},
+        timeout=httpx.Timeout(TIMEOUT_SECONDS, read=None),  # a procedure may take its time
     )
     if response.status_code != 200:
         raise _failure(response, options, identity, functions, function)

@@ -211,13 +211,13 @@ def _add_call(commands: _Commands) -> None:
     parser = _command(
         commands,
         "call",
-        "Call a reducer.",
+        "Call a reducer or procedure.",
         _with_api("call", "call"),
         'call my-chat send_message "hello"',
         """call my-game move '{"x": 1, "y": -2}' 5""",
     )
     _database(parser)
-    parser.add_argument("function", metavar="FUNCTION", help="the reducer's name")
+    parser.add_argument("function", metavar="FUNCTION", help="the reducer's or procedure's name")
     parser.add_argument(
         "arguments",
         nargs="*",
