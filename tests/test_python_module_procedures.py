@@ -448,7 +448,7 @@ def test_a_version_stays_loaded_until_its_last_procedure_has_ended() -> None:
         ),
         ("async def f(ctx: ProcedureContext) -> tuple[int, int]: ...", "f() ->: tuple is no column type"),
         ("async def f(ctx: ProcedureContext) -> 'Nothing': ...", "f() ->: the annotation 'Nothing' cannot be resolved"),
-        ("async def f() -> None: ...", "f takes no context: write def f(ctx: ProcedureContext, …)"),
+        ("async def f() -> None: ...", "f takes no context: write async def f(ctx: ProcedureContext, …)"),
         ("async def f(ctx: ProcedureContext, x) -> None: ...", "f(x): has no type: annotate it as a column"),
         (
             "async def f(ctx: ProcedureContext, **x: int) -> None: ...",

@@ -222,16 +222,6 @@ def test_a_schedule_that_cannot_be_is_refused_with_its_line(source: str, expecte
     assert findings(source) == [expected]
 
 
-@pytest.mark.parametrize("column", ["scheduled_at: u64", "id: u32 = primary_key()"])
-def test_columns_of_other_types_are_refused_by_the_rule_of_definitions(column: str) -> None:
-    (text,) = findings(
-        f"@table(scheduled=True)\nclass Tick:\n    {column}\n"
-        "@reducer(scheduled=Tick)\ndef tick(ctx: ReducerContext, x: Tick) -> None: ...\n"
-    )
-    assert text.startswith("chat.py:")
-    assert "A scheduled table must have columns `scheduled_id: u64` and `scheduled_at: ScheduledAt`" in text
-
-
 def test_a_second_table_of_a_class_is_not_scheduled() -> None:
     source = (
         f"{TICK}@reducer(scheduled=Tick)\ndef tick(ctx: ReducerContext, x: Tick) -> None: ...\n"

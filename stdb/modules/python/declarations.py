@@ -9,6 +9,7 @@ a mistake then raises TypeError at once instead of being reported with the other
 
 import ast
 import linecache
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 SOURCE_ROOT = "_stdb_modules/"
+_VERSION = re.compile(r"\b_stdb_modules\.[0-9a-f]{64}\.")
 
 
 class Place(NamedTuple):
@@ -66,7 +68,8 @@ class Finding:
 
     def __str__(self) -> str:
         """Return the line that the author reads."""
-        return self.text if self.place is None else f"{self.place}: {self.text}"
+        text = _VERSION.sub("", self.text)  # classes are shown as their author knows them
+        return text if self.place is None else f"{self.place}: {text}"
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ from stdb.modules.python.declarations import (
 from stdb.modules.python.rows import RowShape
 from stdb.modules.python.schedules import raw_schedules, schedule_findings
 from stdb.modules.python.signatures import EVENTS, BuiltProcedure, BuiltReducer, BuiltView, Signatures
-from stdb.sats import bsatn
+from stdb.modules.python.tables import is_due_time
+from stdb.sats import bsatn, types
+from stdb.sats.names import is_identifier
 from stdb.sats.objects import ObjectShape
 from stdb.sats.types import Product, Ref, Scalar, ScalarKind
 from stdb.schema import raw
@@ -41,6 +43,7 @@ __all__ = ["BuiltTable", "Program", "build"]
 
 _INTEGERS = {Scalar(kind) for kind in ScalarKind if kind.value[0] in "IU"}
 _STANDARD_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+_LETTERS = "use letters, digits and underscores, a digit not first"
 _Named: TypeAlias = TableDeclaration | FunctionDeclaration | ViewDeclaration | ProcedureDeclaration | RouteDeclaration
 T = TypeVar("T")
 
@@ -140,6 +143,7 @@ class _Builder:
     def tables(self) -> tuple[BuiltTable, ...]:
         """Return every table whose rows could be read."""
         self._check_duplicates("tables", self._declarations.tables)
+        self._check_names("a table", self._declarations.tables)
         built = []
         for declaration in self._declarations.tables:
             row = self._read_row(declaration.shape)
@@ -179,12 +183,24 @@ class _Builder:
                 text = f"{shape.name}.{column.name}: auto_inc is for integer columns"
                 self._report(shape.place_of(column.name), text)
             self._check_default(shape, column.name, column.marker.default, column_type)
+        if declaration.scheduled:
+            self._check_schedule_columns(shape, columns)
         for index in declaration.indexes:
             self._check_columns(declaration, repr(index), index.columns)
             if not index.name.isidentifier():
                 self._report(declaration.place, f"{index!r}: the name is no identifier")
         for unique in declaration.uniques:
             self._check_columns(declaration, repr(unique), unique.columns)
+
+    def _check_schedule_columns(self, shape: RowShape, columns: tuple[ColumnType, ...]) -> None:
+        for column, column_type in zip(shape.columns, columns, strict=True):
+            name, path = column.name, f"{shape.name}.{column.name}"
+            if column.marker.primary_key and column_type.type != types.U64:
+                text = f"{path}: the key of a scheduled table is a u64: write {name}: u64 = primary_key(auto_inc=True)"
+                self._report(shape.place_of(name), text)
+            elif is_due_time(column) and column_type.type != types.SCHEDULE_AT:
+                text = f"{path}: says when its row is due: write {name}: ScheduleAt"
+                self._report(shape.place_of(name), text)
 
     def _check_columns(self, declaration: TableDeclaration, what: str, names: tuple[str, ...]) -> None:
         if not names:
@@ -223,6 +239,11 @@ class _Builder:
                     )
                     self._report(row.place_of(column.name), text)
 
+    def _check_names(self, what: str, declarations: "Iterable[_Named]") -> None:
+        for each in declarations:
+            if (mistake := _name_mistake(what, each)) is not None:
+                self._report(each.place, mistake)
+
     def _check_duplicates(self, kind: str, declarations: "Iterable[_Named]") -> None:
         seen: dict[str, Place] = {}
         for each in declarations:
@@ -238,6 +259,13 @@ class _Builder:
         declared, read = self._declarations, self._signatures
         called: list[_Named] = [*declared.functions, *declared.procedures, *declared.views]
         self._check_duplicates("functions" if declared.procedures or declared.views else "reducers", called)
+        for what, named in (
+            ("a reducer", declared.functions),
+            ("a procedure", declared.procedures),
+            ("a view", declared.views),
+            ("the handler of a route", self._handlers().values()),
+        ):
+            self._check_names(what, named)
         self._check_views()
         for event, name in EVENTS.items():
             of_event = [each for each in declared.functions if each.lifecycle is event]
@@ -287,6 +315,22 @@ class _Functions(NamedTuple):
     reducers: tuple[BuiltReducer, ...]
     views: tuple[BuiltView, ...]
     procedures: tuple[BuiltProcedure, ...]
+
+
+def _name_mistake(what: str, declaration: "_Named") -> str | None:
+    """Return why something cannot be called what it is called."""
+    name: object = declaration.name
+    if not isinstance(name, str):
+        return f"{what} cannot be called {name!r}: a name is a text"
+    if name == "<lambda>":
+        return f"{what} has a name: write it with def, not as a lambda"
+    if not is_identifier(name):
+        suggested = re.sub(r"\W+", "_", name) or "name"
+        suggested = f"_{suggested}" if suggested[0].isdigit() else suggested
+        return f"{what} cannot be called {name!r}: {_LETTERS}, e.g. {suggested}"
+    if isinstance(declaration, ViewDeclaration) and name.startswith("st_"):
+        return f"{what} cannot be called {name!r}: what begins with st_ is the system's; choose another"
+    return None
 
 
 def _known(built: Iterable[T | None]) -> tuple[T, ...]:

@@ -75,9 +75,6 @@ def _declare(
         report(place, f"a reducer is a plain function written with def, got {function!r}")
         return function
     found, owner = function_place(function), function.__module__
-    register(
-        FunctionDeclaration(
-            function, name or function.__name__, private or scheduled is not None, lifecycle, owner, found, scheduled
-        )
-    )
+    called, is_private = function.__name__ if name is None else name, private or scheduled is not None
+    register(FunctionDeclaration(function, called, is_private, lifecycle, owner, found, scheduled))
     return function

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 from stdb.modules.protocol import HttpRequest, HttpResponse
+from stdb.modules.python.pending import pending
 
 if TYPE_CHECKING:
     from stdb.modules.protocol import ProcedureHost
+    from stdb.modules.python.output import Output
 
 __all__ = ["ClientResponse", "Headers", "HeadersLike", "HttpClient", "QueryString", "Request", "Response"]
 
@@ -192,13 +194,16 @@ class HttpClient:
         HttpError: There is no response: the server cannot be reached or may not be, is too slow or answers too much.
     """
 
-    def __init__(self, host: "ProcedureHost") -> None:
+    def __init__(self, host: "ProcedureHost", output: "Output") -> None:
         self._host = host
+        self._output = output
 
+    @pending("ctx.http.get")
     async def get(self, url: str, *, headers: HeadersLike = (), timeout_s: float = TIMEOUT_SECONDS) -> ClientResponse:
         """Send a GET request."""
         return await self.request("GET", url, headers=headers, timeout_s=timeout_s)
 
+    @pending("ctx.http.post")
     async def post(
         self,
         url: str,
@@ -211,6 +216,7 @@ class HttpClient:
         """Send a POST request."""
         return await self.request("POST", url, headers=headers, body=body, json=json, timeout_s=timeout_s)
 
+    @pending("ctx.http.put")
     async def put(
         self,
         url: str,
@@ -223,12 +229,14 @@ class HttpClient:
         """Send a PUT request."""
         return await self.request("PUT", url, headers=headers, body=body, json=json, timeout_s=timeout_s)
 
+    @pending("ctx.http.delete")
     async def delete(
         self, url: str, *, headers: HeadersLike = (), timeout_s: float = TIMEOUT_SECONDS
     ) -> ClientResponse:
         """Send a DELETE request."""
         return await self.request("DELETE", url, headers=headers, timeout_s=timeout_s)
 
+    @pending("ctx.http.request")
     async def request(
         self,
         method: str,

@@ -8,6 +8,7 @@ Source: spec 08, "Functions"; spec 04 section 7.
 
 import ast
 import collections
+import inspect
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -17,7 +18,7 @@ from stdb.modules.protocol import HttpRequest, HttpResponse, ProcedureCall, Redu
 from stdb.modules.python.accessors import make_table
 from stdb.modules.python.blocking import unwatch
 from stdb.modules.python.database import make_database
-from stdb.modules.python.declarations import Place
+from stdb.modules.python.declarations import FunctionDeclaration, Place, ProcedureDeclaration, ViewDeclaration
 from stdb.modules.python.definition import Program
 from stdb.modules.python.entries import Bound, procedure_entry, reducer_entry, route_entry, view_entry
 from stdb.modules.python.output import Output
@@ -61,7 +62,7 @@ class PythonModule:
         self._output.attach(log)
         if not self._has_warned:
             self._has_warned = True
-            for place, text in mutable_state(self._version):
+            for place, text in (*mutable_state(self._version), *unused_defaults(self._program)):
                 self._output.warn_once(place, text)
         bindings: dict[Any, Binding] = {}
         names: dict[str, Binding] = {}
@@ -114,6 +115,21 @@ def mutable_state(version: "Version") -> Iterator[tuple[Place, str]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Global):
                 yield Place(filename, node.lineno), _STATE.format(name=", ".join(node.names), kind="global")
+
+
+def unused_defaults(program: Program) -> Iterator[tuple[Place, str]]:
+    """Yield a warning for every default of a parameter that clients would have to leave out to get it."""
+    declarations: list[FunctionDeclaration | ViewDeclaration | ProcedureDeclaration] = [
+        *(built.declaration for built in program.reducers),
+        *(built.declaration for built in program.views),
+        *(built.declaration for built in program.procedures),
+    ]
+    for declaration in declarations:
+        function, place = declaration.function, declaration.place
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.default is not inspect.Parameter.empty:
+                path = f"{function.__name__}({name})"
+                yield place, f"{path} has a default, which only calls from Python get: clients send every argument"
 
 
 def _assigned(tree: ast.Module) -> Iterator[tuple[int, str]]:

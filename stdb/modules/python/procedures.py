@@ -16,6 +16,7 @@ from stdb.errors import ReducerTimeout
 from stdb.modules.python.context import MAKERS, ReducerContext
 from stdb.modules.python.declarations import ProcedureDeclaration, caller_place, function_place, register, report
 from stdb.modules.python.http import HttpClient
+from stdb.modules.python.pending import has_not_run, pending
 from stdb.sats.special import Address, Identity, TimeDuration, Timestamp
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class Waiting:
         self._call = call
         self._database = bound.identity
         self._host = host
+        self._output = bound.output
 
+    @pending("ctx.transact")
     async def transact(
         self, function: Callable[Concatenate[ReducerContext, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -59,12 +62,17 @@ class Waiting:
             ReducerTimeout: It ran longer than a reducer may.
         """
         if not callable(function) or inspect.iscoroutinefunction(function):
-            raise TypeError(f"transact() takes a plain function, as there is no waiting inside, got {function!r}")
+            text = "transact() takes a plain function, written with def, as there is no waiting inside"
+            raise TypeError(f"{text}, got {function!r}")
         bound, mine = self._bound, self._bound.output.function
 
         def run(call: "ReducerCall") -> T:
             bound.output.function = getattr(function, "__name__", None)
             result = function(ReducerContext(bound.database, call, bound.identity), *args, **kwargs)
+            if has_not_run(result):
+                name = getattr(function, "__name__", repr(function))
+                no_waiting = "which never ran: there is no waiting inside a transaction"
+                raise TypeError(f"transact(): {name} returned {result!r}, {no_waiting}")
             if call.transaction.expired:
                 raise ReducerTimeout("the time limit of this transaction has passed")
             return result
@@ -74,6 +82,7 @@ class Waiting:
         finally:
             bound.output.function = mine
 
+    @pending("ctx.sleep")
     async def sleep(self, duration: "float | TimeDuration | datetime.timedelta") -> None:
         """Wait for a number of seconds or a span of time; not at all for none or less."""
         await self._host.sleep(_seconds(duration))
@@ -109,7 +118,7 @@ def made_attribute(ctx: Any, name: str, what: str, known: tuple[str, ...]) -> An
         AttributeError: There is no such attribute.
     """
     if name == "http":
-        value: Any = HttpClient(ctx._host)
+        value: Any = HttpClient(ctx._host, ctx._output)
     elif name in known:
         value = MAKERS[name](ctx)
     elif name == "db":
@@ -159,7 +168,7 @@ def procedure(
         register(
             ProcedureDeclaration(
                 function,
-                name or function.__name__,
+                function.__name__ if name is None else name,
                 private or scheduled is not None,
                 function.__module__,
                 function_place(function),

@@ -8,9 +8,11 @@ Source: spec 08, "Functions"; parameters of views: spec 09 section 9.
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias, get_args, get_origin
+from types import UnionType
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from stdb.modules.python.annotations import AnnotationError, Annotations, ColumnType, resolved
+from stdb.modules.python.context import ReducerContext
 from stdb.modules.python.declarations import (
     FunctionDeclaration,
     Place,
@@ -18,7 +20,10 @@ from stdb.modules.python.declarations import (
     RouteDeclaration,
     ViewDeclaration,
 )
+from stdb.modules.python.http import Request, Response
+from stdb.modules.python.procedures import ProcedureContext
 from stdb.modules.python.reader import Query
+from stdb.modules.python.routes import HttpContext
 from stdb.modules.python.rows import RowShape, shape_of
 from stdb.modules.python.views import AnonymousViewContext, ViewContext
 from stdb.sats import types
@@ -35,6 +40,7 @@ EVENTS = {
 }
 AnyFunction: TypeAlias = FunctionDeclaration | ViewDeclaration | ProcedureDeclaration | RouteDeclaration
 _FROM_SQL = {types.STRING, types.BYTES, types.TIMESTAMP, types.IDENTITY, types.CONNECTION_ID, types.UUID}
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _FORMS = "list[Row], Row | None or Query[Row], where Row is a @table or @product class"
 
 
@@ -96,7 +102,7 @@ class Signatures:
         if inspect.iscoroutinefunction(function) or _is_generator(function):
             text = f"{name} is async or a generator: a reducer runs to its end without waiting"
             self._report(declaration, text if _is_generator(function) else f"{text}; what waits is a @procedure")
-        parameters = self._parameters(declaration, "ctx: ReducerContext")
+        parameters = self._parameters(declaration, ReducerContext)
         if inspect.signature(function).return_annotation not in (inspect.Signature.empty, None, "None"):
             self._report(declaration, f"{name} returns nothing to its caller: annotate it -> None")
         if declaration.lifecycle is not None and parameters:
@@ -110,7 +116,7 @@ class Signatures:
         function, name = declaration.function, declaration.function.__name__
         if inspect.iscoroutinefunction(function) or _is_generator(function):
             self._report(declaration, f"{name} is async or a generator: a view is a plain function that returns rows")
-        parameters = self._parameters(declaration, "ctx: ViewContext")
+        parameters = self._parameters(declaration, ViewContext)
         is_anonymous = self._is_anonymous(declaration)
         read = self._read(declaration, parameters)
         for element in read[0].elements:
@@ -128,7 +134,7 @@ class Signatures:
         function, name = declaration.function, declaration.function.__name__
         if not inspect.iscoroutinefunction(function):
             self._report(declaration, f"{name} is no `async def`: a procedure is, as it waits; or make it a @reducer")
-        parameters = self._parameters(declaration, "ctx: ProcedureContext")
+        parameters = self._parameters(declaration, ProcedureContext)
         read = self._read(declaration, parameters)
         result = self._result(declaration)
         if self._count > found or result is None:
@@ -140,10 +146,20 @@ class Signatures:
         function, name = declaration.function, declaration.function.__name__
         if _is_generator(function):
             self._report(declaration, f"{name} is a generator: the handler of a route returns a Response")
-        count = len(inspect.signature(function).parameters)
-        if count != 2:
-            wanted = f"def {name}(ctx: HttpContext, request: Request) -> Response"
-            self._report(declaration, f"{name} takes {count} parameters: write {wanted}")
+        is_async = "async " * inspect.iscoroutinefunction(function)
+        wanted = f"{is_async}def {name}(ctx: HttpContext, request: Request) -> Response"
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())
+        if len(parameters) != 2:
+            self._report(declaration, f"{name} takes {len(parameters)} parameters: write {wanted}")
+            return
+        for parameter, what, expected in zip(parameters, ("context", "request"), (HttpContext, Request), strict=True):
+            if parameter.kind not in _BY_PLACE:
+                self._report(declaration, f"{name}({parameter.name}) is given by its place: write {wanted}")
+            self._check_place(declaration, parameter, what, expected, wanted)
+        if not self._may_be(declaration, signature.return_annotation, Response):
+            shown = _shown(signature.return_annotation)
+            self._report(declaration, f"{name} returns a Response, not a {shown}: write {wanted}")
 
     def _report(self, declaration: AnyFunction, text: str, *, unresolved: bool = False) -> None:
         self._count += 1
@@ -151,14 +167,40 @@ class Signatures:
 
     # Parameters
 
-    def _parameters(self, declaration: AnyFunction, context: str) -> list[inspect.Parameter]:
+    def _parameters(self, declaration: AnyFunction, context: type) -> list[inspect.Parameter]:
         """Return the parameters behind the context."""
         function = declaration.function
         parameters = list(inspect.signature(function).parameters.values())
+        is_async = "async " * isinstance(declaration, ProcedureDeclaration)
+        wanted = f"{is_async}def {function.__name__}(ctx: {context.__name__}, …)"
         if not parameters or parameters[0].kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            text = f"{function.__name__} takes no context: write def {function.__name__}({context}, …)"
-            self._report(declaration, text)
+            self._report(declaration, f"{function.__name__} takes no context: write {wanted}")
+        elif not isinstance(declaration, ViewDeclaration):  # which context a view has makes a difference
+            self._check_place(declaration, parameters[0], "context", context, wanted)
         return parameters[1:]
+
+    def _check_place(
+        self, declaration: AnyFunction, parameter: inspect.Parameter, what: str, expected: type, wanted: str
+    ) -> None:
+        """Report a parameter whose annotation says that it is something else than what it is given."""
+        annotation = parameter.annotation
+        if not self._may_be(declaration, annotation, expected):
+            path = f"{declaration.function.__name__}({parameter.name})"
+            self._report(declaration, f"{path} is where the {what} goes, not a {_shown(annotation)}: write {wanted}")
+
+    def _may_be(self, declaration: AnyFunction, annotation: Any, expected: type) -> bool:
+        """Tell whether an annotation allows an instance of `expected`; what cannot be read does."""
+        if annotation in (inspect.Parameter.empty, Any):
+            return True
+        try:
+            found = resolved(annotation, _namespace(declaration), "")
+        except AnnotationError:  # imported for type checkers alone
+            return True
+        if get_origin(found) in (Union, UnionType):
+            return any(self._may_be(declaration, each, expected) for each in get_args(found))
+        if isinstance(found, type) and found is not Any and get_origin(found) is None:
+            return getattr(found, "_is_protocol", False) or issubclass(expected, found)
+        return found is Any or isinstance(found, TypeVar)
 
     def _read(self, declaration: AnyFunction, parameters: list[inspect.Parameter]) -> tuple[Product, ObjectShape]:
         """Return the type and shape of those parameters that can be read."""
@@ -273,6 +315,9 @@ def _option_of(annotation: Any) -> Any:
 def _shown(annotation: Any) -> str:
     if isinstance(annotation, str):
         return annotation
+    for each in getattr(annotation, "__metadata__", ()):
+        if isinstance(each, Scalar):
+            return each.kind.value.lower()
     return annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
 
 

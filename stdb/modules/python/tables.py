@@ -125,7 +125,7 @@ def table(
     def declare(cls: type[Any]) -> type[Any]:
         created = _make(cls, is_table=True, place=place, is_scheduled=scheduled)
         if (shape := shape_of(created)) is not None:
-            _declare(created, shape, name or snake_case(cls.__name__), cls.__module__)
+            _declare(created, shape, snake_case(cls.__name__) if name is None else name, cls.__module__)
         return created
 
     def _declare(key: Any, shape: RowShape, table_name: str, owner: str) -> None:

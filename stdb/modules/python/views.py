@@ -77,7 +77,8 @@ def view(
         if not hasattr(function, "__code__"):
             report(place, f"a view is a plain function written with def, got {function!r}")
             return function
-        called, found = name or function.__name__, function_place(function)
+        called = function.__name__ if name is None else name
+        found = function_place(function)
         register(ViewDeclaration(function, called, public, primary_key, function.__module__, found))
         return function
 
