@@ -20,7 +20,7 @@ from stdb.sats.bsatn_decoder import DEPTH_MAX, ZERO_SIZE_COUNT_MAX, DecoderSourc
 from stdb.sats.bsatn_encoder import EncoderSource
 from stdb.sats.bsatn_layout import Layout, Layouts, fixed_size, min_size
 from stdb.sats.caches import by_identity
-from stdb.sats.objects import Shape
+from stdb.sats.objects import Converted, ListShape, OptionShape, Shape
 from stdb.sats.profiles import MODERN, V0_11, V0_12, Profile
 from stdb.sats.types import AlgebraicType, Typespace
 
@@ -84,10 +84,25 @@ def object_codec(
     typespace: Typespace = Typespace.EMPTY,
     profile: Profile = MODERN,
 ) -> Codec:
-    """Return the codec of objects of `shape` (see `objects`) for values of `type_`; hold on to it, it is not cached.
+    """Return the codec of objects of `shape` (see `objects`) for values of `type_`.
 
-    Exceptions of the shape's own callables while decoding come out as they are.
+    Hold on to it: one whose shape has classes of a program in it is not cached. Exceptions of the shape's own callables
+    while decoding come out as they are.
     """
+    if _belongs_to_nobody(shape):
+        return _shared_codec(type_, shape, typespace, profile)
+    return _generated(type_, shape, typespace, profile)
+
+
+def _belongs_to_nobody(shape: Shape | None) -> bool:
+    """Tell whether a shape keeps no class of a program alive: plain values and special types."""
+    while isinstance(shape, OptionShape | ListShape):
+        shape = shape.inner
+    return shape is None or isinstance(shape, Converted)
+
+
+@by_identity
+def _shared_codec(type_: AlgebraicType, shape: Shape | None, typespace: Typespace, profile: Profile) -> Codec:
     return _generated(type_, shape, typespace, profile)
 
 

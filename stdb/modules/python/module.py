@@ -26,6 +26,7 @@ from stdb.modules.python.query import Access
 from stdb.modules.python.table import Binding
 from stdb.sats import bsatn
 from stdb.sats.objects import ObjectShape
+from stdb.sats.types import Product
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
@@ -54,6 +55,7 @@ class PythonModule:
         self._version = version
         self._output = output
         self._bound = Bound(output)
+        self._codecs: dict[tuple[Product, ObjectShape], bsatn.Codec] = {}
         self._has_warned = False
         weakref.finalize(self, _unload, version, output).atexit = False
 
@@ -71,7 +73,7 @@ class PythonModule:
             stored = datastore.table(declaration.name)
             assert stored is not None, f"table {declaration.name} is created before the module is attached"
             assert isinstance(built.row.shape, ObjectShape)
-            codec = bsatn.object_codec(stored.schema.row_type, built.row.shape)
+            codec = self._codec(stored.schema.row_type, built.row.shape)
             access = Access(stored, built.row.shape, declaration.shape)
             binding = Binding(datastore, stored, access, codec, declaration.shape.row_class, self._output)
             bindings[declaration.key] = names[declaration.name] = binding
@@ -79,6 +81,13 @@ class PythonModule:
         bound.bindings, bound.names, bound.identity = bindings, names, database_identity
         tables = {name: make_table(binding) for name, binding in names.items()}
         bound.database = make_database({key: tables[binding.name] for key, binding in bindings.items()}, tables)
+
+    def _codec(self, row_type: Product, shape: ObjectShape) -> bsatn.Codec:
+        """Return the codec of a table's rows, the same for every attachment: making one is most of attaching."""
+        found = self._codecs.get((row_type, shape))
+        if found is None:
+            found = self._codecs[row_type, shape] = bsatn.object_codec(row_type, shape)
+        return found
 
     def reducer(self, reducer_id: int) -> Callable[[ReducerCall, bytes], None]:
         """Return the entry of a reducer; see `stdb.modules.protocol.Module`. It serves every later attachment too."""

@@ -1,0 +1,306 @@
+"""Hosts for tests that are async functions: `async with AsyncTestHost.open(module) as host`.
+
+Responsible for: `AsyncTestHost` and `AsyncClient`, in the trio run of the test.
+Not responsible for: tests that are plain functions (`test_host`), what both do (`running`, `clients`).
+
+Under `trio.run(test, clock=VirtualClock())` time moves as in `TestHost`; under any other clock `advance` sleeps.
+"""
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+
+from stdb.actors.outgoing import HttpSender
+from stdb.errors import StdbError
+from stdb.modules.protocol import HttpRequest, HttpResponse
+from stdb.modules.python.context import ReducerContext
+from stdb.modules.python.procedures import ProcedureContext
+from stdb.modules.python.reader import Query
+from stdb.modules.python.tables import TableHandle
+from stdb.sats.special import Identity, TimeDuration, Timestamp
+from stdb.testing.caches import Update
+from stdb.testing.clients import Connection, Outcome, Token
+from stdb.testing.clock import START_US
+from stdb.testing.http import Answer, FakeHttp
+from stdb.testing.keeping import save
+from stdb.testing.programs import Subject
+from stdb.testing.running import DATABASE, OWNER, LogLine, Running
+from stdb.testing.tables import TableView
+
+__all__ = ["AsyncClient", "AsyncTestHost", "Duration", "Http", "Start", "micros_of", "sender_of", "start_us_of"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+Duration = float | timedelta | TimeDuration
+Start = datetime | Timestamp | None
+Http = HttpSender | Mapping[str, Answer] | None
+
+
+def micros_of(duration: Duration) -> int:
+    """Return a span of time in microseconds."""
+    if isinstance(duration, TimeDuration):
+        return duration.micros
+    return round((duration.total_seconds() if isinstance(duration, timedelta) else duration) * 1e6)
+
+
+def start_us_of(start: Start, seed: int) -> int:
+    """Return when time begins, moved by `seed` microseconds."""
+    if isinstance(start, datetime):
+        start = Timestamp.from_datetime(start)
+    return (START_US if start is None else start.micros) + seed
+
+
+def sender_of(http: Http) -> HttpSender:
+    """Return what answers requests of procedures."""
+    return FakeHttp(http or {}) if http is None or isinstance(http, Mapping) else http
+
+
+class AsyncClient:
+    """One client of a host under test; what it awaits is answered, or raises as in `stdb.testing.Client`."""
+
+    def __init__(self, host: "AsyncTestHost", connection: Connection) -> None:
+        self._host = host
+        self._connection = connection
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is."""
+        return self._connection.token.identity
+
+    @property
+    def updates(self) -> list[Update]:
+        """The transactions that its subscriptions have seen, oldest first."""
+        self._host._digest()
+        return self._connection.updates
+
+    @property
+    def closed(self) -> str | None:
+        """Why the connection ended; None while it lives."""
+        self._host._digest()
+        end = self._connection.closed
+        return None if end is None else end.reason or "closed"
+
+    @overload
+    async def call(
+        self,
+        function: Callable[Concatenate[ProcedureContext, P], Coroutine[Any, Any, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T: ...
+    @overload
+    async def call(
+        self, function: Callable[Concatenate[ReducerContext, P], None], /, *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...
+    @overload
+    async def call(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def call(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a reducer or procedure; return what it returns, or raise how it ended (see `stdb.testing.Client`)."""
+        with self._host._told():
+            return await self._connection.call(function, args, kwargs)
+
+    def start(self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Outcome:
+        """Call without waiting; `outcome.is_done` and `outcome.result()` tell later how it ended."""
+        return self._connection.start(function, args, kwargs)
+
+    async def subscribe(self, *queries: type[Any] | TableHandle[Any] | Callable[..., Any] | str) -> int:
+        """Subscribe to tables, views or queries, and return the id of the subscription. Raises QueryError."""
+        with self._host._told():
+            return await self._connection.subscribe(queries)
+
+    async def unsubscribe(self, subscription: int) -> None:
+        """End a subscription; its rows leave the cache."""
+        with self._host._told():
+            await self._connection.unsubscribe(subscription)
+
+    @overload
+    async def query(self, query: Callable[..., list[R]]) -> list[R]: ...
+    @overload
+    async def query(self, query: Callable[..., Query[R]]) -> list[R]: ...
+    @overload
+    async def query(self, query: Callable[..., R | None] | TableHandle[R]) -> list[R]: ...
+    @overload
+    async def query(self, query: str) -> list[Any]: ...
+    async def query(self, query: Any) -> list[Any]:
+        """Return the rows of a table, a view or a query, as this client may see them. Raises QueryError."""
+        with self._host._told():
+            return await self._connection.query(query)
+
+    async def sql(self, text: str) -> list[dict[str, Any]]:
+        """Run any statement as over HTTP: plain values by column name. Raises QueryError."""
+        with self._host._told():
+            return await self._connection.sql(text)
+
+    @overload
+    def rows(self, table: Callable[..., list[R]]) -> list[R]: ...
+    @overload
+    def rows(self, table: Callable[..., Query[R]]) -> list[R]: ...
+    @overload
+    def rows(self, table: Callable[..., R | None] | TableHandle[R]) -> list[R]: ...
+    @overload
+    def rows(self, table: str) -> list[Any]: ...
+    def rows(self, table: Any) -> list[Any]:
+        """Return the rows of a table (or view) that this client's subscriptions hold."""
+        self._host._digest()
+        return self._connection.cache.rows(table)
+
+    def on_insert(self, table: Callable[..., R], callback: Callable[[R], object]) -> None:
+        """Call back for every row that comes into the cache."""
+        self._connection.cache.on_insert(table, callback)
+
+    def on_delete(self, table: Callable[..., R], callback: Callable[[R], object]) -> None:
+        """Call back for every row that leaves the cache."""
+        self._connection.cache.on_delete(table, callback)
+
+    def on_update(self, table: Callable[..., R], callback: Callable[[R, R], object]) -> None:
+        """Call back with the old and the new row where one takes the place of another of its primary key."""
+        self._connection.cache.on_update(table, callback)
+
+    async def disconnect(self) -> None:
+        """Disconnect; return once the module knows."""
+        with self._host._told():
+            await self._connection.leave()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.disconnect()
+
+
+class AsyncTestHost:
+    """One database in memory, for one async test."""
+
+    __test__ = False  # pytest: this is no test case
+
+    def __init__(self, running: Running, http: HttpSender) -> None:
+        self._running = running
+        self._connections: list[Connection] = []
+        self._numbers = count(1)
+        self.calls_back = True
+        """Callbacks are called as soon as rows are taken in; otherwise by whoever asks for it."""
+        self.http = http
+        """What answers the requests of procedures; a FakeHttp unless the test gave another."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, module: Subject, *, start: Start = None, seed: int = 0, http: Http = None
+    ) -> AsyncIterator["AsyncTestHost"]:
+        """Hold a running database of a module; arguments as of `stdb.testing.TestHost`."""
+        sender = sender_of(http)
+        async with Running.open(module, start_us_of(start, seed), sender) as running:
+            yield cls(running, sender)
+
+    # ------------------------------------------------------------------ clients
+    async def connect(
+        self, name: str = "alice", *, claims: Mapping[str, Any] | None = None, confirmed: bool = False
+    ) -> AsyncClient:
+        """Connect a client and return it. Raises ConnectRefused with the module's text."""
+        connection = Connection(self._running, name, Token.of(name, claims), next(self._numbers), confirmed=confirmed)
+        self._connections.append(connection)
+        with self._told():
+            await connection.wait_connected()
+        return AsyncClient(self, connection)
+
+    def identity(self, name: str) -> Identity:
+        """Return who `connect(name)` is."""
+        return Token.of(name, None).identity
+
+    @property
+    def owner(self) -> Identity:
+        """Who published the database: `connect("owner")`."""
+        return OWNER
+
+    @property
+    def database_identity(self) -> Identity:
+        """Which database it is."""
+        return DATABASE
+
+    # ------------------------------------------------------------------ looking
+    def __getitem__(self, table: Callable[..., R] | TableHandle[R]) -> TableView[R]:
+        """Return the rows of a table, private ones too. Raises KeyError."""
+        return TableView(lambda: self._running.binding(table))
+
+    def table(self, name: str) -> TableView[Any]:
+        """Return the rows of a table by name. Raises KeyError."""
+        return TableView(lambda: self._running.binding(name))
+
+    @property
+    def log(self) -> list[LogLine]:
+        """What the module printed and logged, and how its calls failed."""
+        return self._running.log()
+
+    @property
+    def now(self) -> Timestamp:
+        """The time; a call that has just ended began then."""
+        return Timestamp(self._running.time.now_us())
+
+    async def request(
+        self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> HttpResponse:
+        """Send an HTTP request to a route of the module. Raises NoSuchRoute, and what the handler failed with."""
+        self._running.time.tick()
+        sent = tuple((name.lower(), value.encode()) for name, value in (headers or {}).items())
+        request = HttpRequest(method, f"http://localhost:3000/v1/database/test/route{path}", sent, body)
+        before = len(self._running.module.raised)
+        ended: list[Any] = []
+        with self._told():
+            ended.append(await self._running.handle.route(request, path.partition("?")[0]))
+        answer = ended[0].answer
+        if isinstance(answer, HttpResponse):
+            return answer
+        raised = self._running.module.raised[before:]
+        raise raised[-1] if raised else StdbError(answer.text)
+
+    # ------------------------------------------------------------------ time, restarts, programs
+    async def advance(self, duration: Duration) -> None:
+        """Let time pass, and run what is due on the way, each at its time."""
+        with self._told():
+            await self._running.time.advance(micros_of(duration))
+
+    async def restart(self) -> None:
+        """Shut down cleanly (every client is disconnected first) and start again from what is stored."""
+        with self._told():
+            await self._running.stop()
+            await self._running.start()
+
+    async def crash(self, *, losing: int = 0) -> None:
+        """End as a killed process does and start again; `losing` transactions had not reached the disk."""
+        with self._told():
+            await self._running.crash(losing)
+            await self._running.start()
+
+    async def publish(self, module: Subject) -> None:
+        """Update the database in place to another version of its program. Raises UpdateRejected, PublishFailed."""
+        with self._told():
+            await self._running.publish(module)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the database as a data directory, which `python -m stdb serve --data-dir` opens; return its path."""
+        return save(self._running, Path(directory))
+
+    # ------------------------------------------------------------------ inside
+    def call_back(self) -> None:
+        """Call whoever asked to be told of the rows that clients have taken in."""
+        for connection in list(self._connections):
+            connection.call_back()
+        self._connections = [each for each in self._connections if each.closed is None]
+
+    def _digest(self) -> None:
+        for connection in self._connections:
+            connection.digest()
+        if self.calls_back:
+            self.call_back()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Have every client take in what has arrived when the block has ended, however it did."""
+        try:
+            yield
+        finally:
+            self._digest()
