@@ -4,6 +4,7 @@ Responsible for: looking reducers up, JSON arguments, outcomes, their texts (spe
 Not responsible for: transactions and who is told (`database`), running module code (`stdb.modules`).
 """
 
+import re
 import traceback
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from stdb.modules.protocol import LogLevel, LogSink, Module, ReducerCall
 from stdb.sats import bsatn, json
 from stdb.schema.model import Lifecycle, ReducerDef, Visibility
 
-__all__ = ["COMMITTED", "NO_SUCH_REDUCER", "RUN_ERRORS", "ReducerEntry", "Reducers"]
+__all__ = ["COMMITTED", "NO_SUCH_REDUCER", "RUN_ERRORS", "ReducerEntry", "Reducers", "bad_arguments"]
 
 COMMITTED = ReducerOutcome(OutcomeKind.COMMITTED)
 NO_SUCH_REDUCER = ReducerOutcome(OutcomeKind.NOT_RUN, "no such reducer", "no such reducer")
@@ -22,6 +23,8 @@ RUN_ERRORS = (DecodeError, ReducerError, ModuleFault, ReducerTimeout)
 """What a module's entry raises (`stdb.modules.protocol.Module.reducer`); anything else is a bug of ours."""
 
 _LIFECYCLE_NAMES = {Lifecycle.INIT: "Init", Lifecycle.ON_CONNECT: "OnConnect", Lifecycle.ON_DISCONNECT: "OnDisconnect"}
+_IN_JSON = re.compile(r"\$(.*?): (.*)", re.DOTALL)
+"""The text of a mismatch: where in the document, what it is."""
 _HOST = "__spacetimedb__"
 _GENERATE = "have you run `spacetime generate` recently?"
 
@@ -83,22 +86,19 @@ class Reducers:
         values = json.decode(params, json.parse(text), typespace=self._typespace)
         return bsatn.codec(params, self._typespace).encode(values)
 
-    def bad_arguments(self, entry: ReducerEntry, error: DecodeError) -> ReducerOutcome:
+    def bad_arguments(self, entry: ReducerEntry, error: DecodeError, *, is_json: bool) -> ReducerOutcome:
         """Return the outcome of a call whose arguments do not decode; v1 and HTTP tell the whole chain."""
         self._tell(
             f'External attempt to call reducer "{entry.name}" failed, invalid arguments.\n'
             f"This is likely due to a mismatched client schema, {_GENERATE}",
             entry.name,
         )
-        where = getattr(error, "path", None) or str(error)
-        text = f"invalid arguments for reducer {entry.name}: {where}"
-        chain = f"{text}: invalid arguments for function {entry.name}: {where}: {error}"
-        return ReducerOutcome(OutcomeKind.NOT_RUN, text, chain)
+        return bad_arguments("reducer", entry.name, error, is_json=is_json)
 
     def failed(self, entry: ReducerEntry, error: BaseException) -> ReducerOutcome:
         """Return the outcome of a call whose entry raised `error`, one of RUN_ERRORS, and log what the owner needs."""
         if isinstance(error, DecodeError):
-            return self.bad_arguments(entry, error)
+            return self.bad_arguments(entry, error, is_json=False)
         if isinstance(error, ReducerTimeout):
             self._tell(str(error) or "the reducer ran too long and was stopped", entry.name)
             return ReducerOutcome(OutcomeKind.OUT_OF_TIME, "reducer ran out of energy", "reducer ran out of energy")
@@ -122,6 +122,21 @@ class Reducers:
 
     def _tell(self, message: str, function: str) -> None:
         self._log.write(LogLevel.ERROR, message, target=_HOST, filename=_HOST, function=function)
+
+
+def bad_arguments(kind: str, name: str, error: DecodeError, *, is_json: bool) -> ReducerOutcome:
+    """Return the outcome of a call whose arguments do not decode, in the reference's words up to the detail.
+
+    Of JSON the text says the path alone: `.` for all of it, else such as `[0].name`. The chain, which v1 and HTTP tell,
+    says what is wrong there as well.
+    """
+    where, last = str(error), str(error)
+    if is_json:
+        found = _IN_JSON.fullmatch(where)
+        where = (found[1] if found else "") or "."
+        last = f"{where}: {found[2] if found else last}"
+    text = f"invalid arguments for {kind} {name}: {where}"
+    return ReducerOutcome(OutcomeKind.NOT_RUN, text, f"{text}: invalid arguments for function {name}: {where}: {last}")
 
 
 def _sendable(error: BaseException) -> str:

@@ -471,7 +471,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         try:
             return entry, self.reducers.encode_args(entry, args)
         except DecodeError as error:
-            return self.reducers.bad_arguments(entry, error)
+            return self.reducers.bad_arguments(entry, error, is_json=True)
 
     def _refuse(self, attachment: Attachment, call: CallReducer, outcome: ReducerOutcome) -> None:
         """Answer a call that was not run; its event carries what v1 tells of it (spec 02 section 6.3)."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 import trio
 
 from stdb.actors.attachment import Attachment
+from stdb.actors.calls import bad_arguments
 from stdb.actors.outgoing import HttpSender, Outgoing
 from stdb.actors.requests import CallProcedure
 from stdb.actors.sink import OUT_OF_TIME, Client, OutcomeKind, ProcedureResult, ReducerOutcome
@@ -189,7 +190,7 @@ class Procedures:
         try:
             encoded = args if isinstance(args, bytes) else self._encode(each, args)
         except DecodeError as error:
-            return _bad_arguments(each, error)
+            return bad_arguments("procedure", each.name, error, is_json=isinstance(args, str))
         host = self.host_for(client, client.connection_id)
         credentials = client.credentials or None
         how = ProcedureCall(client.identity, client.connection_id, self._actor.now_us(), credentials, host)
@@ -232,11 +233,16 @@ class Procedures:
         definition = module.definition
         return _Callee(definition.procedures[procedure_id], module.procedure(procedure_id), definition.typespace)
 
-    def start(self, attachment: Attachment | None, work: Callable[[], Any]) -> str | None:
-        """Have `work` run in a task of its own, cancelled with everything and with `attachment`; return why not."""
+    def start(
+        self, attachment: Attachment | None, work: Callable[[], Any], scope: trio.CancelScope | None = None
+    ) -> str | None:
+        """Have `work` run in a task of its own, within `scope`; cancelled with all and with `attachment`.
+
+        Returns why it was not started, or None.
+        """
         if self.is_full:
             return f"more than {self._concurrent_max} procedures of this database are running; try again later"
-        scope = trio.CancelScope()
+        scope = scope or trio.CancelScope()
         self._scopes[scope] = attachment
         if attachment is not None:
             self._of.setdefault(attachment, set()).add(scope)
@@ -292,7 +298,7 @@ class Procedures:
             if isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -inf:
                 raise
             if isinstance(error, DecodeError):
-                return _bad_arguments(callee.definition, error)
+                return bad_arguments("procedure", callee.definition.name, error, is_json=False)
             return self.failed(callee.definition.name, error, how.host)
         try:
             return callee.cut(returned)
@@ -352,13 +358,6 @@ class PreparedCall(NamedTuple):
     callee: _Callee
     how: ProcedureCall
     args: bytes
-
-
-def _bad_arguments(each: ProcedureDef, error: DecodeError) -> ReducerOutcome:
-    where = getattr(error, "path", None) or str(error)
-    text = f"invalid arguments for procedure {each.name}: {where}"
-    chain = f"{text}: invalid arguments for function {each.name}: {where}: {error}"
-    return ReducerOutcome(OutcomeKind.NOT_RUN, text, chain)
 
 
 def _fault(text: str) -> ReducerOutcome:

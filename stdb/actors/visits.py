@@ -83,7 +83,7 @@ class Visits:
             prepared = self._actor.procedures.prepare(client, name, args)
             if isinstance(prepared, ReducerOutcome):
                 raise _refusal(prepared)
-            self._start(partial(self._run_call, client, prepared, confirmed, scope, answer))
+            self._start(partial(self._run_call, client, prepared, confirmed, answer), scope)
         except (NoSuchFunction, BadArguments, TooBusy):
             connections.depart(client)
             raise
@@ -95,10 +95,10 @@ class Visits:
             raise NoSuchRoute
         module = self._actor.module
         name = module.definition.http_routes[position].handler
-        self._start(partial(self._run_route, module.route(position), name, request, scope, answer))
+        self._start(partial(self._run_route, module.route(position), name, request, answer), scope)
 
-    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
-        refusal = self._actor.procedures.start(None, work)
+    def _start(self, work: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+        refusal = self._actor.procedures.start(None, work, scope)
         if refusal is not None:
             raise TooBusy(refusal)
 
@@ -108,15 +108,13 @@ class Visits:
         client: Client,
         prepared: PreparedCall,
         confirmed: bool,
-        scope: trio.CancelScope,
         answer: Answer[CallResult | ProcedureOutcome],
     ) -> None:
         started = perf_counter()
         outcome: bytes | ReducerOutcome | None = None
         try:
-            with scope:
-                await trio.lowlevel.checkpoint_if_cancelled()
-                outcome = await self._actor.procedures.outcome(prepared)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            outcome = await self._actor.procedures.outcome(prepared)
         finally:
             duration_us = int((perf_counter() - started) * 1e6)
             result = None if outcome is None else _ended(prepared, outcome, duration_us)
@@ -140,21 +138,18 @@ class Visits:
         else:
             actor.answers.give(answer, result, needs)
 
-    async def _run_route(
-        self, handler: _Handler, name: str, request: HttpRequest, scope: trio.CancelScope, answer: Answer[RouteResult]
-    ) -> None:
+    async def _run_route(self, handler: _Handler, name: str, request: HttpRequest, answer: Answer[RouteResult]) -> None:
         actor = self._actor
-        with scope:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            host = actor.procedures.host_for(_NOBODY, None)
-            ended: HttpResponse | ReducerOutcome
-            try:
-                ended = await handler(RouteCall(actor.now_us(), host), request)
-            except BaseException as error:  # as of a procedure: whatever a handler raises, its database goes on
-                if isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -inf:
-                    raise
-                ended = actor.procedures.failed(name, error, host)
-            actor.post_nowait((None, partial(self._end_route, RouteResult(name, ended), answer)))
+        host = actor.procedures.host_for(_NOBODY, None)
+        ended: HttpResponse | ReducerOutcome
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            ended = await handler(RouteCall(actor.now_us(), host), request)
+        except BaseException as error:  # as of a procedure: whatever a handler raises, its database goes on
+            if isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -inf:
+                raise
+            ended = actor.procedures.failed(name, error, host)
+        actor.post_nowait((None, partial(self._end_route, RouteResult(name, ended), answer)))
 
     def _end_route(self, result: RouteResult, answer: Answer[RouteResult]) -> None:
         """Answer with all that was committed so far; within a turn."""
