@@ -377,7 +377,11 @@ ALTERATIONS = {
     "drop_sequence": ("item_id_seq",),
     "set_access": (Access.PUBLIC,),
     "set_primary_key": (None,),
+    "alter_index": (replace(ITEM.indexes[0], source_name="other_source"),),
+    "rename_accessors": ("Item", ("ID", "Name", "Size")),
 }
+MOVING = ("set_primary_key",)
+"""What gives the table new ids: its rows go and come."""
 
 
 def filled() -> tuple[Datastore, list[Record]]:
@@ -418,9 +422,12 @@ def test_altering_a_table_keeps_its_rows_and_is_undone_by_a_rollback(operation: 
         return
     delta = tx.commit()
     assert delta is not None
-    (items,) = [each for each in delta.tables if each.table.schema.name == "item"]
+    *gone, items = [each for each in delta.tables if each.table.schema.name == "item"]
     assert items.table is altered
-    assert values(altered, items.inserts) == [(7, "before", 99), (50, "after", 100)]
+    assert [values(item, each.deletes) for each in gone] == ([rows] if operation in MOVING else [])
+    added = [(7, "before", 99), (50, "after", 100)]
+    assert values(altered, items.inserts) == (sorted([*rows, *added]) if gone else added)
+    assert (altered.schema.id != item.schema.id) == bool(gone)
     again = Datastore()
     for record in (*records, as_record(delta)):
         again.replay(record)

@@ -10,7 +10,7 @@ Source: 04 section 12; ids and rows as the real server shows them (recorded).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,6 +38,7 @@ __all__ = [
     "CATALOG_TABLES",
     "RULES_TABLE",
     "Catalog",
+    "SequenceAt",
     "StoredView",
     "read_backing_ids",
     "read_rules",
@@ -72,14 +73,29 @@ _ACCESS_WORDS = {Access.PUBLIC: "public", Access.PRIVATE: "private"}
 _ACCESS = {word: access for access, word in _ACCESS_WORDS.items()}
 
 
+class SequenceAt(NamedTuple):
+    """Where a sequence goes on: after a restart, and in this life if that is elsewhere."""
+
+    allocated: int
+    position: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, sequence: Sequence) -> "SequenceAt":
+        """Return where a sequence stands."""
+        return cls(sequence.allocated, sequence.position)
+
+
+_FROM_THE_START: Mapping[str, SequenceAt] = {}
+
+
 class Catalog:
     """Changes the schema of one database, within its open transaction. Ids are never given twice."""
 
     def __init__(self, datastore: "Datastore") -> None:
         self._datastore = datastore
 
-    def create_table(self, definition: TableDef) -> Table:
-        """Create an empty table and return it.
+    def create_table(self, definition: TableDef, sequences: Mapping[str, SequenceAt] = _FROM_THE_START) -> Table:
+        """Create an empty table and return it. Sequences named in `sequences` go on there, others begin.
 
         Raises:
             UniqueViolation: There is a table of that name.
@@ -94,8 +110,29 @@ class Catalog:
             tuple(self._next_id("st_sequence") for _ in definition.sequences),
             self._next_id("st_scheduled") if definition.schedule else None,
         )
-        self.write(schema, "user")
-        return self._datastore.install(schema, self._new_sequences(schema))
+        made = self._new_sequences(schema, sequences)
+        self.write(schema, "user", {sequence.id: sequence.allocated for sequence in made})
+        return self._datastore.install(schema, made)
+
+    def recreate_table(
+        self, table: Table, definition: TableDef, sequences: Mapping[str, SequenceAt] | None = None
+    ) -> Table:
+        """Put an empty table of this definition in a table's place and return it; all its ids are new.
+
+        Sequences go on as `sequences` says, by default every one that the table had.
+        """
+        if sequences is None:
+            sequences = {each.definition.name: SequenceAt.of(each) for each in table.sequences}
+        self.drop_table(table)
+        return self.create_table(definition, sequences)
+
+    def _moved(self, table: Table, definition: TableDef) -> Table:
+        """Put a table of this definition in a table's place, with all its rows, under new ids; return it."""
+        rows = list(table.rows())
+        moved = self.recreate_table(table, definition)
+        for row in rows:
+            moved.restore(row)
+        return moved
 
     def drop_table(self, table: Table) -> None:
         """Delete a table's rows, then the table."""
@@ -172,15 +209,16 @@ class Catalog:
             definition=replace(schema.definition, indexes=(*schema.definition.indexes, index)),
         )
 
-    def drop_index(self, table: Table, name: str) -> Table:
+    def drop_index(self, table: Table, name: str, *, is_replaced: bool = False) -> Table:
         """Drop an index; return the table in its new layout.
 
         Raises:
-            SchemaError: A unique constraint stands on it; drop that first.
+            SchemaError: A unique constraint stands on it; drop that first, unless another index comes in its place.
         """
         definition, ids = _without(table.schema.definition, "indexes", table.schema.index_ids, name)
-        for unique in definition.uniques:
-            _require_index(definition, unique)
+        if not is_replaced:
+            for unique in definition.uniques:
+                _require_index(definition, unique)
         self._delete("st_index", table_id=table.schema.id, index_name=name)
         self._delete("st_index_accessor", index_name=name)
         return self._alter(table, definition=definition, index_ids=ids)
@@ -233,9 +271,49 @@ class Catalog:
         """Make a table public or private; return it."""
         return self._set(table, access=access)
 
+    def alter_index(self, table: Table, index: IndexDef) -> Table:
+        """Give an index another source name; return the table."""
+        indexes = tuple(index if each.name == index.name else each for each in table.schema.definition.indexes)
+        self._delete("st_index_accessor", index_name=index.name)
+        self._insert("st_index_accessor", index.name, index.source_name or index.name)
+        return self._alter(table, definition=replace(table.schema.definition, indexes=indexes))
+
+    def change_columns(self, table: Table, columns: tuple[ColumnDef, ...]) -> Table:
+        """Give columns other types at which every stored row means the same; return the table in its new layout."""
+        table_id = table.schema.id
+        self._delete("st_column", table_id=table_id)
+        for position, column in enumerate(columns):
+            self._insert("st_column", table_id, position, column.name, meta.encode_type(column.type))
+        return self._alter(table, definition=replace(table.schema.definition, columns=columns))
+
+    def rename_accessors(self, table: Table, accessor: str, columns: tuple[str, ...]) -> Table:
+        """Change what a table and its columns, in their order, are called in source code; return the table."""
+        definition = table.schema.definition
+        renamed = zip(definition.columns, columns, strict=True)
+        definition = replace(
+            definition, accessor=accessor, columns=tuple(replace(each, accessor=name) for each, name in renamed)
+        )
+        self._delete("st_table_accessor", table_name=definition.name)
+        self._delete("st_column_accessor", table_name=definition.name)
+        self._write_accessors(definition)
+        return self._alter(table, definition=definition)
+
+    def add_columns(self, table: Table, columns: tuple[ColumnDef, ...]) -> Table:
+        """Append columns, each with its default, to a table and its rows; return it. All its ids are new."""
+        definition = table.schema.definition
+        values = b"".join(column.default or b"" for column in columns)
+        rows = [row + values for row in table.rows()]
+        wider = self.recreate_table(table, replace(definition, columns=(*definition.columns, *columns)))
+        for row in rows:
+            wider.restore(row)
+        return wider
+
     def set_primary_key(self, table: Table, column: int | None) -> Table:
-        """Change which column is the primary key, or none; return the table in its new layout."""
-        return self._set(table, primary_key=column)
+        """Change which column is the primary key, or none; return the table. All its ids are new.
+
+        What tells rows of one table id apart never changes: whoever stores rows by id and key may rely on it.
+        """
+        return self._moved(table, replace(table.schema.definition, primary_key=column))
 
     def _set(self, table: Table, **changes: Any) -> Table:
         schema = replace(table.schema, definition=replace(table.schema.definition, **changes))
@@ -247,11 +325,15 @@ class Catalog:
         kept = table.sequences if sequences is None else sequences
         return self._datastore.install(replace(table.schema, **changes), kept)
 
-    def _new_sequences(self, schema: TableSchema) -> tuple[Sequence, ...]:
-        return tuple(
-            Sequence(sequence_id, sequence, parameters(sequence)[0], self._datastore.reservations)
-            for sequence_id, sequence in zip(schema.sequence_ids, schema.definition.sequences, strict=True)
-        )
+    def _new_sequences(self, schema: TableSchema, going_on: Mapping[str, SequenceAt]) -> tuple[Sequence, ...]:
+        made = []
+        for sequence_id, definition in zip(schema.sequence_ids, schema.definition.sequences, strict=True):
+            at = going_on.get(definition.name) or SequenceAt(parameters(definition)[0])
+            sequence = Sequence(sequence_id, definition, at.allocated, self._datastore.reservations)
+            if at.position is not None:
+                sequence.go_on_at(at.position)
+            made.append(sequence)
+        return tuple(made)
 
     def _next_id(self, table_name: str) -> int:
         (sequence,) = self._datastore.table(table_name).sequences
@@ -259,10 +341,10 @@ class Catalog:
 
     # Rows
 
-    def write(self, schema: TableSchema, kind: str) -> None:
+    def write(self, schema: TableSchema, kind: str, allocated: Mapping[int, int] | None = None) -> None:
         """Write every catalogue row of a table; `kind` is `user` or `system`, whose objects have no accessors.
 
-        Nor have the indexes of backing tables of views.
+        Nor have the indexes of backing tables of views. `allocated` says by id where sequences begin.
         """
         definition, table_id = schema.definition, schema.id
         self._write_table(schema, kind)
@@ -274,8 +356,8 @@ class Catalog:
         for constraint_id, unique in zip(schema.constraint_ids, definition.uniques, strict=True):
             self._write_unique(table_id, constraint_id, unique)
         for sequence_id, sequence in zip(schema.sequence_ids, definition.sequences, strict=True):
-            start = parameters(sequence)[0]
-            self._write_sequence(table_id, sequence_id, sequence, start if kind == "user" else start - 1)
+            first = parameters(sequence)[0] - 1 if allocated is None else allocated[sequence_id]
+            self._write_sequence(table_id, sequence_id, sequence, first)
         if definition.schedule is not None:
             schedule = definition.schedule
             row = (schema.schedule_id, table_id, schedule.function, schedule.name, schedule.at_column)

@@ -217,6 +217,8 @@ class Datastore:
         affected = {table_id for change in changes for table_id in self._described(change)}
         affected -= read_backing_ids(self)
         found = read_schemas(self, affected)
+        for table_id in affected - found.keys():  # first: one of the others may have its name
+            self._swap(table_id, None)
         for table_id, (schema, allocated) in found.items():
             if schema.is_system:
                 for sequence in self.tables[table_id].sequences:
@@ -227,8 +229,6 @@ class Datastore:
                 for sequence_id, sequence in zip(schema.sequence_ids, schema.definition.sequences, strict=True)
             )
             self.install(schema, sequences)
-        for table_id in affected - found.keys():
-            self._swap(table_id, None)
         self.undo.clear()
         return affected - found.keys()
 

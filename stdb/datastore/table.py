@@ -236,6 +236,13 @@ class Table:
                 shared.order.remove(old_place)
                 shared.order.add(new_place)
 
+    def restore(self, row: bytes) -> None:
+        """Put in a row as another table had it: nothing is filled, and no row has one of its unique keys."""
+        place = self.key_of(row)
+        assert place not in self.stored, f"table {self.schema.name} has a row at {place!r}"
+        self._undo.append((self, place, None, row))
+        self.put(row)
+
     def clear(self) -> int:
         """Take out every row; return how many there were."""
         count = len(self.stored)

@@ -116,6 +116,10 @@ class Transaction:
         datastore.next_offset = offset + 1
         return Delta(offset, tables, views)
 
+    def check_size(self) -> None:
+        """Raise the ReducerError that `commit` would; for those who must not get it there."""
+        _check_size(net(self._datastore.undo, self._datastore.tables))
+
     def rollback(self) -> None:
         """Undo every change, schema changes included; sequences keep their positions."""
         datastore = self._datastore

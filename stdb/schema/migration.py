@@ -315,14 +315,14 @@ def _gone(those: tuple[SequenceDef, ...], among: tuple[SequenceDef, ...]) -> lis
 
 
 def _parameters(sequence: SequenceDef) -> tuple[object, ...]:
-    return (
-        sequence.name,
-        sequence.column,
-        sequence.start,
-        sequence.min_value,
-        sequence.max_value,
-        sequence.increment,
-    )
+    low = 1 if sequence.min_value is None else sequence.min_value
+    high = _SEQUENCE_MAX if sequence.max_value is None else sequence.max_value
+    start = (1 if low <= 1 <= high else low) if sequence.start is None else sequence.start
+    return sequence.name, sequence.column, start, low, high, sequence.increment
+
+
+_SEQUENCE_MAX = 2**127 - 1
+"""As `stdb.datastore.sequence` has it: what a catalogue says of a sequence has no omissions any more."""
 
 
 def _schedule(table: TableDef) -> tuple[object, ...] | None:
