@@ -9,13 +9,14 @@ import sys
 from stdb.cli.main import main
 from stdb.datastore.delta import Delta
 from stdb.sql import TablePlan
-from stdb.subscriptions import ClientUpdate, Evaluation, Registry, SubscriptionActor
+from stdb.subscriptions import Audience, ClientUpdate, Evaluation, Registry, SubscriptionActor
 from stdb.subscriptions.fragment import SetUpdate
 
 
 def evaluate(registry: Registry, delta: Delta, caller: SubscriptionActor | None = None) -> Evaluation:
     """Return what `registry.evaluate` does, the naive way."""
-    told, others = None, []
+    told: ClientUpdate | None = None
+    audiences: list[tuple[Audience, ClientUpdate]] = []
     by_table = {changed.table.schema.id: changed for changed in delta.tables}
     for query in registry.queries():
         changed = by_table.get(query.plan.table.schema.id)
@@ -31,8 +32,8 @@ def evaluate(registry: Registry, delta: Delta, caller: SubscriptionActor | None 
                     if actor is caller:
                         told = update
                     else:
-                        others.append((actor, update))
-    return Evaluation(told, others)
+                        audiences.append(({actor: actor.sink}, update))
+    return Evaluation(told, audiences)
 
 
 if __name__ == "__main__":

@@ -70,8 +70,9 @@ class Client:
     async def send_all(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            rest = rest[self.stream.send_nowait(rest) :]
-            if rest:
+            try:
+                rest = rest[self.stream.send_nowait(rest) :]
+            except BlockingIOError:
                 await self.stream.wait_writable()
 
     async def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
@@ -122,7 +123,7 @@ class Client:
     async def _send_quietly(self, data: bytes) -> None:
         try:
             await self.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except OSError:
             return  # the server may answer before it has read everything
 
 
@@ -347,16 +348,13 @@ class JsonSocket:
     """A client of the dialect v1.json on a connection of its own."""
 
     def __init__(self, client: Client, left: bytes) -> None:
+        self._send_all = client.send_all
         self._stream = client.stream
         self._received = left
 
     async def send(self, kind: str, **fields: Any) -> None:
         """Send one message."""
-        frame = client_frame(0x81, json.dumps({kind: fields}).encode())
-        while frame:
-            frame = frame[self._stream.send_nowait(frame) :]
-            if frame:
-                await self._stream.wait_writable()
+        await self._send_all(client_frame(0x81, json.dumps({kind: fields}).encode()))
 
     async def receive(self, *kinds: str) -> tuple[str, Any]:
         """Return the next message of one of these kinds; others are passed over."""

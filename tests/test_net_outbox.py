@@ -26,7 +26,9 @@ class Wire:
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         if self.is_closed:
-            raise trio.ClosedResourceError
+            raise BrokenPipeError
+        if not self.room:
+            raise BlockingIOError
         taken = bytes(data[: self.room])
         self.room -= len(taken)
         self.sent += taken
@@ -93,6 +95,50 @@ def test_an_entry_waits_until_what_it_needs_is_durable_and_holds_back_all_behind
         assert outbox.waits()
         outbox.flush(9)
         assert wire.sent == b"abcd"
+        assert not outbox.waits()
+
+    run(script)
+
+
+def test_what_is_put_leaves_at_once_unless_it_or_what_is_before_it_waits() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        assert not outbox.put((0, b"a"), 4)
+        assert not outbox.put((4, b"b"), 4)
+        assert wire.sent == b"ab"
+        assert outbox.put((5, b"c"), 4)
+        assert outbox.put((0, b"d"), 4)
+        assert wire.sent == b"ab"
+        assert not outbox.put((6, b"e"), 6)
+        assert (wire.sent, wire.sends) == (b"abcde", 3)
+        outbox.append((0, b"f"))
+        assert not outbox.put((0, b"g"), 6)
+        assert (wire.sent, wire.sends) == (b"abcdefg", 4)
+
+    run(script)
+
+
+def test_what_is_put_behind_what_the_socket_did_not_take_follows_it() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        outbox.put((0, b"abc"), 0)
+        for frame in (b"d", b"e"):
+            outbox.put((0, frame), 0)
+        assert wire.sent == b"ab"
+        wire.make_room(100)
+        await trio.testing.wait_all_tasks_blocked()
+        assert wire.sent == b"abcde"
+        outbox.put((0, b"f"), 0)
+        outbox.put((0, b"g"), 0)
+        assert wire.sent == b"abcdefg"
+
+    run(script, room=2)
+
+
+def test_a_client_whose_socket_is_gone_is_cut_by_what_is_put() -> None:
+    async def script(wire: Wire, outbox: Outbox) -> None:
+        wire.close_nowait()
+        for _ in range(3):
+            assert not outbox.put((0, b"a"), 0)
+            assert outbox.close_sent.is_set()
         assert not outbox.waits()
 
     run(script)

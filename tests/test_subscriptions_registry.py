@@ -60,6 +60,9 @@ def test_the_caller_is_told_apart(world: World) -> None:
     evaluation = world.tell(world.insert("bag", (1, 1)), caller)
     assert evaluation.caller is not None
     assert evaluation.others == [(other, evaluation.caller)]
+    finish(other.unsubscribe_set(1))
+    assert world.tell(world.insert("bag", (1, 3)), caller).audiences == []
+    finish(other.subscribe_set(1, [BAG]))
     evaluation = world.tell(world.insert("bag", (1, 2)), stranger)
     assert evaluation.caller is None
     assert len(evaluation.others) == 2
@@ -208,6 +211,9 @@ def test_a_row_that_two_rules_allow_is_told_by_each_of_them() -> None:
     assert told == {alice: [("item", [first, second], []), ("item", [first], [])], bob: [("item", [first], [])]}
 
 
-def test_an_actor_carries_its_owner_untouched(world: World) -> None:
-    record = object()
-    assert SubscriptionActor(world.registry, ALICE, owner=record).owner is record
+def test_whoever_sees_something_is_told_through_the_sink_it_came_with(world: World) -> None:
+    sink = object()
+    actor = SubscriptionActor(world.registry, ALICE, sink=sink)
+    finish(actor.subscribe_set(1, ["SELECT * FROM bag"]))
+    ((audience, _),) = world.tell(world.insert("bag", (1, 1))).audiences
+    assert audience == {actor: sink}

@@ -36,7 +36,6 @@ class Attachment:
         "_queued_max",
         "client",
         "is_connected",
-        "is_dirty",
         "queued",
         "session_id",
         "sink",
@@ -65,8 +64,6 @@ class Attachment:
         self.subscriber: SubscriptionActor | None = None
         self.is_connected = False
         """`client_connected` committed and `client_disconnected` did not run yet."""
-        self.is_dirty = False
-        """Its sink has something to flush at the end of the turn."""
         self.queued = 0
         """Requests handed in and not yet served."""
 
@@ -99,7 +96,7 @@ class Attachment:
     def close_nowait(self, code: int | None, reason: str) -> None:
         """Close the client behind the answers to the requests handed in so far; what it asks later is not served."""
         if not self._is_leaving:
-            self._actor.post_nowait((None, lambda: self._actor.connections.close(self, code, reason)))
+            self._actor.post_nowait((None, lambda: self._actor.connections.close(self.sink, code, reason)))
 
     async def wait_detached(self) -> None:
         """Return once `client_disconnected` ran (or never has to)."""

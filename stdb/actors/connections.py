@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED
 from stdb.actors.refusals import ConnectOutOfTime, ConnectRefused, DatabaseUnavailable
-from stdb.actors.sink import Client, OutcomeKind, ReducerOutcome
+from stdb.actors.sink import Client, ClientSink, OutcomeKind, ReducerOutcome
 from stdb.schema.model import Lifecycle
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ class Connections:
         if attachment.session_id is not None:
             self._sessions[client.identity, attachment.session_id] = attachment
         attachment.is_connected = True
-        attachment.subscriber = self._actor.queries.subscriber(client, attachment)
+        attachment.subscriber = self._actor.queries.subscriber(client, attachment.sink)
         attachment.sink.initial_connection(client.identity, client.connection_id, attachment.token)
-        self._actor.mark_dirty(attachment)
+        self._actor.mark_dirty(attachment.sink)
 
     def arrive(self, client: Client) -> None:
         """Connect for the time of one request; `depart` ends it. Raises ConnectRefused, DatabaseUnavailable."""
@@ -149,10 +149,10 @@ class Connections:
             self.depart(client)
         attachment.mark_gone()
 
-    def close(self, attachment: Attachment, code: int | None, reason: str) -> None:
+    def close(self, sink: ClientSink, code: int | None, reason: str) -> None:
         """Close a client behind its answers; its disconnect follows when its socket is gone."""
-        attachment.sink.close(code, reason)
-        self._actor.mark_dirty(attachment)
+        sink.close(code, reason)
+        self._actor.mark_dirty(sink)
 
     def begin_ending(self) -> tuple[None, int]:
         """Turn newcomers away and disconnect everybody, each in a request of its own: others run in between."""
@@ -191,7 +191,7 @@ class Connections:
 
     def _drop(self, attachment: Attachment, code: int | None, reason: str) -> None:
         self._attachments.pop(attachment, None)
-        self.close(attachment, code, reason)
+        self.close(attachment.sink, code, reason)
         attachment.mark_gone()
 
     def depart(self, client: Client) -> None:

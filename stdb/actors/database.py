@@ -16,7 +16,7 @@ calls knows nothing of it.
 Rules: spec 02 sections 6.3, 8.3, 10 and 11; spec 07 sections 1, 5 and 9; spec 09 section 2.2.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 from time import perf_counter
@@ -125,8 +125,10 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self._suspended: _Suspended | None = None
         """What is half-way; nothing else of this database is served until it is through."""
         self._records: list[bytes] = []
-        self._dirty: list[Attachment] = []
-        self._waiting: dict[Attachment, None] = {}
+        self._dirty: dict[ClientSink, None] = {}
+        """Have something to flush at the end of the turn."""
+        self._waiting: dict[ClientSink, None] = {}
+        """Have something that may leave once more is durable."""
         self._durable_seen = 0
         self._is_last_request = False
         """Nothing else waits to be served in this turn."""
@@ -273,7 +275,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
                 served += 1
                 if served >= limit or self._finished >= stop_at:
                     break
-            self.mark_dirty(attachment)
+            self.mark_dirty(attachment.sink)
         else:
             served = len(requests)  # refused, or cut: nothing of it is served
         attachment.queued -= served
@@ -306,7 +308,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         if done.result is not None:
             self._mailbox.appendleft((None, done.result))
         if suspended.attachment is not None:
-            self.mark_dirty(suspended.attachment)
+            self.mark_dirty(suspended.attachment.sink)
 
     # ------------------------------------------------------------------ the end of a turn
     def _flush(self) -> None:
@@ -314,25 +316,19 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.answers.settle(durable)
         if durable != self._durable_seen or self.datastore.next_offset - durable > BACKLOG_CHECKED:
             self._durable_seen = durable
-            self._flush_all(list(self._waiting), durable)
+            self._waiting = {sink: None for sink in self._waiting if sink.flush(durable)}
         if self._dirty:
-            dirty, self._dirty = self._dirty, []
-            self._flush_all(dirty, durable)
+            dirty, self._dirty = self._dirty, {}
+            waiting = self._waiting
+            for sink in dirty:
+                if sink.flush(durable):
+                    waiting[sink] = None
+                elif waiting:
+                    waiting.pop(sink, None)
 
-    def _flush_all(self, attachments: Sequence[Attachment], durable: int) -> None:
-        waiting = self._waiting
-        for attachment in attachments:
-            attachment.is_dirty = False
-            if attachment.sink.flush(durable):
-                waiting[attachment] = None
-            elif waiting:
-                waiting.pop(attachment, None)
-
-    def mark_dirty(self, attachment: Attachment) -> None:
+    def mark_dirty(self, sink: ClientSink) -> None:
         """Flush the sink of a client at the end of this turn."""
-        if not attachment.is_dirty:
-            attachment.is_dirty = True
-            self._dirty.append(attachment)
+        self._dirty[sink] = None
 
     def more_follows(self) -> None:
         """Say that the request being served goes on after its next transaction: clients are told at the end of both."""
@@ -412,30 +408,27 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self._records.append(records.encode(delta, event))
         if self._scheduled_tables:
             self.scheduler.observe(delta)
-        told, others = self.registry.evaluate(delta, subscriber)
-        if self._is_last_request:
-            self._tell_at_once(event, others)
-        else:
-            waiting = self._waiting
-            for other, update in others:
-                attachment: Attachment = other.owner
-                attachment.sink.update(event, update)
-                if attachment.sink.confirmed:
-                    waiting[attachment] = None  # nothing of it may leave before its record is on the disk
-                else:
-                    self.mark_dirty(attachment)
+        told, audiences = self.registry.evaluate(delta, subscriber)
+        for audience, update in audiences:
+            self._tell(audience.values(), event, update)
         return told
 
-    def _tell_at_once(self, event: TransactionEvent, others: "list[tuple[SubscriptionActor, ClientUpdate]]") -> None:
-        """Queue and flush in one pass: nothing more can be joined to it, and a second pass finds every client cold."""
-        durable = self._durable_seen
+    def _tell(self, sinks: Iterable[ClientSink], event: TransactionEvent, update: ClientUpdate) -> None:
+        """Tell clients that see the same: in one pass if nothing more can be joined to it, a second finds them cold."""
         waiting = self._waiting
-        for other, update in others:
-            attachment: Attachment = other.owner
-            sink = attachment.sink
-            sink.update(event, update)
-            if sink.confirmed or sink.flush(durable):
-                waiting[attachment] = None
+        if self._is_last_request:
+            durable = self._durable_seen
+            for sink in sinks:
+                if sink.update_at_once(event, update, durable):
+                    waiting[sink] = None
+        else:
+            dirty = self._dirty
+            for sink in sinks:
+                sink.update(event, update)
+                if sink.confirmed:
+                    waiting[sink] = None  # nothing of it may leave before its record is on the disk
+                else:
+                    dirty[sink] = None
 
     # ------------------------------------------------------------------ calls
     def _call_reducer(self, attachment: Attachment, call: CallReducer) -> None:
@@ -558,7 +551,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             )
             self.install(module)
             for subscriber in stranded:
-                self.connections.close(subscriber.owner, *MODULE_EXITED)
+                self.connections.close(subscriber.sink, *MODULE_EXITED)
             for line in update.lines():
                 self.module_log.write_host(line)
         return None, self.datastore.next_offset

@@ -287,7 +287,7 @@ class Procedures:
             sink.procedure_out_of_time(call)
         else:
             sink.procedure_error(call, outcome.text)
-        self._actor.mark_dirty(attachment)
+        self._actor.mark_dirty(sink)
 
     async def outcome(self, prepared: "PreparedCall") -> bytes | ReducerOutcome:
         """Run a call; return what the procedure returned, or how it ended, which the module's log tells more of."""

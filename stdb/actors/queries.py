@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from stdb.actors.attachment import Attachment
 from stdb.actors.pausing import while_wanted
 from stdb.actors.requests import OneOffQuery, Subscribe, SubscribeBatch, SubscriptionKind, Unsubscribe
-from stdb.actors.sink import Client
+from stdb.actors.sink import Client, ClientSink
 from stdb.errors import QueryError
 from stdb.sql.work import Steps
 from stdb.subscriptions.actor import SubscriptionActor
@@ -36,10 +36,10 @@ class Queries:
         self._datastore = registry.datastore
         self._query_rows_max = query_rows_max
 
-    def subscriber(self, client: Client, attachment: Attachment) -> SubscriptionActor:
+    def subscriber(self, client: Client, sink: ClientSink) -> SubscriptionActor:
         """Return what holds the subscriptions of a client that connects."""
         return SubscriptionActor(
-            self._registry, client.identity, client.connection_id, attachment, rows_max=self._query_rows_max
+            self._registry, client.identity, client.connection_id, sink, rows_max=self._query_rows_max
         )
 
     def subscribe(self, attachment: Attachment, request: Subscribe) -> Steps[None]:

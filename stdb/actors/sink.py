@@ -60,6 +60,7 @@ class ProcedureResult(NamedTuple):
 class ClientSink(Protocol):
     """One client's way out. The database actor owns the calls; the sink owns its queue."""
 
+    __slots__ = ()
     confirmed: bool
 
     def initial_connection(self, identity: bytes, connection_id: bytes, token: str) -> None:
@@ -100,6 +101,9 @@ class ClientSink(Protocol):
 
     def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
         """Tell of a transaction that this client did not call (or called with NoSuccessNotify)."""
+
+    def update_at_once(self, event: TransactionEvent, update: ClientUpdate, durable: int) -> bool:
+        """Do what `update` and then `flush` do."""
 
     def flush(self, durable: int) -> bool:
         """Send what may leave: entries from the head whose `needs` is at most `durable`; return `waits()`."""

@@ -293,10 +293,13 @@ class HttpConnection:
     async def _send_all(self, data: bytes | None) -> None:
         rest = memoryview(data or b"")
         while rest:
-            rest = rest[self._stream.send_nowait(rest) :]
-            if rest:
+            try:
+                rest = rest[self._stream.send_nowait(rest) :]
+            except BlockingIOError:
                 with trio.fail_after(PIECE_SECONDS_MAX):
                     await self._stream.wait_writable()
+            except OSError as error:
+                raise trio.BrokenResourceError("the client left before its answer was sent") from error
 
 
 class _Resumed:

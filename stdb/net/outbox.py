@@ -10,6 +10,7 @@ An entry is `(needs, frame)`: `frame` leaves when `needs` transactions are durab
 
 from collections import deque
 from collections.abc import Callable
+from typing import TypeAlias
 
 import trio
 
@@ -53,8 +54,34 @@ class _Deferred:
         return len(self.frame)
 
 
+Entry: TypeAlias = tuple[int, bytes]
+"""`(needs, frame)`; clients that are told the same may share it."""
+
+
 class Outbox:
     """The queue of one client. `append` takes an entry; it is the bare method of a deque, for speed."""
+
+    __slots__ = (
+        "_bytes_max",
+        "_close_frame",
+        "_counted",
+        "_deferred",
+        "_durable",
+        "_entries",
+        "_held_bytes",
+        "_is_over",
+        "_is_plain",
+        "_messages_max",
+        "_send_nowait",
+        "_sending",
+        "_sending_bytes",
+        "_stream",
+        "_unencoded",
+        "_wake",
+        "append",
+        "close_requested",
+        "close_sent",
+    )
 
     def __init__(
         self,
@@ -63,11 +90,15 @@ class Outbox:
         bytes_max: int = WAITING_BYTES_MAX,
     ) -> None:
         self._stream = stream
+        self._send_nowait = stream.send_nowait
         self._messages_max = messages_max
         self._bytes_max = bytes_max
         self._entries: deque[tuple[int, bytes | _Deferred]] = deque()
         """In order, not yet allowed to leave (or not yet looked at: everything since the last flush)."""
-        self.append: Callable[[tuple[int, bytes]], None] = self._entries.append
+        self.append: Callable[[Entry], None] = self._entries.append
+        self._is_plain = True
+        """Nothing special is going on: the only frame that waits may simply be sent. Never True when `_looks_plain` is
+        not; False until the next look when that has become True."""
         self._counted = 0
         self._held_bytes = 0
         """Bytes of the first `_counted` entries."""
@@ -99,11 +130,24 @@ class Outbox:
         self._entries.append((needs, deferred))
         self._unencoded.append(deferred)
         self._deferred += 1
+        self._is_plain = False
         self._wake.set()
 
     def waits(self) -> bool:
         """Tell whether entries are left that may not leave yet."""
         return bool(self._entries)
+
+    def put(self, entry: Entry, durable: int) -> bool:
+        """Do what `append` and then `flush` do, of an entry that may not leave yet the first: most of a fan-out."""
+        needs, frame = entry
+        if needs > durable:
+            self.append(entry)
+            return True
+        if self._is_plain and not self._entries:
+            self._send_only(frame)
+            return False
+        self.append(entry)
+        return self.flush(durable)
 
     def flush(self, durable: int) -> bool:
         """Send the entries from the head whose `needs` is at most `durable`, joined into one send; return `waits()`."""
@@ -111,7 +155,7 @@ class Outbox:
         entries = self._entries
         if not entries:
             return False
-        if len(entries) == 1 and entries[0][0] <= durable and self._is_plain():
+        if self._is_plain and len(entries) == 1 and entries[0][0] <= durable:
             self._send_only(entries.popleft()[1])  # type: ignore[arg-type]  # none is deferred
             return False
         if self._is_over:
@@ -136,6 +180,7 @@ class Outbox:
                 self._send(ready)
         if entries or self._sending:
             self._check_bounds()
+        self._is_plain = self._looks_plain()
         return bool(entries)
 
     def send_control_nowait(self, frame: bytes) -> None:
@@ -155,6 +200,7 @@ class Outbox:
             self.cut()
         elif not self._is_over and self._close_frame is None:
             self._close_frame = close_frame(code, reason)
+            self._is_plain = False
             self.append((0, self._close_frame))
             self.close_requested.set()
             self.flush(self._durable)
@@ -171,6 +217,7 @@ class Outbox:
             self._sending_bytes -= len(self._sending.pop())
         if self._close_frame is None:
             self._close_frame = close_frame(code, reason)
+        self._is_plain = False
         self.append((0, self._close_frame))
         self.close_requested.set()
         self.flush(self._durable)
@@ -178,6 +225,7 @@ class Outbox:
     def cut(self) -> None:
         """Drop the socket without a Close frame, with all that waits."""
         self._is_over = True
+        self._is_plain = False
         self._drop_entries()
         self._sending.clear()
         self._sending_bytes = 0
@@ -191,7 +239,7 @@ class Outbox:
             if self._sending:
                 try:
                     await self._stream.wait_writable()
-                except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                except (OSError, trio.ClosedResourceError):
                     self.cut()
                 self._push()
             elif self._unencoded:
@@ -239,15 +287,16 @@ class Outbox:
                 break
         return ready
 
-    def _is_plain(self) -> bool:
-        """Tell whether nothing special is going on: the one frame that waits may simply be sent."""
+    def _looks_plain(self) -> bool:
         return not (self._deferred or self._counted or self._sending or self._is_over or self._close_frame is not None)
 
     def _send_only(self, frame: bytes) -> None:
-        """Send the only frame there is: most of a fan-out."""
+        """Send the only frame there is."""
         try:
-            sent = self._stream.send_nowait(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            sent = self._send_nowait(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
             self.cut()
             return
         if sent < len(frame):
@@ -262,8 +311,10 @@ class Outbox:
             return
         data = ready[0] if len(ready) == 1 else b"".join(ready)
         try:
-            sent = self._stream.send_nowait(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            sent = self._send_nowait(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
             self.cut()
             return
         if sent < len(data):
@@ -289,6 +340,7 @@ class Outbox:
 
     def _keep_rest(self, frames: list[bytes], sent: int) -> None:
         """Keep what the socket did not take, frame by frame, so that the bounds can count messages."""
+        self._is_plain = False
         for frame in frames:
             size = len(frame)
             if sent >= size:
@@ -305,13 +357,15 @@ class Outbox:
         try:
             while sending:
                 frame = sending[0]
-                sent = self._stream.send_nowait(frame)
+                sent = self._send_nowait(frame)
                 self._sending_bytes -= sent
                 if sent < len(frame):
                     sending[0] = memoryview(frame)[sent:]
                     return
                 sending.popleft()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except BlockingIOError:
+            return
+        except OSError:
             self.cut()
         if self._is_over:
             self.close_sent.set()

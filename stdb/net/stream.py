@@ -7,6 +7,7 @@ Writing never blocks and never switches tasks: it goes straight to the non-block
 """
 
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -24,15 +25,19 @@ class FrameStream(Protocol):
         """Return the next bytes, at least one; empty when the stream is over, whichever side ended it."""
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """Hand over as much of `data` as fits and return how much that was.
+        """Hand over as much of `data` as fits and return how much that was: what a socket's own `send` does.
 
         Raises:
-            trio.BrokenResourceError: The other side is gone.
-            trio.ClosedResourceError: This side is closed.
+            BlockingIOError: Nothing fits.
+            OSError: The other side is gone, or this side is closed.
         """
 
     async def wait_writable(self) -> None:
-        """Return when `send_nowait` may take something again; raises like it."""
+        """Return when `send_nowait` may take something again.
+
+        Raises:
+            OSError, trio.ClosedResourceError: It never will.
+        """
 
     def close_nowait(self) -> None:
         """End both directions at once; whoever waits is woken. May be called again."""
@@ -47,6 +52,8 @@ class SocketStream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._closed = False
+        self.send_nowait: Callable[[bytes | memoryview], int] = sock.send
+        """The bare method, for speed."""
 
     @classmethod
     def take(cls, sock: trio.socket.SocketType) -> "SocketStream":
@@ -65,17 +72,6 @@ class SocketStream:
                 return b""
         await trio.lowlevel.checkpoint()
         return b""
-
-    def send_nowait(self, data: bytes | memoryview) -> int:
-        """Hand over as much of `data` as the kernel takes."""
-        try:
-            return self._socket.send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
-        except OSError as error:
-            if self._closed:
-                raise trio.ClosedResourceError("this stream was closed") from None
-            raise trio.BrokenResourceError("the client is gone") from error
 
     async def wait_writable(self) -> None:
         """Return when the kernel may take something again."""
@@ -115,8 +111,11 @@ class MemoryStream:
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Hand over as much of `data` as the other end still has room for."""
         if self._is_over:
-            raise trio.ClosedResourceError("this stream was closed")
-        taken = data[: max(0, self._capacity_bytes - len(self._peer._incoming))]
+            raise BrokenPipeError("this stream was closed")
+        room = self._capacity_bytes - len(self._peer._incoming)
+        if room <= 0:
+            raise BlockingIOError("the other end has no room")
+        taken = data[:room]
         self._peer._incoming += taken
         self._peer._wake()
         return len(taken)

@@ -2,9 +2,10 @@
 
 from stdb.subscriptions.actor import SubscriptionActor
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate, TransactionEvent
-from stdb.subscriptions.registry import Evaluation, Registry
+from stdb.subscriptions.registry import Audience, Evaluation, Registry
 
 __all__ = [
+    "Audience",
     "ClientUpdate",
     "Evaluation",
     "Fragment",

@@ -54,27 +54,27 @@ class _Held(NamedTuple):
 class SubscriptionActor:
     """The subscriptions of one client connection; nobody else decides what that client sees.
 
-    `identity` and `connection_id` are little-endian bytes; `owner` is the database actor's own record of the client
+    `identity` and `connection_id` are little-endian bytes; `sink` is what the database actor tells the client through
     and means nothing here. `rows_max` bounds the rows that one join or one one-off query of the owner visits and
     returns, a tenth of it those of others; the initial rows of a single table are bounded by the registry's
     `initial_bytes_max` alone.
     """
 
-    __slots__ = ("_counts", "_legacy", "_sets", "caller", "connection_id", "owner", "registry", "rows_max")
+    __slots__ = ("_counts", "_legacy", "_sets", "caller", "connection_id", "registry", "rows_max", "sink")
 
     def __init__(
         self,
         registry: "Registry",
         identity: bytes,
         connection_id: bytes = bytes(16),
-        owner: Any = None,
+        sink: Any = None,
         *,
         rows_max: int = QUERY_ROWS_MAX,
     ) -> None:
         self.registry = registry
         self.caller = Caller(identity, identity == registry.owner)
         self.connection_id = connection_id
-        self.owner = owner
+        self.sink = sink
         self.rows_max = rows_max
         self._sets: dict[int, _Held] = {}
         self._legacy: Sequence[HeldQuery] = ()

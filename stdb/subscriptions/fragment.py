@@ -54,7 +54,7 @@ class ClientUpdate:
 
     def __init__(self, sets: tuple[SetUpdate, ...]) -> None:
         self.sets = sets
-        self.cache: dict[Any, bytes] = {}
+        self.cache: dict[Any, Any] = {}
 
 
 class TransactionEvent:

@@ -79,7 +79,7 @@ def evaluate_plainly(
     moments = _Moments(datastore, before, _after(delta, datastore), {})
     updates = [(actor, update) for actor in actors if (update := _update(moments, actor)) is not None]
     told = next((update for actor, update in updates if actor is caller), None)
-    return Evaluation(told, [(actor, update) for actor, update in updates if actor is not caller])
+    return Evaluation(told, [({actor: actor.sink}, update) for actor, update in updates if actor is not caller])
 
 
 # One query.

@@ -9,7 +9,7 @@ Source: spec 06 sections 5.2 to 5.4, DESIGN decision 7. The plain twin of `evalu
 property test keeps the two equal.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stdb.errors import QueryError
 from stdb.sql import Caller, QueryPlan, compile_one_off, compile_subscription
@@ -17,13 +17,13 @@ from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate
 from stdb.subscriptions.pruning import HeldBranch, Hit, TableBranches, Touched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.delta import Delta, TableDelta
     from stdb.subscriptions.actor import SubscriptionActor
 
-__all__ = ["COUNTED", "INITIAL_BYTES_MAX", "LEGACY", "Evaluation", "HeldQuery", "Registry"]
+__all__ = ["COUNTED", "INITIAL_BYTES_MAX", "LEGACY", "Audience", "Evaluation", "HeldQuery", "Registry"]
 
 INITIAL_BYTES_MAX = 256 << 20
 """Default bound of the rows in one initial answer (DESIGN decision 8)."""
@@ -47,7 +47,8 @@ class HeldQuery:
         """Age of the query: counts compiled queries; fragments of one table are told in this order."""
         self.branches: tuple[HeldBranch, ...] = ()
         """The branches of the plan that watch tables: all of them while somebody holds the query and it compiles."""
-        self.groups: dict[int, dict[SubscriptionActor, None]] = {}
+        self.groups: dict[int, dict[SubscriptionActor, Any]] = {}
+        """Beside each holder stands its sink: who tells them all touches nothing else of them."""
         self.holders: dict[SubscriptionActor, int] = {}
         self.repeats = 0
         """How many holders hold it under more than one label."""
@@ -58,13 +59,22 @@ class HeldQuery:
         return Fragment(schema.shown_id, schema.name, schema, inserts, deletes, self.plan.reads_events)
 
 
+Audience: TypeAlias = "Mapping[SubscriptionActor, Any]"
+"""Clients that see the same, and the sink of each; as they are now, to be read before anybody's holdings change."""
+
+
 class Evaluation(NamedTuple):
     """What a transaction means to clients. Clients that see the same share one ClientUpdate."""
 
     caller: ClientUpdate | None
     """What the given caller sees; None when nothing."""
-    others: "list[tuple[SubscriptionActor, ClientUpdate]]"
+    audiences: list[tuple[Audience, ClientUpdate]]
     """Everyone else who sees something, in no particular order."""
+
+    @property
+    def others(self) -> "list[tuple[SubscriptionActor, ClientUpdate]]":
+        """The audiences, client by client."""
+        return [(actor, update) for audience, update in self.audiences for actor in audience]
 
 
 class _QueryKey(NamedTuple):
@@ -135,7 +145,7 @@ class Registry:
         assert actor not in group
         if not query.holders:
             self._register(query)
-        group[actor] = None
+        group[actor] = actor.sink
         count = query.holders.get(actor, 0) + 1
         query.holders[actor] = count
         query.repeats += count == 2
@@ -259,15 +269,17 @@ def _evaluate_joins(touched: "Iterable[HeldBranch]", changes: "Iterable[TableDel
 def _fan_out(hit: Hit, caller: "SubscriptionActor | None") -> Evaluation:
     """One query changed and each of its holders holds it once: one update per label."""
     told: ClientUpdate | None = None
-    others: list[tuple[SubscriptionActor, ClientUpdate]] = []
+    audiences: list[tuple[Audience, ClientUpdate]] = []
     for label, group in hit.branch.query.groups.items():
         update = ClientUpdate((SetUpdate(label if label >= 0 else None, (hit.fragment,)),))
         if caller is not None and caller in group:
             told = update
-            others += [(actor, update) for actor in group if actor is not caller]
-        else:
-            others += [(actor, update) for actor in group]
-    return Evaluation(told, others)
+            if len(group) == 1:
+                continue
+            group = group.copy()
+            del group[caller]
+        audiences.append((group, update))
+    return Evaluation(told, audiences)
 
 
 def _merge(hits: list[Hit], caller: "SubscriptionActor | None") -> Evaluation:
@@ -288,10 +300,15 @@ def _merge(hits: list[Hit], caller: "SubscriptionActor | None") -> Evaluation:
                     state = after[before] = len(steps)
                     steps.append(_Step(before, label, fragment))
                 states[actor] = state
-    updates: dict[int, ClientUpdate] = {state: _update_of(steps, state) for state in set(states.values())}
-    told = None if caller is None else states.pop(caller, None)
-    others = [(actor, updates[state]) for actor, state in states.items()]
-    return Evaluation(None if told is None else updates[told], others)
+    audiences: dict[int, dict[SubscriptionActor, Any]] = {}
+    for actor, state in states.items():
+        audiences.setdefault(state, {})[actor] = actor.sink
+    updates = {state: _update_of(steps, state) for state in audiences}
+    told: ClientUpdate | None = None
+    if caller is not None and caller in states:
+        told = updates[states[caller]]
+        del audiences[states[caller]][caller]
+    return Evaluation(told, [(audience, updates[state]) for state, audience in audiences.items() if audience])
 
 
 class _Step(NamedTuple):

@@ -192,6 +192,11 @@ class RecordingSink:
         """Queue somebody's transaction."""
         self._put(event.needs, Updated(event, update))
 
+    def update_at_once(self, event: TransactionEvent, update: ClientUpdate, durable: int) -> bool:
+        """Queue somebody's transaction and let leave what may."""
+        self.update(event, update)
+        return self.flush(durable)
+
     def flush(self, durable: int) -> bool:
         """Let leave what may; tell whether something waits."""
         while self._queue and self._queue[0][0] <= durable:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import trio
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -25,7 +24,9 @@ class Wire:
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         if self.is_closed:
-            raise trio.ClosedResourceError
+            raise BrokenPipeError
+        if not self.room:
+            raise BlockingIOError
         taken = bytes(data[: self.room])
         self.room -= len(taken)
         self.sent += taken
@@ -63,6 +64,15 @@ class OutboxMachine(RuleBasedStateMachine):
         self.number += 1
         entry = (self.offset if confirmed else 0, binary_frame(b"%d:" % self.number + b"x" * size))
         self.outbox.append(entry)
+        if self.close is None:
+            self.told.append(entry)
+
+    @rule(confirmed=st.booleans(), size=st.integers(0, 60))
+    def tell_at_once(self, confirmed: bool, size: int) -> None:
+        self.offset += 1
+        self.number += 1
+        entry = (self.offset if confirmed else 0, binary_frame(b"%d:" % self.number + b"z" * size))
+        assert self.outbox.put(entry, self.durable) == self.outbox.waits()
         if self.close is None:
             self.told.append(entry)
 
@@ -146,6 +156,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert box._held_bytes == sum(counted)
         assert box._sending_bytes == sum(map(len, box._sending))
         assert box._deferred >= len(box._unencoded)
+        assert not box._is_plain or box._looks_plain()
         if box._counted == len(box._entries) and not self.wire.is_closed:
             assert box._counted + len(box._sending) - 1 <= MESSAGES_MAX
 

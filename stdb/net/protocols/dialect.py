@@ -6,17 +6,18 @@ Not responsible for: message layouts (one dialect a file), when entries leave (`
 A dialect is the `ClientSink` of one connection and the decoder of what that connection sends.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 from stdb.actors.requests import Request
 from stdb.actors.sink import ClientSink
-from stdb.net.outbox import Outbox
+from stdb.net.outbox import Entry, Outbox
 from stdb.net.protocols.rows import bytes_of, let_go
 from stdb.net.protocols.wire import Compression
 from stdb.schema.model import ModuleDef
-from stdb.subscriptions.fragment import Fragment
+from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
 __all__ = ["ConnectionOptions", "Dialect"]
 
@@ -41,6 +42,16 @@ class ConnectionOptions(NamedTuple):
 class Dialect(ClientSink, ABC):
     """One client's protocol. The database actor calls the sink's methods, the connection's reader `receive`."""
 
+    __slots__ = (
+        "_append",
+        "_compression",
+        "_definition",
+        "_frame_key",
+        "_light",
+        "_update_key",
+        "confirmed",
+        "outbox",
+    )
     NAME: ClassVar[str]
     FORM: ClassVar[str]
     """Protocols of one form send the same bytes."""
@@ -54,8 +65,10 @@ class Dialect(ClientSink, ABC):
         self._light = options.light
         self._definition = definition
         self._append = outbox.append
-        self._update_key = f"{self.FORM} {options.compression.value}"
+        self._frame_key = f"{self.FORM} {options.compression.value}"
         """Of an update's frame in its cache, shared by all clients of this form and compression."""
+        self._update_key = sys.intern(f"{self._frame_key} {self._light} {self.confirmed}")
+        """Of an update's entry in its cache, shared by all clients who are told the same at the same time."""
 
     @abstractmethod
     def receive(self, message: bytes | str, requests: list[Request]) -> None:
@@ -64,6 +77,24 @@ class Dialect(ClientSink, ABC):
         Raises:
             DecodeError: It does not decode; requests before the damage were appended.
         """
+
+    def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
+        """Tell of a transaction that this client did not call."""
+        self._append(update.cache.get(self._update_key) or self._update_entry(event, update))
+
+    def update_at_once(self, event: TransactionEvent, update: ClientUpdate, durable: int) -> bool:
+        """Do what `update` and then `flush` do."""
+        return self.outbox.put(update.cache.get(self._update_key) or self._update_entry(event, update), durable)
+
+    def _update_entry(self, event: TransactionEvent, update: ClientUpdate) -> Entry:
+        """Return the entry of an update, and keep it for everybody who is told the same."""
+        entry = (self._needs(event.needs), self._update_frame(event, update))
+        update.cache[self._update_key] = entry
+        return entry
+
+    @abstractmethod
+    def _update_frame(self, event: TransactionEvent, update: ClientUpdate) -> bytes:
+        """Return the frame of an update, encoded once for all clients of this form and compression."""
 
     def flush(self, durable: int) -> bool:
         """Send what may leave: entries from the head whose `needs` is at most `durable`; return `waits()`."""

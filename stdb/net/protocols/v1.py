@@ -23,11 +23,12 @@ _EMPTY_UPDATE = ClientUpdate(())
 class V1(Dialect):
     """One client that speaks a form of v1."""
 
+    __slots__ = ("_full_key",)
     CONFIRMED_BY_DEFAULT = False
 
     def __init__(self, outbox: Outbox, options: ConnectionOptions, definition: Callable[[], ModuleDef]) -> None:
         super().__init__(outbox, options, definition)
-        self._full_key = f"full {self._update_key}"
+        self._full_key = f"full {self._frame_key}"
 
     def receive(self, message: bytes | str, requests: list[Request]) -> None:
         """Append the one request of `message`, binary or text."""
@@ -50,15 +51,14 @@ class V1(Dialect):
             frame = self._out_of_energy(event) if out_of_time else self._failed(event, outcome.text)
             self._append((self._needs(event.needs), frame))
 
-    def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
-        """Tell of a transaction that this client did not call: light, unless an old module shows its calls to all."""
-        if self._light or self._definition().abi_is_v10:
-            frame = update.cache.get(self._update_key)
-            if frame is None:
-                frame = update.cache[self._update_key] = self._light_update(event, update)
-        else:
-            frame = self._full_frame(event, update)
-        self._append((event.needs if self.confirmed else 0, frame))
+    def _update_frame(self, event: TransactionEvent, update: ClientUpdate) -> bytes:
+        """Return the light update, unless an old module shows its calls to all."""
+        if not self._light and not self._definition().abi_is_v10:
+            return self._full_frame(event, update)
+        frame: bytes | None = update.cache.get(self._frame_key)
+        if frame is None:
+            frame = update.cache[self._frame_key] = self._light_update(event, update)
+        return frame
 
     def _full_frame(self, event: TransactionEvent, update: ClientUpdate | None) -> bytes:
         """Return the full update; the caller's and the other clients' are the same bytes."""

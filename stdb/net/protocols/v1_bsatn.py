@@ -56,6 +56,7 @@ _cost_tail = Struct("<IQQq").pack  # request id, energy (low, high), duration
 class V1Bsatn(V1):
     """One client that speaks v1.bsatn."""
 
+    __slots__ = ()
     NAME = "v1.bsatn.spacetimedb"
     FORM = "v1"
 

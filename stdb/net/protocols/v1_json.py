@@ -38,6 +38,7 @@ _NONE = '{"none":[]}'
 class V1Json(V1):
     """One client that speaks v1.json."""
 
+    __slots__ = ()
     NAME = "v1.json.spacetimedb"
     FORM = "v1.json"
 

@@ -159,6 +159,7 @@ _DECODERS = (
 class V2Bsatn(Dialect):
     """One client that speaks v2.bsatn."""
 
+    __slots__ = ()
     NAME = "v2.bsatn.spacetimedb"
     FORM = "v2"
     CONFIRMED_BY_DEFAULT = True
@@ -253,13 +254,12 @@ class V2Bsatn(Dialect):
             rows = (result,)
             self._queue_rows(needs, rows, lambda: _query_rows(head + b"\0", rows))
 
-    def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
-        """Tell of a transaction that this client did not call."""
-        frame = update.cache.get(self._update_key)
+    def _update_frame(self, event: TransactionEvent, update: ClientUpdate) -> bytes:
+        frame: bytes | None = update.cache.get(self._frame_key)
         if frame is None:
             frame = self._frame(bytes((_TRANSACTION_UPDATE,)) + encode_query_sets(update))
-            update.cache[self._update_key] = frame
-        self._append((event.needs if self.confirmed else 0, frame))
+            update.cache[self._frame_key] = frame
+        return frame
 
     def _frame(self, body: bytes) -> bytes:
         return tagged_frame(body, self._compression)

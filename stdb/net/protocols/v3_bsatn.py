@@ -17,6 +17,7 @@ __all__ = ["V3Bsatn"]
 class V3Bsatn(V2Bsatn):
     """One client that speaks v3.bsatn."""
 
+    __slots__ = ()
     NAME = "v3.bsatn.spacetimedb"
     _TEXT_REFUSED = "v3 websocket does not support text messages"
 
