@@ -291,6 +291,29 @@ def test_a_body_of_more_than_other_routes_take_is_taken() -> None:
     run(test, settings=Settings())
 
 
+def test_bodies_of_all_requests_together_have_a_limit_too() -> None:
+    async def test(door: Door) -> None:
+        waiting = [door.connect() for _ in range(8)]
+        for client in waiting:
+            head = f"POST {URL}/ended HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+            await client.send_all(head.encode() + b"x" * 990)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await door.send("POST", f"{URL}/see/it", {}, b"x" * 80)).status == 200
+        answer = await door.send("POST", f"{URL}/see/it", {}, b"x" * 81)
+        text = "the bodies of other requests take all the memory there is for them; try again later"
+        assert (answer.status, answer.text) == (503, text)
+        waiting[0].stream.close_nowait()
+        await waiting[1].send_all(b"x" * 10)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await door.send("POST", f"{URL}/see/it", {}, b"x" * 1000)).status == 200
+        for client in waiting:
+            client.stream.close_nowait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert door.door.body_bytes_left == 8000
+
+    run(test)
+
+
 def test_names_are_looked_up_as_on_every_route() -> None:
     async def test(door: Door) -> None:
         identity = (await door.send("GET", "/v1/database/shop/identity")).text

@@ -49,6 +49,8 @@ _RESOURCES = (
     *routes_subscribe.RESOURCES,
 )
 _NOT_FOUND = Response(404)
+BODIES = 8
+"""Bodies of the greatest length that requests to routes of modules, which know nobody, may hold at once."""
 
 _logger = logging.getLogger("stdb.net")
 
@@ -70,6 +72,8 @@ class FrontDoor:
         self.tokens = tokens
         self.settings = settings or Settings()
         self.operator = operator
+        self.body_bytes_left = BODIES * self.settings.stdb.route_bytes_max
+        """What requests to routes of modules may hold in memory together, less what they hold."""
         self.now_us = now_us
         self.bytes_answered = Counter(
             "spacetime_http_response_size_bytes_total", "db", "Bytes of the bodies of HTTP answers"

@@ -128,8 +128,10 @@ class HttpConnection:
         method, version = event.method.decode("latin-1"), event.http_version.decode("latin-1")
         return Request(method, path, query, Headers(tuple(event.headers)), origin, version)
 
-    async def read_body(self, limit: int = BODY_BYTES_MAX) -> bytes:
-        """Return the whole body of the request.
+    async def read_body(
+        self, limit: int = BODY_BYTES_MAX, received: Callable[[int], None] = lambda _size: None
+    ) -> bytes:
+        """Return the whole body of the request; `received` is told of the bytes of each piece and may raise.
 
         Raises:
             BodyTooLarge: It is longer than `limit` bytes.
@@ -142,6 +144,7 @@ class HttpConnection:
             size += len(piece)
             if size > limit:
                 raise BodyTooLarge
+            received(len(piece))
             pieces.append(piece)
         return b"".join(pieces)
 

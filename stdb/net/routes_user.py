@@ -57,13 +57,12 @@ async def answer_route(call: Call) -> Response:
     if not handle.has_route(method, path):
         raise NoSuchRoute
     url = _url(call.request)
-    body = await call.body(call.door.settings.stdb.route_bytes_max)
     headers = tuple((name.decode("latin-1"), value) for name, value in call.request.headers.lines)
     version = HTTP_1_1 if call.request.version == "1.1" else HTTP_1_1 - 1
-    request = HttpRequest(method, url, headers, body, version)
-    del body
-    handle = await _handle(call)  # while the body came, the database may have gone
-    result = await call.connection.while_connected(partial(handle.route, request, path))
+    async with call.shared_body(call.door.settings.stdb.route_bytes_max) as body:
+        handle = await _handle(call)  # while the body came, the database may have gone
+        request = HttpRequest(method, url, headers, body, version)
+        result = await call.connection.while_connected(partial(handle.route, request, path))
     if isinstance(result.answer, ReducerOutcome):
         return _failure(result.answer)
     try:

@@ -9,12 +9,13 @@ path, its database, method.
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from stdb.actors.refusals import NoSuchDatabase
+from stdb.actors.refusals import NoSuchDatabase, TooBusy
 from stdb.actors.sink import Client
 from stdb.errors import RequestError
 from stdb.net.auth import Access
@@ -136,6 +137,28 @@ class Call:
     async def body(self, limit: int = BODY_BYTES_MAX) -> bytes:
         """Return the body. Raises BodyTooLarge."""
         return await self.connection.read_body(limit)
+
+    @asynccontextmanager
+    async def shared_body(self, limit: int) -> AsyncIterator[bytes]:
+        """Hold the body, a part of what all requests of this kind may hold in memory together.
+
+        Raises:
+            BodyTooLarge: It is longer than `limit` bytes.
+            TooBusy: It does not fit beside those of others.
+        """
+        door, held = self.door, 0
+
+        def received(size: int) -> None:
+            nonlocal held
+            if size > door.body_bytes_left:
+                raise TooBusy("the bodies of other requests take all the memory there is for them; try again later")
+            door.body_bytes_left -= size
+            held += size
+
+        try:
+            yield await self.connection.read_body(limit, received)
+        finally:
+            door.body_bytes_left += held
 
     async def text(self, *, says_where: bool = True) -> str:
         """Return the body as text.
