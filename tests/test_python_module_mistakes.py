@@ -299,3 +299,13 @@ def test_what_is_awaited_later_is_not_warned_about() -> None:
     running = ask("wait = ctx.transact(add, 'x')\n    await ctx.sleep(1)\n    return await wait")
     assert running.log == []
     assert [row[1] for row in running.rows("user")] == ["x"]
+
+
+@pytest.mark.parametrize("name", ["transact", "sleep", "http", "now"])
+def test_a_reducer_that_would_wait_is_told_what_does(name: str) -> None:
+    running = Running(f"{TOP}@reducer\ndef f(ctx: ReducerContext) -> None:\n    ctx.{name}\n")
+    with pytest.raises(ModuleFault) as caught:
+        running.call("f")
+    assert caught.value.report is not None
+    assert f"a reducer's context has no {name}: it runs without waiting; use a @procedure" in caught.value.report
+    assert (caught.value.filename, caught.value.line) == ("chat.py", 9)

@@ -184,6 +184,9 @@ def take(tx: ReducerContext, room: str, *, number: u32 = 1) -> Seat:
 async def reserve(ctx: ProcedureContext, room: str) -> u64 | None:
     seat: Seat = await ctx.transact(take, room, number=5)
     await ctx.transact(book, room, 6)
+    first: Seat | None = await ctx.transact(lambda tx: tx.db[Seat].get(3))
+    count: int = await ctx.transact(lambda tx: len(tx.db[Seat]))
+    print(first, count)
     await ctx.sleep(0.5)
     await ctx.sleep(timedelta(minutes=1))
     try:

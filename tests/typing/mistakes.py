@@ -2,6 +2,7 @@
 # ruff: noqa: T201, B018
 
 from stdb import (
+    AnonymousViewContext,
     HttpContext,
     Identity,
     ProcedureContext,
@@ -14,6 +15,7 @@ from stdb import (
     ViewContext,
     http_route,
     index,
+    init,
     primary_key,
     procedure,
     product,
@@ -83,6 +85,52 @@ def mistakes(ctx: ReducerContext, who: Identity) -> None:
 
 
 @reducer  # mypy pyright
+def wrong_context(ctx: ViewContext) -> None:
+    print(ctx)
+
+
+@reducer  # mypy pyright
+def no_context(name: str) -> None:
+    print(name)
+
+
+@init  # mypy pyright
+def with_argument(ctx: ReducerContext, name: str) -> None:
+    print(ctx, name)
+
+
+@view(public=True)  # mypy pyright
+def reads_in_a_reducer(ctx: ReducerContext) -> list[User]:
+    return list(ctx.db[User])
+
+
+@view
+def other_rows(ctx: AnonymousViewContext) -> list[User]:
+    ctx.sender  # mypy pyright
+    return list(ctx.db[Message])  # mypy pyright
+
+
+@procedure  # mypy pyright
+def waits_not(ctx: ProcedureContext) -> str:
+    return ctx.sender.hex()
+
+
+@procedure(private=True)  # mypy pyright
+async def of_a_reducer(ctx: ReducerContext) -> str:
+    return ctx.sender.hex()
+
+
+@http_route("GET", "/text")  # mypy pyright
+def text(ctx: HttpContext, request: Request) -> str:
+    return request.text
+
+
+@http_route("GET", "/later")
+async def answers_later(ctx: HttpContext, request: Request) -> Response:
+    return request.text  # mypy pyright
+
+
+@reducer  # mypy pyright
 def returns(ctx: ReducerContext) -> int:
     return 3
 
@@ -115,6 +163,12 @@ def book(tx: ReducerContext, name: str) -> u64:
 async def procedures(ctx: ProcedureContext) -> str:
     ctx.db  # mypy pyright
     await ctx.transact(book)  # mypy pyright
+    ctx.transact(book, "x")  # mypy pyright
+    ctx.sleep(1)  # mypy pyright
+    ctx.http.get("http://x/")  # mypy pyright
+    ctx.transact(book, "x").real  # mypy pyright
+    await ctx.transact(lambda tx: tx.db[User].get(tx.sender).name)  # mypy pyright
+    await ctx.transact(lambda tx: tx.sendr)  # mypy pyright
     await ctx.transact(book, 5)  # mypy pyright
     await ctx.sleep("5")  # mypy pyright
     await ctx.http.get("x", timeout="5")  # mypy pyright

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["MAKERS", "Circumstances", "ReducerContext"]
 
 
+_WAITS = ("transact", "sleep", "http", "now")
+
+
 class Circumstances(Protocol):
     """What is known of every call."""
 
@@ -57,6 +60,8 @@ class ReducerContext:
 
         def __getattr__(self, name: str) -> Any:
             """Make an attribute that was not read before."""
+            if name in _WAITS:
+                raise AttributeError(f"a reducer's context has no {name}: it runs without waiting; use a @procedure")
             if name not in MAKERS:
                 raise AttributeError(f"a reducer's context has no attribute {name!r}; it has db, {', '.join(MAKERS)}")
             value = MAKERS[name](self)

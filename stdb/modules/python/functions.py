@@ -9,7 +9,7 @@ Source: spec 08, "Functions".
 """
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, TypeVar, overload
 
 from stdb.modules.python.declarations import (
     FunctionDeclaration,
@@ -21,18 +21,21 @@ from stdb.modules.python.declarations import (
 )
 from stdb.schema.model import Lifecycle
 
+if TYPE_CHECKING:
+    from stdb.modules.python.context import ReducerContext
+
 __all__ = ["client_connected", "client_disconnected", "init", "reducer"]
 
-P = ParamSpec("P")
-F = TypeVar("F", bound=Callable[..., None])
+F = TypeVar("F", bound=Callable[Concatenate["ReducerContext", ...], None])
+E = TypeVar("E", bound="Callable[[ReducerContext], None]")
 
 
 @overload
-def reducer(function: Callable[P, None], /) -> Callable[P, None]: ...
+def reducer(function: F, /) -> F: ...
 @overload
 def reducer(
     *, name: str | None = None, private: bool = False, scheduled: type[Any] | None = None
-) -> Callable[[Callable[P, None]], Callable[P, None]]: ...
+) -> Callable[[F], F]: ...
 def reducer(
     function: Callable[..., None] | None = None,
     /,
@@ -53,17 +56,17 @@ def reducer(
     return declare if function is None else declare(function)
 
 
-def init(function: F) -> F:
+def init(function: E) -> E:
     """Call a function once, when its database is made, in the transaction that makes it."""
     return _declare(function, None, True, Lifecycle.INIT, caller_place())
 
 
-def client_connected(function: F) -> F:
+def client_connected(function: E) -> E:
     """Call a function when a client connects; raising refuses the client."""
     return _declare(function, None, True, Lifecycle.ON_CONNECT, caller_place())
 
 
-def client_disconnected(function: F) -> F:
+def client_disconnected(function: E) -> E:
     """Call a function when a client has gone."""
     return _declare(function, None, True, Lifecycle.ON_DISCONNECT, caller_place())
 

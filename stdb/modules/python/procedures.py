@@ -8,7 +8,7 @@ Source: spec 08, "Functions".
 
 import datetime
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcedureContext", "Waiting", "procedure"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[Concatenate["ProcedureContext", ...], Coroutine[Any, Any, Any]])
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ Source: spec 08, "Functions"; spec 05 route 30; the rules for paths: spec 04 sec
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stdb.modules.python.declarations import RouteDeclaration, caller_place, function_place, register, report
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from stdb.modules.python.context import Circumstances
     from stdb.modules.python.database import Database
     from stdb.modules.python.entries import Bound
+    from stdb.modules.python.http import Request, Response
 
 __all__ = ["HttpContext", "PlainHttpContext", "http_route"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound="Callable[[HttpContext, Request], Response | Coroutine[Any, Any, Response]]")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _PATH = re.compile(r"(/[a-z0-9\-_~/]*)?\Z")
 _WAITS = ("transact", "sleep", "http", "now")

@@ -7,7 +7,7 @@ Source: spec 08, "Functions".
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, TypeVar, overload
 
 from stdb.modules.python.declarations import ViewDeclaration, caller_place, function_place, register, report
 from stdb.sats.special import Identity
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnonymousViewContext", "ViewContext", "view"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[Concatenate["ViewContext", ...], Any])
 
 
 class AnonymousViewContext:
