@@ -302,3 +302,50 @@ def test_a_client_comes_back_after_the_server_did(program: Path, drivers: list[D
         assert server.stop() == 0
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="module")
+def views(program: Path) -> Iterator[Server]:
+    """A server whose chat has views and procedures."""
+    module = Path(__file__).parent / "modules" / "chat_views.py"
+    with serve("--publish", f"{module}={DATABASE}") as running:
+        yield running
+
+
+def test_views_are_tables_to_a_client(views: Server, drivers: list[Driver]) -> None:
+    ann, bob = drivers
+    who_ann, who_bob = connect(ann, views)["identity"], connect(bob, views)["identity"]
+    for driver in drivers:
+        subscribe(driver)
+        assert {row["identity"] for row in driver.ask("rows", table="user")["rows"]} >= {who_ann, who_bob}
+    assert call(ann, "set_name", name="Ann") == ("committed", None)
+    for driver in drivers:
+        update = driver.wait("update", lambda event: event["row"]["identity"] == who_ann)
+        assert (update["table"], update["old"]["name"], update["row"]["name"]) == ("user", None, "Ann")
+    assert call(bob, "send_message", text="to myself") == ("committed", None)
+    assert bob.wait("insert", of_text("to myself"))["row"]["sender"] == who_bob
+    assert call(ann, "send_message", text="of my own") == ("committed", None)
+    ann.wait("insert", of_text("of my own"))
+    assert (texts(ann), texts(bob)) == (["of my own"], ["to myself"])
+
+
+def test_a_procedure_answers_its_caller(views: Server, drivers: list[Driver]) -> None:
+    ann, bob = drivers
+    for driver in drivers:
+        connect(driver, views)
+        subscribe(driver)
+    ann.do("run", procedure="post_later", args={"text": "after a while"})
+    returned = ann.wait("returned")["value"]
+    assert (returned["words"], returned["left"]) == (["after", "a", "while"], None)
+    posted = ann.wait("insert", of_text("after a while"))["row"]
+    assert posted["id"] == returned["id"]
+
+    for procedure, text, told in (
+        ("post_later", "", "The module instance encountered a fatal error: a message must not be empty"),
+        ("no_such_procedure", "x", "No such procedure"),
+    ):
+        ann.do("run", procedure=procedure, args={"text": text})
+        assert told in ann.wait("raised", lambda event, name=procedure: event["procedure"] == name)["text"]
+    assert call(ann, "send_message", text="alive") == ("committed", None)
+    assert not any(bob.seen(event) for event in ("returned", "raised"))
+    assert texts(bob) == []

@@ -18,6 +18,7 @@ from stdb import (
     procedure,
     product,
     reducer,
+    replace,
     table,
     u32,
     u64,
@@ -85,7 +86,7 @@ def add(ctx: ReducerContext, name: str, price: u32) -> None:
 @reducer
 def describe(ctx: ReducerContext, name: str, kind: Kind, size: Size | None, words: list[str]) -> None:
     found = next(ctx.db[Item].filter(Item.name == name))
-    ctx.db[Item].update(found.replace(kind=kind, size=size, name=" ".join([name, *words])))
+    ctx.db[Item].update(replace(found, kind=kind, size=size, name=" ".join([name, *words])))
 
 
 @reducer

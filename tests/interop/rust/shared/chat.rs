@@ -71,6 +71,15 @@ pub struct SendMessage {
 #[sats(crate = __lib)]
 pub struct NoSuchReducer {}
 
+/// What the procedure `post_later` returns.
+#[derive(__lib::ser::Serialize, __lib::de::Deserialize, Clone, Debug)]
+#[sats(crate = __lib)]
+pub struct Posted {
+    pub id: u64,
+    pub words: Vec<String>,
+    pub left: Option<u32>,
+}
+
 #[derive(Clone, Debug)]
 pub enum Reducer {
     SetName(SetName),

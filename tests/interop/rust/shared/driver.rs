@@ -8,7 +8,7 @@ use spacetimedb_sdk::__codegen::{DbContextImpl, SubscriptionBuilder, Subscriptio
 use spacetimedb_sdk::unstable::{set_connection_id, CLIENT_METRICS};
 use spacetimedb_sdk::{Compression, ConnectionId, DbConnectionBuilder, Event, Timestamp};
 
-use crate::chat::{Chat, Connection, Message, Reducer, Row, Subscription, User};
+use crate::chat::{Chat, Connection, Message, Posted, Reducer, Row, SendMessage, Subscription, User};
 
 /// Print an event.
 pub fn say(event: Value) {
@@ -39,6 +39,7 @@ impl Session {
             "subscribe" => self.subscribe(command),
             "unsubscribe" => self.unsubscribe(text(command, "name")),
             "call" => crate::call(self.connection(), Reducer::new(text(command, "reducer"), &command["args"])),
+            "run" => self.run(text(command, "procedure"), &command["args"]),
             "rows" => match text(command, "table") {
                 User::TABLE => self.rows::<User>(),
                 Message::TABLE => self.rows::<Message>(),
@@ -108,6 +109,24 @@ impl Session {
                     .build()
             })
             .subscribe()
+    }
+
+    /// Call a procedure; all of them take a text.
+    fn run(&self, procedure: &str, arguments: &Value) {
+        let name = match procedure {
+            "post_later" => "post_later",
+            "no_such_procedure" => "no_such_procedure",
+            other => panic!("unknown procedure {other}"),
+        };
+        let arguments = SendMessage { text: text(arguments, "text").to_string() };
+        self.connection().invoke_procedure_with_callback::<_, Posted>(name, arguments, move |_context, result| {
+            say(match result {
+                Ok(Posted { id, words, left }) => {
+                    json!({"event": "returned", "procedure": name, "value": {"id": id, "words": words, "left": left}})
+                }
+                Err(error) => json!({"event": "raised", "procedure": name, "text": error.to_string()}),
+            });
+        });
     }
 
     fn unsubscribe(&mut self, name: &str) {
