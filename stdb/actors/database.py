@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import trio
 
 from stdb.actors.actor import Actor
-from stdb.actors.answers import Answer, Answers, CallResult, Job, LongJob, ProcedureOutcome, SqlResult
+from stdb.actors.answers import Answers, Job, LongJob, SqlResult
 from stdb.actors.attachment import Attachment
-from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, RUN_ERRORS, ReducerEntry, Reducers
+from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline
 from stdb.actors.outgoing import HttpSender
@@ -35,7 +35,6 @@ from stdb.actors.pausing import Done, UnwantedError, run_slice
 from stdb.actors.procedures import Procedures
 from stdb.actors.programs import Update, plan_update
 from stdb.actors.queries import Queries
-from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction
 from stdb.actors.requests import (
     CallProcedure,
     CallReducer,
@@ -436,7 +435,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         entry = self._public_reducers.get(call.reducer)
         args, args_json = call.args, None
         if entry is None or type(args) is not bytes:
-            prepared = self._prepare(client, call.reducer, args)
+            prepared = self.prepare(client, call.reducer, args)
             if isinstance(prepared, ReducerOutcome):
                 self._refuse(attachment, call, prepared)
                 return
@@ -454,7 +453,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         elif update is not None:
             attachment.sink.update(event, update)
 
-    def _prepare(self, client: Client, name: str, args: bytes | str) -> tuple[ReducerEntry, bytes] | ReducerOutcome:
+    def prepare(self, client: Client, name: str, args: bytes | str) -> tuple[ReducerEntry, bytes] | ReducerOutcome:
         """Return a reducer with its arguments as BSATN, or why it cannot be called."""
         entry = self.reducers.find(name, client.identity)
         if isinstance(entry, ReducerOutcome):
@@ -479,32 +478,6 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         )
         attachment.sink.reducer_result(call, outcome, event, None)
 
-    def call_over_http(
-        self,
-        client: Client,
-        name: str,
-        args: bytes | str,
-        confirmed: bool,
-        scope: trio.CancelScope,
-        answer: Answer[CallResult | ProcedureOutcome],
-    ) -> None:
-        """Connect, run one reducer, disconnect, answer; or do so with a procedure, which ends when `scope` does."""
-        if name not in self.reducers.by_name and self.module.definition.procedure_id(name) is not None:
-            self.visits.call(client, name, args, confirmed, scope, answer)
-            return
-        with self.connections.visit(client):
-            prepared = self._prepare(client, name, args)
-            if not isinstance(prepared, ReducerOutcome):
-                entry, encoded = prepared
-                args_json = args if isinstance(args, str) else None
-                outcome, event, _ = self.transact(entry, client, client.connection_id, encoded, args_json)
-                if outcome.kind != OutcomeKind.NOT_RUN:
-                    needs = self.datastore.next_offset if confirmed else 0
-                    self.answers.give(answer, CallResult(outcome, event.duration_us), needs)
-                    return
-                prepared = outcome
-        raise self._refusal(name, prepared)
-
     def sql_over_http(
         self, client: Client, text: str, confirmed: bool, is_wanted: Callable[[], bool]
     ) -> "Steps[Callable[[], tuple[SqlResult, int]]]":
@@ -527,15 +500,6 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             return outcome, needs
 
         return end
-
-    def _refusal(self, name: str, outcome: ReducerOutcome) -> Exception:
-        entry = self.reducers.by_name.get(name)
-        if outcome is NO_SUCH_REDUCER or entry is None:
-            self.reducers.tell_no_procedure(name)
-            return NoSuchFunction("No such procedure")
-        if entry.definition.lifecycle is not None:
-            return LifecycleCall(outcome.text)
-        return BadArguments(outcome.text_chain)
 
     # ------------------------------------------------------------------ the program
     def update(self, module: Module, program: bytes) -> tuple[None, int]:

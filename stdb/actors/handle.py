@@ -90,7 +90,7 @@ class DatabaseHandle:
         await self.ready()
         actor, scope = self._actor, trio.CancelScope()
         try:
-            start = partial(actor.call_over_http, client, function, args, confirmed, scope)
+            start = partial(actor.visits.call, client, function, args, confirmed, scope)
             return await actor.answers.wait_started(start)
         finally:
             scope.cancel()

@@ -1,10 +1,10 @@
-"""Visits: what one HTTP request runs in a database that may wait, a procedure or the handler of a route.
+"""Visits: functions of a module that one HTTP request runs: a reducer, a procedure, the handler of a route.
 
-Responsible for: connect and disconnect around a procedure, finding and running handlers, answering once durable.
-Not responsible for: the tasks they run in and what they may ask for (`procedures`), reducers over HTTP (`database`),
-HTTP (`stdb.net`).
+Responsible for: connect and disconnect around a call, finding and running handlers, answering once durable.
+Not responsible for: transactions (`database`), the tasks of what waits and what it may ask for (`procedures`), HTTP
+(`stdb.net`).
 
-A visit runs among the procedures of its database and is cancelled with them, and when the request is given up: its
+What waits runs among the procedures of its database and is cancelled with them, and when the request is given up: its
 scope is then cancelled, `client_disconnected` still runs. A handler of a route has nobody to connect: nobody is
 authenticated, so its transactions are those of the identity zero without a connection.
 
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import trio
 
 from stdb.actors.answers import Answer, CallResult, ProcedureOutcome
-from stdb.actors.calls import COMMITTED
+from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER
 from stdb.actors.procedures import NO_SUCH_PROCEDURE, PreparedCall
-from stdb.actors.refusals import BadArguments, NoSuchFunction, NoSuchRoute, TooBusy
+from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction, NoSuchRoute, TooBusy
 from stdb.actors.sink import Client, OutcomeKind, ReducerOutcome
 from stdb.modules.protocol import HttpRequest, HttpResponse, Module, RouteCall
 from stdb.schema.model import STANDARD_HTTP_METHODS, HttpRouteDef
@@ -72,11 +72,46 @@ class Visits:
         scope: trio.CancelScope,
         answer: Answer[CallResult | ProcedureOutcome],
     ) -> None:
-        """Connect, start a procedure; at its end, or that of `scope`, disconnect and answer.
+        """Connect, run a reducer, disconnect, answer; or start a procedure, whose end, or that of `scope`, brings both.
 
         Raises:
-            ConnectRefused, NoSuchFunction, BadArguments, TooBusy: It was not started, and nobody is connected.
+            ConnectRefused, NoSuchFunction, LifecycleCall, BadArguments, TooBusy: Nothing was run, nobody is connected.
         """
+        actor = self._actor
+        if name not in actor.reducers.by_name and actor.module.definition.procedure_id(name) is not None:
+            self._start_procedure(client, name, args, confirmed, scope, answer)
+            return
+        with actor.connections.visit(client):
+            result = self._run_reducer(client, name, args)
+            actor.answers.give(answer, result, actor.datastore.next_offset if confirmed else 0)
+
+    def _run_reducer(self, client: Client, name: str, args: bytes | str) -> CallResult:
+        actor = self._actor
+        prepared = actor.prepare(client, name, args)
+        if not isinstance(prepared, ReducerOutcome):
+            entry, encoded = prepared
+            args_json = args if isinstance(args, str) else None
+            outcome, event, _ = actor.transact(entry, client, client.connection_id, encoded, args_json)
+            if outcome.kind != OutcomeKind.NOT_RUN:
+                return CallResult(outcome, event.duration_us)
+            prepared = outcome
+        entry_or_none = actor.reducers.by_name.get(name)
+        if prepared is NO_SUCH_REDUCER or entry_or_none is None:
+            actor.reducers.tell_no_procedure(name)
+            raise NoSuchFunction(NO_SUCH_PROCEDURE.text)
+        if entry_or_none.definition.lifecycle is not None:
+            raise LifecycleCall(prepared.text)
+        raise BadArguments(prepared.text_chain)
+
+    def _start_procedure(
+        self,
+        client: Client,
+        name: str,
+        args: bytes | str,
+        confirmed: bool,
+        scope: trio.CancelScope,
+        answer: Answer[CallResult | ProcedureOutcome],
+    ) -> None:
         connections = self._actor.connections
         connections.arrive(client)
         try:
