@@ -133,6 +133,19 @@ def test_a_parameter_in_the_place_of_another_is_refused_with_its_line(source: st
     assert findings(source) == [f"chat.py:7: {text}"]
 
 
+@pytest.mark.parametrize(
+    ("source", "line", "text"),
+    [
+        ("class A:\n    @reducer\n    def r(self, ctx: ReducerContext) -> None: ...", 8, "r(ctx): a ReducerContext"),
+        ("@procedure\nasync def r(ctx, tx: 'ReducerContext') -> None: ...", 7, "r(tx): a ReducerContext"),
+        ("@view\ndef r(ctx: ViewContext, other: ViewContext) -> list[User]: ...", 7, "r(other): a ViewContext"),
+    ],
+)
+def test_a_second_context_is_no_argument(source: str, line: int, text: str) -> None:
+    written = "comes first and once, in a function outside of a class; arguments follow"
+    assert findings(source) == [f"chat.py:{line}: {text} {written}"]
+
+
 def test_contexts_may_be_written_in_every_way_that_says_no_other() -> None:
     load(
         f"""{TOP}

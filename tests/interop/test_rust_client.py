@@ -345,7 +345,9 @@ def test_a_procedure_answers_its_caller(views: Server, drivers: list[Driver]) ->
         ("no_such_procedure", "x", "No such procedure"),
     ):
         ann.do("run", procedure=procedure, args={"text": text})
-        assert told in ann.wait("raised", lambda event, name=procedure: event["procedure"] == name)["text"]
+        raised = ann.wait("raised")
+        assert raised["procedure"] == procedure
+        assert told in raised["text"]
     assert call(ann, "send_message", text="alive") == ("committed", None)
     assert not any(bob.seen(event) for event in ("returned", "raised"))
     assert texts(bob) == []

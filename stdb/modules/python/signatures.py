@@ -40,6 +40,7 @@ EVENTS = {
 }
 AnyFunction: TypeAlias = FunctionDeclaration | ViewDeclaration | ProcedureDeclaration | RouteDeclaration
 _FROM_SQL = {types.STRING, types.BYTES, types.TIMESTAMP, types.IDENTITY, types.CONNECTION_ID, types.UUID}
+_CONTEXTS = (ReducerContext, AnonymousViewContext, ViewContext, ProcedureContext, HttpContext)
 _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _FORMS = "list[Row], Row | None or Query[Row], where Row is a @table or @product class"
 
@@ -218,9 +219,20 @@ class Signatures:
             self._report(declaration, text)
         elif parameter.annotation is inspect.Parameter.empty:
             self._report(declaration, f"{path}: has no type: annotate it as a column, e.g. {parameter.name}: str")
+        elif (context := self._context(declaration, parameter.annotation)) is not None:
+            text = f"{path}: a {context.__name__} comes first and once, in a function outside of a class"
+            self._report(declaration, f"{text}; arguments follow")
         else:
             return self._column(declaration, parameter.annotation, path)
         return None
+
+    def _context(self, declaration: AnyFunction, annotation: Any) -> type | None:
+        """Return the kind of context that an annotation is, if it is one."""
+        try:
+            found = resolved(annotation, _namespace(declaration), "")
+        except AnnotationError:  # reported by who reads it as a column
+            return None
+        return found if isinstance(found, type) and found in _CONTEXTS else None
 
     def _column(self, declaration: AnyFunction, annotation: Any, path: str) -> ColumnType | None:
         try:
