@@ -21,6 +21,7 @@ import trio
 
 from stdb.actors.deadline import LoopWatch, open_deadline
 from stdb.actors.host import Host, HostSettings
+from stdb.actors.updates import Policy
 from stdb.errors import SchemaError
 from stdb.modules.protocol import Module
 from stdb.modules.python.archive import MAGIC
@@ -211,7 +212,8 @@ def _host_settings(options: ServeOptions, settings: Settings, operator: Credenti
 
 
 async def _publish(host: Host, operator: Credentials, publication: Publication) -> tuple[str, str]:
-    result = await host.publish(operator.identity, publication.program, name=publication.name)
+    policy = Policy(breaks_clients=True)  # there are no clients yet
+    result = await host.publish(operator.identity, publication.program, name=publication.name, policy=policy)
     return publication.name, result.identity[::-1].hex()
 
 

@@ -253,7 +253,7 @@ def test_a_publish_replaces_a_program_that_no_longer_loads_and_keeps_the_data(
         }
         async with open_host(programs, storage) as host:
             handle = host.database(ann.handle.identity)
-            with pytest.raises(DatabaseUnavailable, match="Removing the table secret"):
+            with pytest.raises(DatabaseUnavailable, match="client-breaking change which is disallowed"):
                 await host.publish(OWNER, b"less", name="one")
             await host.publish(OWNER, b"fixed", name="one")
             again = TestClient(handle, 1)

@@ -10,6 +10,7 @@ from stdb.actors.handle import DatabaseHandle
 from stdb.actors.host import Host
 from stdb.actors.refusals import PublishFailed, UpdateRejected
 from stdb.actors.sink import Client
+from stdb.actors.updates import Policy
 from stdb.sats.types import IDENTITY, STRING, U32
 from stdb.schema.model import Lifecycle
 from stdb.testing.hosts import TestClient, identity, open_host
@@ -19,6 +20,7 @@ from stdb.testing.storage import MemoryStorage
 from tests.test_actors_database import lines, run
 
 OWNER = identity(99)
+BREAK = Policy(breaks_clients=True)
 OWN, LOUD = "SELECT * FROM letter WHERE owner = :sender", "SELECT * FROM letter WHERE text = 'loud'"
 ALL = "SELECT * FROM letter"
 
@@ -101,7 +103,7 @@ def test_other_rules_disconnect_everybody_by_the_new_module_and_then_close(befor
         ann, bob, owner = (TestClient(handle, who) for who in (1, 2, OWNER))
         for client in (ann, bob, owner):
             await client.subscribe(1, ALL, "SELECT * FROM left")
-        await host.publish(OWNER, after, identity=handle.identity)
+        await host.publish(OWNER, after, identity=handle.identity, policy=BREAK)
         for client in (ann, bob, owner):
             await client.attachment.wait_detached()
             assert client.sink.closed == Closed(1001, "module exited")
@@ -178,7 +180,7 @@ def test_rules_outlive_a_restart() -> None:
         storage = MemoryStorage()
         async with open_host(PROGRAMS, storage) as host:
             published = await host.publish(OWNER, b"open", name="letters")
-            await host.publish(OWNER, b"own or loud", identity=published.identity)
+            await host.publish(OWNER, b"own or loud", identity=published.identity, policy=BREAK)
         async with open_host(PROGRAMS, storage) as host:
             handle = host.database(published.identity)
             assert [await seen(handle, who) for who in (1, 2, 3)] == [["hers", "loud"], ["loud", "loud"], ["loud"]]
@@ -197,7 +199,7 @@ def test_a_database_that_goes_while_everybody_is_disconnected_closes_them_all(
         for client in clients:
             await client.subscribe(1, ALL)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: host.publish(OWNER, b"own", identity=handle.identity))
+            nursery.start_soon(lambda: host.publish(OWNER, b"own", identity=handle.identity, policy=BREAK))
             while len(left(handle)) < 2:
                 await trio.lowlevel.checkpoint()
             assert clients[-1].sink.closed is None
@@ -218,7 +220,7 @@ def test_a_program_that_does_not_load_is_replaced_by_one_with_rules_and_not_by_o
             handle = host.database(published.identity)
             with pytest.raises(Exception, match="failed to create row-level security: `SELECT \\* FROM zz`"):
                 await host.publish(OWNER, b"nowhere", identity=handle.identity)
-            await host.publish(OWNER, b"own or loud", identity=handle.identity)
+            await host.publish(OWNER, b"own or loud", identity=handle.identity, policy=BREAK)
             assert await seen(handle, 3) == ["loud"]
         storage.close()
 

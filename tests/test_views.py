@@ -13,6 +13,7 @@ from stdb.actors.host import Host
 from stdb.actors.refusals import PublishFailed
 from stdb.actors.requests import OneOffQuery, Subscribe, SubscriptionKind
 from stdb.actors.sink import Client, OutcomeKind
+from stdb.actors.updates import Policy
 from stdb.datastore.records import decode_changes
 from stdb.errors import QueryError
 from stdb.sats import bsatn
@@ -525,7 +526,7 @@ def test_a_view_that_goes_or_changes_its_shape_disconnects_everybody(program: by
         ann, bob = TestClient(handle, 1), TestClient(handle, 2)
         await ann.subscribe(1, "SELECT * FROM everything")
         await bob.subscribe(1, "SELECT * FROM mine")
-        await host.publish(OWNER, program, identity=handle.identity)
+        await host.publish(OWNER, program, identity=handle.identity, policy=Policy(breaks_clients=True))
         for client in (ann, bob):
             await client.attachment.wait_detached()
             assert client.sink.closed == Closed(1001, "module exited")

@@ -33,7 +33,6 @@ from stdb.actors.deadline import Deadline
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.pausing import Done, UnwantedError, run_slice
 from stdb.actors.procedures import Procedures
-from stdb.actors.programs import Update, plan_update
 from stdb.actors.queries import Queries
 from stdb.actors.requests import (
     CallProcedure,
@@ -47,8 +46,10 @@ from stdb.actors.requests import (
 from stdb.actors.scheduler import Scheduler
 from stdb.actors.sink import Client, ClientSink, OutcomeKind, ReducerOutcome
 from stdb.actors.statements import Statements
+from stdb.actors.updates import COMPATIBLE, Policy, Update, plan_update
 from stdb.actors.visits import Visits
 from stdb.datastore import records
+from stdb.datastore.delta import Delta
 from stdb.errors import DecodeError, RequestError
 from stdb.modules.protocol import Module, ReducerCall
 from stdb.modules.views import MaterialisedViews
@@ -57,7 +58,7 @@ from stdb.subscriptions.fragment import ClientUpdate, TransactionEvent
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.log import Log
-    from stdb.datastore.transaction import Delta, Transaction
+    from stdb.datastore.transaction import Transaction
     from stdb.sql.work import Steps
     from stdb.storage.module_log import ModuleLog
     from stdb.subscriptions.actor import SubscriptionActor
@@ -123,6 +124,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         """When the last request ended, by `time.perf_counter`: where the next one begins."""
         self._suspended: _Suspended | None = None
         """What is half-way; nothing else of this database is served until it is through."""
+        self.layouts = 0
+        """How often an update changed rows in a way that what ran before it cannot read."""
         self._records: list[bytes] = []
         self._dirty: dict[ClientSink, None] = {}
         """Have something to flush at the end of the turn."""
@@ -401,13 +404,20 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         return outcome, event, update
 
     def publish(
-        self, delta: "Delta", event: TransactionEvent, subscriber: "SubscriptionActor | None" = None
+        self,
+        delta: Delta,
+        event: TransactionEvent,
+        subscriber: "SubscriptionActor | None" = None,
+        seen: Delta | None = None,
     ) -> ClientUpdate | None:
-        """Record a committed transaction and tell the others; return what the caller itself saw."""
+        """Record a committed transaction and tell the others; return what the caller itself saw.
+
+        `seen` is what clients see of it, where that is not all.
+        """
         self._records.append(records.encode(delta, event))
         if self._scheduled_tables:
             self.scheduler.observe(delta)
-        told, audiences = self.registry.evaluate(delta, subscriber)
+        told, audiences = self.registry.evaluate(seen or delta, subscriber)
         for audience, update in audiences:
             self._tell(audience.values(), event, update)
         return told
@@ -502,35 +512,67 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         return end
 
     # ------------------------------------------------------------------ the program
-    def update(self, module: Module, program: bytes) -> tuple[None, int]:
-        """Swap the module under its living clients; tables may only be added. Raises UpdateRejected, PublishFailed.
+    def plan(self, module: Module) -> Update:
+        """Return what an update to a module would do. Raises UpdateRejected, PublishFailed."""
+        return plan_update(self.datastore, self.identity, self.module.definition, module)
 
-        Other rules of row-level security disconnect everybody: what they hold may be none of theirs any more.
+    def update(self, module: Module, program: bytes, policy: Policy = COMPATIBLE) -> int:
+        """Swap the module under its living clients; return what must be durable before anybody is told.
+
+        Where what they hold may be none of theirs any more, all are disconnected, by the new module.
+
+        Raises:
+            UpdateRejected, PublishFailed: As said there; nothing changed.
         """
         if module.program_hash != self.module.program_hash:
-            update = plan_update(self.datastore, self.module.definition, module, program)
-            stranded: set[SubscriptionActor] = set()
-            self.transact(
-                None, Client(self.owner, bytes(16), ""), None, after=lambda _: stranded.update(self._write(update))
-            )
-            self.install(module)
+            update = self.plan(module)
+            update.check(policy)
+            stranded = self._write(update, program)
+            self._take_over(update)
             for subscriber in stranded:
                 self.connections.close(subscriber.sink, *MODULE_EXITED)
             for line in update.lines():
                 self.module_log.write_host(line)
-        return None, self.datastore.next_offset
+        return self.datastore.next_offset
 
-    def _write(self, update: Update) -> "set[SubscriptionActor]":
+    def _write(self, update: Update, program: bytes) -> "set[SubscriptionActor]":
         """Write an update and take over its views, so that their readers see the difference with this transaction.
 
         Who may not see rows any more is told none of it: lets go of all or, as those who are returned, of a query.
         """
-        update.write(self.datastore)
-        update.module.attach(self.datastore, self.identity, self.module_log)
+        datastore, now_us = self.datastore, self.now_us()
+        transaction = self._begin(now_us)
+        try:
+            limit = partial(self._deadline.limiting, what="the migration")
+            update.write(transaction, datastore, program, self._attach, limit)
+        except BaseException:
+            transaction.rollback()
+            raise
         self.views.install(update.module)
         if update.breaks_clients:
             self._mailbox.extendleft((None, job) for job in reversed(self.connections.expel(*MODULE_EXITED)))
-        return self.registry.recompile()
+        stranded = self.registry.recompile()
+        delta = transaction.commit()
+        assert delta is not None, "the row of st_module is a change"
+        event = TransactionEvent(self.owner, None, now_us, needs=datastore.next_offset)
+        self.publish(delta, event, seen=_without_moves(delta))
+        return stranded
+
+    def _attach(self, module: Module) -> None:
+        module.attach(self.datastore, self.identity, self.module_log)
+
+    def _take_over(self, update: Update) -> None:
+        """Serve with the new module; what still runs of the old one goes on only where it can read every row."""
+        if update.changes_rows:
+            self.layouts += 1
+        elif update.steps:
+            self._attach(self.module)
+        self.install(update.module)
+
+
+def _without_moves(delta: Delta) -> Delta:
+    """Return an update's delta as clients see it: rows of a table that got another id are where they were."""
+    return Delta(delta.offset, [each for each in delta.tables if each.table.schema.is_system], delta.views)
 
 
 def _slice(steps: LongJob) -> Done[Callable[[], None] | None] | None:

@@ -8,9 +8,10 @@ Rules: spec 05 sections 1.1 and 1.3.12 to 1.3.28, spec 07 sections 5 and 6, DESI
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import trio
@@ -20,8 +21,16 @@ from stdb.actors.deadline import Deadline, NoDeadline
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.launching import FirstRecord, Launcher, LoadProgram
 from stdb.actors.outgoing import HttpSender, NoHttp
-from stdb.actors.refusals import DatabaseUnavailable, NoSuchDatabase, NotAuthorized, PublishFailed
+from stdb.actors.refusals import (
+    DatabaseUnavailable,
+    NoSuchDatabase,
+    NotAuthorized,
+    PublishFailed,
+    Unconfirmed,
+    UpdateRejected,
+)
 from stdb.actors.supervision import Supervisor
+from stdb.actors.updates import COMPATIBLE, Policy, Update, is_major_upgrade
 from stdb.datastore.log import Log
 from stdb.errors import ModuleFault, SchemaError
 from stdb.modules.protocol import LogSink, Module
@@ -29,7 +38,7 @@ from stdb.sats.special import Identity
 from stdb.storage.control import PUBLISH_PYTHON, Control, Database
 from stdb.storage.module_log import ModuleLog
 
-__all__ = ["Host", "HostSettings", "PublishResult", "Storage", "now_us"]
+__all__ = ["CONFIRMATION_SECONDS", "Host", "HostSettings", "Prospect", "PublishResult", "Storage", "now_us"]
 
 
 Result = TypeVar("Result")
@@ -41,6 +50,8 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
+CONFIRMATION_SECONDS = 5.0
+"""How long a publisher waits for an update to be durable, unless it says otherwise."""
 LOCKED = "Database is locked and cannot be {}. Run `spacetime unlock` first."
 
 
@@ -86,6 +97,15 @@ class PublishResult(NamedTuple):
     identity: bytes
     name: str | None
     operation: str
+
+
+class Prospect(NamedTuple):
+    """What an update would do, or why it cannot be done."""
+
+    update: Update | None
+    refusal: str
+    """Where there is no update: every table that the automatic rules cannot change."""
+    is_major_upgrade: bool
 
 
 class _Living(NamedTuple):
@@ -170,17 +190,20 @@ class Host:
         identity: bytes | None = None,
         host_type: str = "Python",
         clear: bool = False,
+        policy: Policy = COMPATIBLE,
+        confirmation_seconds_max: float = CONFIRMATION_SECONDS,
     ) -> PublishResult:
         """Create a database with this program, or update the one that `name` or `identity` leads to.
 
-        Answers once it is durable.
+        Answers once it is durable; of an update, after `confirmation_seconds_max` that it is not yet.
 
         Raises:
             NotAuthorized: Not the owner, no grant for Python code, or locked (`clear`).
             NotYourDatabaseError, NameNotYoursError (`stdb.storage.control`): The name or identity is another's.
             NoSuchDatabase: `identity` was never allocated here.
             PublishFailed: The program does not load or its `init` failed; nothing changed.
-            UpdateRejected: The stored tables cannot become the new ones; nothing changed.
+            UpdateRejected: The stored tables cannot become the new ones, or `policy` forbids it; nothing changed.
+            Unconfirmed: The database was updated, but that is not durable yet.
             DatabaseUnavailable: The database that is to be updated is down and stays so.
         """
         if identity is None and name is not None:
@@ -188,19 +211,52 @@ class Host:
         async with self._alone(identity or name or b""):
             if identity is None and name is not None and (made := self.control.resolve(name)) is not None:
                 return await self.publish(  # it was made while we waited
-                    caller, program, name=name, identity=made, host_type=host_type, clear=clear
+                    caller,
+                    program,
+                    name=name,
+                    identity=made,
+                    host_type=host_type,
+                    clear=clear,
+                    policy=policy,
+                    confirmation_seconds_max=confirmation_seconds_max,
                 )
             if identity is not None and self.control.database(identity) is not None:
                 action = "reset database" if clear else "update database"
                 self._check_publisher(caller, identity, action, host_type)
-                replace = self._reset if clear else self._update
-                await replace(identity, program, host_type)
+                if clear:
+                    await self._reset(identity, program, host_type)
+                else:
+                    await self._update(identity, program, policy, confirmation_seconds_max)
                 return PublishResult(identity, name, "updated")
             identity = self._identity_to_create(caller, identity)
             self.control.check_create(caller, identity, name)
             self._check_grant(caller, host_type)
             await self._create(caller, identity, program, name, host_type)
             return PublishResult(identity, name, "created")
+
+    async def plan(self, caller: bytes, identity: bytes, program: bytes, *, host_type: str = "Python") -> "Prospect":
+        """Return what publishing this program to a database would do; nothing changes.
+
+        Raises:
+            NotAuthorized, NoSuchDatabase, PublishFailed, DatabaseUnavailable: As `publish`.
+        """
+        async with self._alone(identity):
+            self._check_publisher(caller, identity, "update database", host_type)
+            module = self._load(program)
+            supervisor, handle = self._living[identity]
+            try:
+                await supervisor.revive()
+            except DatabaseUnavailable:
+                if not supervisor.is_program_broken:
+                    raise
+                return Prospect(*await _planned(partial(self._launcher.plan, identity, module)), False)
+            actor = supervisor.running_actor()
+            is_major = is_major_upgrade(handle.definition, module.definition)
+
+            async def plan() -> Update:
+                return await actor.answers.wait(lambda: (actor.plan(module), 0))
+
+            return Prospect(*await _planned(plan), is_major)
 
     async def reset(
         self, caller: bytes, identity: bytes, program: bytes | None = None, *, host_type: str = "Python"
@@ -353,7 +409,7 @@ class Host:
         finally:
             log.close()
 
-    async def _update(self, identity: bytes, program: bytes, host_type: str) -> None:
+    async def _update(self, identity: bytes, program: bytes, policy: Policy, confirmation_seconds_max: float) -> None:
         module = self._load(program)
         supervisor, handle = self._living[identity]
         try:
@@ -361,10 +417,24 @@ class Host:
         except DatabaseUnavailable:
             if not supervisor.is_program_broken:
                 raise
-            update = (module, program)
+            update = (module, program, policy)
             await supervisor.revive(partial(self._launcher.recover, identity, handle.owner, handle.log, update))
         actor = supervisor.running_actor()
-        await actor.answers.wait(lambda: actor.update(module, program))
+        with trio.CancelScope() as waiting:
+
+            def update_now() -> tuple[None, int]:
+                needs = actor.update(module, program, policy)
+                waiting.deadline = trio.current_time() + confirmation_seconds_max
+                return None, needs
+
+            try:
+                await actor.answers.wait(update_now)
+            except DatabaseUnavailable as error:
+                if waiting.deadline == inf:
+                    raise
+                raise Unconfirmed("database crashed while waiting for transaction confirmation") from error
+        if waiting.cancelled_caught:
+            raise Unconfirmed("timeout waiting for transaction confirmation", is_late=True)
 
     def _start(self, identity: bytes, owner: bytes, positions: Mapping[int, tuple[int, int]] | None = None) -> _Living:
         module_log = self._storage.module_log(identity)
@@ -429,6 +499,13 @@ class _Lines:
         """Write all lines."""
         for write in self._lines:
             write(log)
+
+
+async def _planned(plan: Callable[[], Awaitable[Update]]) -> tuple[Update | None, str]:
+    try:
+        return await plan(), ""
+    except UpdateRejected as refusal:
+        return None, str(refusal)
 
 
 def _hex(identity: bytes) -> str:

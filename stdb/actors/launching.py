@@ -20,6 +20,7 @@ from stdb.actors.deadline import Deadline
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.programs import TablesOnly, store_program, store_rules, stored_program
 from stdb.actors.refusals import PublishFailed
+from stdb.actors.updates import Policy, Update, plan_update
 from stdb.datastore import records
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.log import Log
@@ -132,13 +133,13 @@ class Launcher(NamedTuple):
         identity: bytes,
         owner: bytes,
         module_log: ModuleLog,
-        update: tuple[Module, bytes] | None = None,
+        update: tuple[Module, bytes, Policy] | None = None,
         positions: Mapping[int, tuple[int, int]] | None = None,
     ) -> AsyncIterator[DatabaseActor]:
         """Hold a database recovered from its log; it disconnects the clients of the last life, then starts its timers.
 
-        With `update`, a module and its program, the stored program is not loaded but replaced. `positions` are those of
-        the sequences after the first transaction; while it is the only one, they go on there.
+        With `update`, a module, its program and a policy, the stored program is not loaded but replaced. `positions`
+        are those of the sequences after the first transaction; while it is the only one, they go on there.
 
         Raises:
             StorageError: The log is damaged, of another database, or holds no program.
@@ -180,6 +181,21 @@ class Launcher(NamedTuple):
             actor.connections.post_dangling()
             actor.post_nowait((None, actor.scheduler.start))
             yield actor
+        finally:
+            log.close()
+
+    async def plan(self, identity: bytes, module: Module) -> Update:
+        """Return what an update of a database to `module` would do whose own program does not load, and is not running.
+
+        Raises:
+            StorageError: Its log is damaged.
+            UpdateRejected, PublishFailed: As in `recover`.
+        """
+        log = self.open_log(identity, lambda _durable: None)
+        try:
+            datastore = Datastore()
+            await _replay(datastore, log)
+            return plan_update(datastore, identity, TablesOnly(datastore).definition, module)
         finally:
             log.close()
 

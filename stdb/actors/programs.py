@@ -1,20 +1,14 @@
-"""Programs: the row of `st_module` that says what a database runs, and what an update may change.
+"""Programs: the row of `st_module` that says what a database runs.
 
-Responsible for: writing and reading that row, the rules of an update in place.
-Not responsible for: who may publish (`host`), loading code (`stdb.modules`), running `init` (`launching`).
-
-Only updates that change no stored table are done here: the same tables with other functions, views or rules of
-row-level security, or additional tables (spec 04 section 13); anything else is refused by table and column.
+Responsible for: writing and reading that row, the rules of a new database, what stands for a program that cannot load.
+Not responsible for: who may publish (`host`), loading code (`stdb.modules`), running `init` (`launching`), updates
+(`updates`).
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
-from typing import Any, NamedTuple
 
-from stdb.actors.refusals import PublishFailed, UpdateRejected
-from stdb.datastore.catalog import StoredView, read_views
+from stdb.actors.refusals import PublishFailed
 from stdb.datastore.datastore import Datastore
-from stdb.datastore.views import ViewShape, view_shape
 from stdb.errors import SchemaError, StorageError
 from stdb.modules.protocol import (
     HttpRequest,
@@ -27,119 +21,14 @@ from stdb.modules.protocol import (
     ViewCall,
     ViewSql,
 )
-from stdb.sats import satn
 from stdb.sats.types import Typespace
-from stdb.schema.model import ModuleDef, RowLevelSecurityDef, TableDef
-from stdb.sql.rules import check_rules, replace_rules
+from stdb.schema.model import ModuleDef, RowLevelSecurityDef
+from stdb.sql.rules import replace_rules
 
-__all__ = ["TablesOnly", "Update", "plan_update", "store_program", "store_rules", "stored_program"]
+__all__ = ["TablesOnly", "running_hash", "store_program", "store_rules", "stored_program"]
 
 PYTHON = 2
 """`st_module.program_kind` of a Python module (spec 08)."""
-
-
-class Update(NamedTuple):
-    """What an update in place changes in the datastore."""
-
-    module: Module
-    program: bytes
-    added: tuple[TableDef, ...]
-    rules_before: frozenset[str]
-    rules: frozenset[str]
-    views: "_ViewChanges"
-
-    @property
-    def breaks_clients(self) -> bool:
-        """Tell whether the rows that clients hold may be none that they are to see: they have to come again."""
-        return self.rules != self.rules_before or bool(self.views.dropped)
-
-    def write(self, datastore: Datastore) -> None:
-        """Make the new tables and views, the rules anew and the new program, within the open transaction."""
-        definition, views = self.module.definition, self.views
-        for view in views.dropped:
-            datastore.catalog.drop_view(view)
-        if self.added:
-            datastore.create_tables(replace(definition, tables=self.added, views=()))
-        for shape in views.created:
-            datastore.catalog.create_view(shape)
-        for view, shape in views.altered:
-            datastore.catalog.alter_view(view, shape)
-        replace_rules(datastore, definition.row_level_security)
-        table = datastore.table("st_module")
-        (row,) = table.rows()
-        table.clear()
-        store_program(datastore, self.module, self.program, row[:32], row[32:64])
-
-    def lines(self) -> list[str]:
-        """Return what the module's log says of it (spec 05 section 5.5)."""
-        return [
-            f"Updated program to {self.module.program_hash.hex()}",
-            *(f"Removing row-level security `{rule}`" for rule in sorted(self.rules_before)),
-            *(f"Dropping table for view `{view.shape.name}`" for view in self.views.dropped),
-            *(f"Creating table `{name}`" for name in sorted(table.name for table in self.added)),
-            *(f"Creating table for view `{shape.name}`" for shape in self.views.created),
-            *(f"Adding row-level security `{rule}`" for rule in sorted(self.rules)),
-            *(["Disconnecting all users"] if self.breaks_clients else []),
-            "Database updated",
-        ]
-
-
-class _ViewChanges(NamedTuple):
-    """What becomes of the views in the catalogue; each by name. A view of another shape goes and comes anew."""
-
-    dropped: tuple[StoredView, ...]
-    created: tuple[ViewShape, ...]
-    altered: tuple[tuple[StoredView, ViewShape], ...]
-    """Views of the same shape with another face: access and accessors (spec 04 section 13)."""
-
-
-def _view_changes(datastore: Datastore, new: ModuleDef) -> _ViewChanges:
-    """Raises SchemaError: the result of a view is not rows."""
-    shapes = sorted((view_shape(view, new) for view in new.views), key=lambda shape: shape.name)
-    wanted = {shape.name: shape for shape in shapes}
-    stored = {view.shape.name: view for view in read_views(datastore)}
-    kept = {name for name, view in stored.items() if wanted.get(name) == view.shape}
-    return _ViewChanges(
-        tuple(view for name, view in sorted(stored.items()) if name not in kept),
-        tuple(shape for shape in shapes if shape.name not in kept),
-        tuple(
-            (stored[shape.name], shape)
-            for shape in shapes
-            if shape.name in kept and _face(shape) != _face(stored[shape.name].shape)
-        ),
-    )
-
-
-def _face(shape: ViewShape) -> tuple[object, ...]:
-    return shape.is_public, shape.accessor, shape.columns
-
-
-def plan_update(datastore: Datastore, old: ModuleDef, module: Module, program: bytes) -> Update:
-    """Return what an update from the tables of `old` to `module` has to do.
-
-    Raises:
-        UpdateRejected: A stored table would change; names every table and column.
-        PublishFailed: A rule of row-level security is none, or a view does not return rows.
-    """
-    new = module.definition
-    errors = [error for table in old.tables for error in _differences(table, new.table(table.name))]
-    if errors:
-        raise UpdateRejected("Database update rejected: Errors occurred:\n" + "".join(f"{e}\n\n" for e in errors))
-    try:
-        views = _view_changes(datastore, new)
-        findings = list(check_rules(new).values()) if new.row_level_security else []
-    except SchemaError as error:
-        findings = error.errors
-    if findings:
-        raise PublishFailed("\n".join(findings))
-    return Update(
-        module,
-        program,
-        tuple(table for table in new.tables if old.table(table.name) is None),
-        frozenset(rule for rules in datastore.rules.values() for rule in rules),
-        frozenset(rule.sql for rule in new.row_level_security),
-        views,
-    )
 
 
 def store_rules(datastore: Datastore, rules: Iterable[RowLevelSecurityDef]) -> None:
@@ -152,45 +41,6 @@ def store_rules(datastore: Datastore, rules: Iterable[RowLevelSecurityDef]) -> N
         replace_rules(datastore, rules)
     except SchemaError as error:
         raise PublishFailed("\n".join(error.errors)) from error
-
-
-def _differences(old: TableDef, new: TableDef | None) -> list[str]:
-    if new is None:
-        return [f"Removing the table {old.name} requires a manual migration"]
-    errors = []
-    for column in old.columns:
-        now = next((other for other in new.columns if other.name == column.name), None)
-        if now is None:
-            errors.append(f"Removing a column {column.name} from table {old.name} requires a manual migration")
-        elif now.type != column.type:
-            types = f"from {satn.format_type(column.type)} to {satn.format_type(now.type)}"
-            errors.append(
-                f"Changing the type of column {column.name} in table {old.name} {types} requires a manual migration"
-            )
-    known = {column.name for column in old.columns}
-    errors += [
-        f"Adding a column {column.name} to table {old.name} requires a manual migration"
-        for column in new.columns
-        if column.name not in known
-    ]
-    if not errors and [column.name for column in old.columns] != [column.name for column in new.columns]:
-        errors.append(f"Reordering table {old.name} requires a manual migration")
-    return errors + [
-        f"Changing the {what} of table {old.name} requires a manual migration"
-        for what, of in _TABLE_PARTS
-        if of(old) != of(new)
-    ]
-
-
-_TABLE_PARTS: tuple[tuple[str, Callable[[TableDef], Any]], ...] = (
-    ("access", lambda table: table.access),
-    ("event flag", lambda table: table.is_event),
-    ("primary key", lambda table: table.primary_key),
-    ("indexes", lambda table: {(index.name, index.algorithm, index.columns) for index in table.indexes}),
-    ("unique constraints", lambda table: {(unique.name, unique.columns) for unique in table.uniques}),
-    ("sequences", lambda table: {(sequence.name, sequence.column) for sequence in table.sequences}),
-    ("schedule", lambda table: table.schedule and (table.schedule.function, table.schedule.at_column)),
-)
 
 
 def store_program(datastore: Datastore, module: Module, program: bytes, identity: bytes, owner: bytes) -> None:
@@ -212,6 +62,14 @@ def stored_program(datastore: Datastore, identity: bytes) -> bytes:
     if kind != PYTHON:
         raise StorageError(f"the program is of kind {kind}, this server runs kind {PYTHON} (Python)")
     return bytes(program)
+
+
+def running_hash(datastore: Datastore) -> bytes:
+    """Return the hash of the program that the database runs, 32 bytes."""
+    table = datastore.table("st_module")
+    (row,) = table.rows()
+    number: int = table.schema.codec.decode_exact(row)[3]
+    return number.to_bytes(32, "little")
 
 
 class TablesOnly:

@@ -22,6 +22,7 @@ __all__ = [
     "NotAuthorized",
     "PublishFailed",
     "TooBusy",
+    "Unconfirmed",
     "UpdateRejected",
 ]
 
@@ -74,6 +75,14 @@ class PublishFailed(RequestError):
 
 class UpdateRejected(RequestError):
     """The program would change the stored tables in a way that cannot be done; nothing changed (400)."""
+
+
+class Unconfirmed(RequestError):
+    """A database was updated, but is not known to be stored so (503, or 504 where it only takes too long)."""
+
+    def __init__(self, text: str, *, is_late: bool = False) -> None:
+        super().__init__(f"Database update failed: {text}")
+        self.is_late = is_late
 
 
 class DatabaseUnavailable(RequestError):

@@ -12,20 +12,21 @@ Source: spec 04 section 13; texts as recorded from the real server.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stdb.datastore.catalog import SequenceAt
 from stdb.datastore.sequence import parameters
 from stdb.errors import SchemaError
 from stdb.sats import debug, keys
 from stdb.sats.types import Element, Product
 from stdb.schema import migration as plan
-from stdb.schema.model import SequenceDef, UniqueDef
+from stdb.schema.model import SequenceDef, TableDef, UniqueDef
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
-    from stdb.datastore.table import Table
+    from stdb.datastore.table import Table, TableSchema
 
-__all__ = ["apply_steps", "sequence_range"]
+__all__ = ["TakenRows", "apply_steps", "take_rows"]
 
 DUPLICATES_SHOWN = 10
 """So many keys that several rows have are named."""
@@ -39,7 +40,7 @@ def apply_steps(datastore: "Datastore", steps: Iterable[plan.Step]) -> None:
     """
     rebuilt: set[str] = set()
     for step in steps:
-        name = step.table if isinstance(step, plan.SetAccess) else step.table.name
+        name = plan.table_of(step)
         if name in rebuilt:
             continue  # made anew as it shall be
         _DO[type(step)](datastore, step)
@@ -47,8 +48,48 @@ def apply_steps(datastore: "Datastore", steps: Iterable[plan.Step]) -> None:
             rebuilt.add(name)
 
 
-def sequence_range(sequence: SequenceDef) -> range:
-    """Return the values that a sequence gives."""
+class TakenRows(NamedTuple):
+    """What a table was and held before another took its place, or none."""
+
+    schema: "TableSchema"
+    rows: list[bytes]
+
+
+def take_rows(datastore: "Datastore", name: str, definition: TableDef | None) -> TakenRows:
+    """Put an empty table of this definition in the place of the one of that name, or none; return what was there.
+
+    Sequences that stay the same go on where they are; others begin behind the values that a column of the same name
+    had.
+    """
+    table = datastore.table(name)
+    taken = TakenRows(table.schema, list(table.rows()))
+    if definition is None:
+        datastore.catalog.drop_table(table)
+    else:
+        sequences = {each.name: _next_of(table, definition, each) for each in definition.sequences}
+        datastore.catalog.recreate_table(table, definition, sequences)
+    return taken
+
+
+def _next_of(table: "Table", definition: TableDef, sequence: SequenceDef) -> SequenceAt:
+    """Return where a sequence of the table that comes goes on."""
+    start, low, high = parameters(sequence)
+    for running in table.sequences:
+        was = running.definition
+        if was.name == sequence.name and (parameters(was), was.increment) == ((start, low, high), sequence.increment):
+            return SequenceAt.of(running)
+    columns = [column.name for column in table.schema.definition.columns]
+    name = definition.columns[sequence.column].name
+    if name in columns:
+        value_of = keys.row_column(table.schema.row_type, columns.index(name))
+        values = [value for row in table.rows() if isinstance(value := value_of(row), int) and low <= value <= high]
+        values += [start - sequence.increment]
+        last = max(values) if sequence.increment > 0 else min(values)
+        start = low + (last + sequence.increment - low) % (high - low + 1)
+    return SequenceAt(start)
+
+
+def _range(sequence: SequenceDef) -> range:
     _, low, high = parameters(sequence)
     return range(low, high + 1)
 
@@ -101,7 +142,7 @@ def _set_primary_key(datastore: "Datastore", step: plan.SetPrimaryKey) -> None:
 
 def _create_sequence(datastore: "Datastore", step: plan.CreateSequence) -> None:
     table = datastore.table(step.table.name)
-    values, column = sequence_range(step.sequence), keys.row_column(table.schema.row_type, step.sequence.column)
+    values, column = _range(step.sequence), keys.row_column(table.schema.row_type, step.sequence.column)
     if any(column(row) in values for row in table.rows()):
         raise SchemaError([f"Precheck failed: added sequence {step.sequence.name} already has values in range"])
     datastore.catalog.create_sequence(table, step.sequence)

@@ -6,13 +6,14 @@ Not responsible for: loading (`python`, `wasm`), transactions (`datastore`), who
 Source: spec 04 sections 3.7 and 5; spec 08, "Functions".
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
     from stdb.datastore.datastore import Datastore
+    from stdb.datastore.table import TableSchema
     from stdb.datastore.transaction import Transaction
     from stdb.schema.model import ModuleDef
 
@@ -23,6 +24,9 @@ __all__ = [
     "HttpResponse",
     "LogLevel",
     "LogSink",
+    "Migrating",
+    "Migration",
+    "MigrationCall",
     "Module",
     "ProcedureCall",
     "ProcedureHost",
@@ -168,6 +172,41 @@ class RouteCall(NamedTuple):
 
     timestamp_us: int
     host: ProcedureHost
+
+
+class Migration(NamedTuple):
+    """A function of a module that says what becomes of the rows of one table."""
+
+    table: str
+    function: str
+    place: str
+    """Where it stands, for people: `chat.py:40`."""
+
+
+class MigrationCall(NamedTuple):
+    """The circumstances of one migration."""
+
+    transaction: "Transaction"
+    """The open transaction, in which the database is updated."""
+    limit: "Callable[[Expiry], AbstractContextManager[None]]"
+    """Holds a time limit over a number of rows; sets `expired` when it has passed."""
+
+
+@runtime_checkable
+class Migrating(Protocol):
+    """What a module has that knows what becomes of rows where the automatic rules do not."""
+
+    migrations: tuple[Migration, ...]
+    """One for each table at most."""
+
+    def migrate(self, position: int, old: "TableSchema", rows: list[bytes], call: MigrationCall) -> None:
+        """Give the rows of a table as it was to the migration at a position, and store what it makes of them.
+
+        The module is attached; the table in its place, if there is one, is empty.
+
+        Raises:
+            ReducerError, ReducerTimeout, ModuleFault: It failed; the text is for the publisher and names the place.
+        """
 
 
 class LogLevel:

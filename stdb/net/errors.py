@@ -21,6 +21,7 @@ from stdb.actors.refusals import (
     NotAuthorized,
     PublishFailed,
     TooBusy,
+    Unconfirmed,
     UpdateRejected,
 )
 from stdb.errors import AuthError, QueryError, ReducerError, RequestError, SchemaError, StdbError, StorageError
@@ -53,6 +54,7 @@ _STATUSES: tuple[tuple[type[StdbError], int], ...] = (
     (PublishFailed, 500),
     (SchemaError, 500),
     (ReducerError, 530),
+    (Unconfirmed, 503),
     (DatabaseUnavailable, 503),
     (StorageError, 503),
     (RequestError, 400),
@@ -91,5 +93,5 @@ def error_response(error: StdbError) -> Response | None:
     """Return the answer an error becomes; None for one that no client should ever meet."""
     if isinstance(error, HttpError):
         return error.response
-    status = status_of(error)
+    status = 504 if isinstance(error, Unconfirmed) and error.is_late else status_of(error)
     return None if status is None else text_response(str(error), status)

@@ -4,10 +4,12 @@ Responsible for: routes 12, 13, 15, 25, 26 and 28 of spec 05 section 1.2, and `r
 Not responsible for: doing it (`stdb.actors.host`), who owns what (`stdb.storage.control`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from stdb.actors.host import PublishResult
+from stdb.actors.host import CONFIRMATION_SECONDS, PublishResult
+from stdb.actors.plan_text import plan_text
 from stdb.actors.refusals import NoSuchDatabase, NotAuthorized, PublishFailed
+from stdb.actors.updates import Policy, Update
 from stdb.net.auth import Access
 from stdb.net.errors import EMPTY, HttpError, json_response
 from stdb.net.http import Response
@@ -24,10 +26,16 @@ WASM_HEADER_BYTES = 8
 _HOST_TYPES = ("Wasm", "Js", "Python")
 
 
+CONFIRMATION_SECONDS_MAX = 300.0
+"""As long as a publisher may want to wait for an update to be durable."""
+
+
 class _Options(NamedTuple):
     """What a publisher asks for beside the program."""
 
     clear: bool
+    policy: Policy
+    confirmation_seconds_max: float
     host_type: str | None
     parent: str | None
     organization: str | None
@@ -93,11 +101,26 @@ async def restart(call: Call) -> Response:
 
 
 async def pre_publish(call: Call) -> Response:
-    """Refuse to say what an update would do: there is no plan to show, an update that cannot be done says so."""
+    """Show what an update would do, as a document; nothing changes."""
     database = call.database()
-    call.query.choice("style", ("AnsiColor", "NoColor"), "pretty_print_style")
-    call.door.host.check_owner(call.caller.identity, database.identity, "update database")
-    raise HttpError(501, "this server shows no plans: publish, and what cannot be updated in place is refused by name")
+    style = call.query.choice("style", ("AnsiColor", "NoColor"), "pretty_print_style")
+    asked = call.query.choice("host_type", _HOST_TYPES)
+    host, caller = call.door.host, call.caller.identity
+    host.check_owner(caller, database.identity, "update database")
+    program = await call.body(call.door.settings.stdb.publish_bytes_max)
+    prospect = await host.plan(caller, database.identity, program, host_type=_host_type(program, asked))
+    if prospect.update is None:
+        reason = prospect.refusal.removeprefix("Database update rejected: ")
+        kind, document = "ManualMigrate", {"reason": reason}
+    else:
+        kind, document = "AutoMigrate", _shown(prospect.update, colored=style != "NoColor")
+    return json_response({kind: document | {"major_version_upgrade": prospect.is_major_upgrade}})
+
+
+def _shown(update: Update, *, colored: bool) -> dict[str, Any]:
+    token = f"0x{int.from_bytes(update.token, 'little'):x}"
+    text = plan_text(update, colored=colored)
+    return {"migrate_plan": text, "break_clients": update.breaks_clients, "token": token}
 
 
 def _options(query: Query) -> _Options:
@@ -105,13 +128,20 @@ def _options(query: Query) -> _Options:
     replicas = query.number("num_replicas")
     host_type = query.choice("host_type", _HOST_TYPES)
     policy = query.choice("policy", ("Compatible", "BreakClients"))
-    query.duration("update_confirmation_timeout")
+    confirmation_seconds = query.duration("update_confirmation_timeout")
     token = query.hash("token") if policy == "BreakClients" else None
     if replicas is not None and replicas > 255:
         raise HttpError(400, f"Replication factor {replicas} out of bounds")
     if policy == "BreakClients" and token is None:
         raise HttpError(400, "Migration policy is set to `BreakClients`, but no migration token was provided.")
-    return _Options(clear, host_type, query.text("parent"), query.text("organization", "org"))
+    return _Options(
+        clear,
+        Policy(policy == "BreakClients", token),
+        CONFIRMATION_SECONDS if confirmation_seconds is None else min(confirmation_seconds, CONFIRMATION_SECONDS_MAX),
+        host_type,
+        query.text("parent"),
+        query.text("organization", "org"),
+    )
 
 
 def _check_relatives(call: Call, options: _Options, *, exists: bool) -> None:
@@ -134,7 +164,14 @@ async def _publish(call: Call, named: str | bytes | None, options: _Options) -> 
         _check_may_create(call, name, identity)
         host_type = _host_type(program, options.host_type)
         result = await host.publish(
-            caller.identity, program, name=name, identity=identity, host_type=host_type, clear=options.clear
+            caller.identity,
+            program,
+            name=name,
+            identity=identity,
+            host_type=host_type,
+            clear=options.clear,
+            policy=options.policy,
+            confirmation_seconds_max=options.confirmation_seconds_max,
         )
     except NameNotYoursError as error:
         raise HttpError(401, document={"PermissionDenied": {"name": error.name}}) from error

@@ -38,6 +38,7 @@ __all__ = [
     "Step",
     "TablePlan",
     "plan_tables",
+    "table_of",
 ]
 
 
@@ -176,6 +177,12 @@ Step = (
     | RenameAccessors
 )
 """One thing to do. `table` is the table as it shall be, but for those that drop something: as it is."""
+
+
+def table_of(step: Step) -> str:
+    """Return the name of the table that a step is about."""
+    return step.table if isinstance(step, SetAccess) else step.table.name
+
 
 _BREAKING = (DropTable, AddColumns, ChangeEventTable)
 
