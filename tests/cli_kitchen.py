@@ -270,3 +270,8 @@ async def p_add(ctx: ProcedureContext, a: u32, b: u32) -> u32:
 @procedure
 async def p_panic(ctx: ProcedureContext) -> None:
     raise ValueError("procedure panics")
+
+
+@procedure
+async def nap(ctx: ProcedureContext, seconds: float) -> None:
+    await ctx.sleep(seconds)

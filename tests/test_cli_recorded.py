@@ -92,6 +92,12 @@ def test_a_command_does_what_the_official_one_did(world: World, index: int) -> N
     )
 
 
+def test_a_procedure_may_take_longer_than_other_requests(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stdb.cli.api.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("stdb.cli.call.TIMEOUT_SECONDS", 0.3)
+    assert run("call", "-s", world.url, NAME, "nap", "0.6") == (0, "[]\n", "")
+
+
 def test_a_procedure_that_breaks_is_told_without_a_back_trace(world: World) -> None:
     url = f"{world.url}/v1/database/{world.database}/call/p_panic"
     assert run("call", "-s", world.url, NAME, "p_panic") == (

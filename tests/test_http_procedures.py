@@ -393,7 +393,7 @@ def test_more_procedures_than_may_run_are_turned_away_and_disconnected(monkeypat
 
 
 # ---------------------------------------------------------------------- who asks
-def test_the_claims_of_the_callers_token_are_in_reducers_and_procedures_and_not_in_views() -> None:
+def test_the_claims_of_the_callers_token_are_in_reducers_and_procedures_but_not_in_views() -> None:
     async def test(notes: Notes) -> None:
         claims = {"iss": "localhost", "sub": "ann", "aud": ["a"], "iat": 5, "role": {"of": "queen"}}
         token = notes.door.tokens.key.sign(json.dumps(claims, separators=(",", ":")))
@@ -401,6 +401,12 @@ def test_the_claims_of_the_callers_token_are_in_reducers_and_procedures_and_not_
         assert (await notes.call("claims", token=token)).document == [repr(sorted(claims.items())), "True", caller]
         assert (await notes.call("keep_claims", token=token)).status == 200
         assert await notes.rows("note") == ["ann queen localhost"]
+        async with open_socket(notes.door, "notes", await notes.door.tokens.validate(token)) as connected:
+            await connected.send("CallReducer", reducer="keep_claims", args="[]", request_id=1, flags=0)
+            assert "Committed" in (await connected.receive("TransactionUpdate"))[1]["status"]
+            await connected.send("CallProcedure", procedure="claims", args="[]", request_id=2, flags=0)
+            returned = (await connected.receive("ProcedureResult"))[1]["status"]["Returned"]
+            assert json.loads(returned) == [repr(sorted(claims.items())), "True", caller]
         minted = (await notes.call("claims")).document
         assert "'iss', 'localhost'" in minted[0]
         assert await notes.rows("who") == ["False"]
