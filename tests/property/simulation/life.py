@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Life"]
 
-SILENT_SECONDS = 100.0
+SILENT_SECONDS = 40.0
 """By then the server has given up every connection that hears nothing."""
+INTERVAL_SECONDS_MAX = 7.0
+"""In so long every interval rings."""
 CLOSING_SECONDS_MAX = 5.0
 
 
@@ -172,7 +174,7 @@ class Life:
         alive = {(each.character.identity, each.connection) for each in self._clients if not each.is_over}
         here = {(row[:32], int.from_bytes(row[32:], "little")) for row in before["st_client"]}
         checks.equal("I32", here, alive, "who is connected when every connection that failed was given up")
-        await trio.sleep(3.0)
+        await trio.sleep(INTERVAL_SECONDS_MAX)
         self._check_alarms(before, state_of(simulation.datastore))
         simulation.datastore.verify()
         for client in self._clients:

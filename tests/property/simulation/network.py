@@ -17,6 +17,10 @@ import trio
 __all__ = ["Behaviour", "ClientEnd", "Pipe", "ServerEnd"]
 
 
+class _GoneError(BrokenPipeError, trio.BrokenResourceError):
+    """What a socket says, and what trio makes of it."""
+
+
 class Behaviour(NamedTuple):
     """How a connection treats what is sent over it."""
 
@@ -140,10 +144,10 @@ class ServerEnd:
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Hand over what fits."""
         if self._pipe.down.is_over:
-            raise trio.BrokenResourceError("the client is gone")
+            raise _GoneError("the client is gone")
+        taken = self._pipe.down.put(data)
         self._starts.append(self._sent)
         self._durables.append(self._durable())
-        taken = self._pipe.down.put(data)
         self._sent += taken
         return taken
 
@@ -154,7 +158,7 @@ class ServerEnd:
         while down.is_full and not down.is_over:
             await down.changed.wait()
         if down.is_over:
-            raise trio.BrokenResourceError("the client is gone")
+            raise trio.ClosedResourceError("the client is gone")
 
     def close_nowait(self) -> None:
         """End both directions; what was sent still arrives."""

@@ -299,7 +299,7 @@ def _set_alarm(writer: Writer, random: Random, _: Shape) -> None:
     is_interval = random.random() < 0.2
     if is_interval and len(writer.state["alarm"]) > 3:
         return
-    when = (0, random.randint(50_000, 900_000)) if is_interval else (1, writer.call.now_us + random.randint(-5, 200_000))
+    when = (0, random.randint(1_000_000, 6_000_000)) if is_interval else (1, writer.call.now_us + random.randint(-5, 200_000))
     mode = random.choice((0, 0, 0, 0, 1, 2))
     writer.insert("alarm", [0, when, random.randrange(1000), mode])
 

@@ -37,7 +37,7 @@ def _draw_character(random: Random, number: int) -> Character:
         random.choice((None, None, True, False)),
         random.random() < 0.3,
         Behaviour(
-            chunk_max=random.choice((1, 7, 100, 100_000, 100_000)) if not is_slow else 300,
+            chunk_max=random.choice((9, 100, 1000, 100_000, 100_000)) if not is_slow else 300,
             delay_s_max=random.choice((0.0, 0.001, 0.05)),
             capacity_bytes=random.choice((1500, 100_000)) if is_slow else 1_000_000,
         ),
