@@ -103,7 +103,7 @@ async def restart(call: Call) -> Response:
 async def pre_publish(call: Call) -> Response:
     """Show what an update would do, as a document; nothing changes."""
     database = call.database()
-    style = call.query.choice("style", ("AnsiColor", "NoColor"), "pretty_print_style")
+    style = call.query.choice("style", ("AnsiColor", "NoColor"))
     asked = call.query.choice("host_type", _HOST_TYPES)
     host, caller = call.door.host, call.caller.identity
     host.check_owner(caller, database.identity, "update database")
