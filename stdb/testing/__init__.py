@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stdb.testing.caches import Update
     from stdb.testing.clock import VirtualClock
     from stdb.testing.http import FakeHttp
+    from stdb.testing.machines import ModuleMachine, state_machine
     from stdb.testing.running import LogLine
     from stdb.testing.tables import TableView
     from stdb.testing.test_host import Client, TestHost
@@ -28,6 +29,7 @@ __all__ = [
     "HttpResponse",
     "LogLine",
     "ModuleFault",
+    "ModuleMachine",
     "NoSuchFunction",
     "PublishFailed",
     "QueryError",
@@ -37,6 +39,7 @@ __all__ = [
     "Update",
     "UpdateRejected",
     "VirtualClock",
+    "state_machine",
 ]
 
 _HOMES = {
@@ -47,6 +50,7 @@ _HOMES = {
     "stdb.testing.caches": ("Update",),
     "stdb.testing.clock": ("VirtualClock",),
     "stdb.testing.http": ("FakeHttp",),
+    "stdb.testing.machines": ("ModuleMachine", "state_machine"),
     "stdb.testing.running": ("LogLine",),
     "stdb.testing.tables": ("TableView",),
     "stdb.testing.test_host": ("Client", "TestHost"),

@@ -134,7 +134,7 @@ class Connection:
         return self._ask(outcome, request)
 
     async def call(self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Call a reducer or procedure; return what it returns, or raise how it ended; time passes for one that waits."""
+        """Call a reducer or procedure; return what it returns, or raise how it ended. Time passes while it waits."""
         return await self._end(self.start(function, args, kwargs))
 
     async def subscribe(self, queries: Sequence[Any]) -> int:

@@ -11,7 +11,7 @@ level, which `stdb.modules.python` warns of. One that has such state is imported
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from stdb.cli.errors import CliError
@@ -35,6 +35,9 @@ __all__ = ["Source", "Subject", "WatchedModule", "borrow_module", "give_back_mod
 
 Subject: TypeAlias = ModuleType | Path | str | bytes
 """What a test names as its module: the imported module, the path of its file or directory, or a packed program."""
+F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+T = TypeVar("T")
 IDLE_MAX = 4
 """Loaded versions of one program that are kept."""
 
@@ -85,6 +88,7 @@ class WatchedModule:
         self.program_hash = python.program_hash
         self.datastore: Datastore | None = None
         """The tables that it is attached to."""
+        self._entries: dict[tuple[str, int], Any] = {}
         self.raised: list[ReducerError | ModuleFault] = []
         """What its functions raised and nobody has looked at, latest last."""
 
@@ -95,50 +99,47 @@ class WatchedModule:
 
     def reducer(self, reducer_id: int) -> Callable[[ReducerCall, bytes], None]:
         """Return the entry of a reducer."""
-        entry = self.python.reducer(reducer_id)
-
-        def run(call: ReducerCall, args: bytes) -> None:
-            try:
-                entry(call, args)
-            except (ReducerError, ModuleFault) as error:
-                self.raised.append(error)
-                raise
-
-        return run
+        return self._entry(self.python.reducer, reducer_id, self._watched)
 
     def view(self, position: int) -> Callable[[ViewCall], list[bytes] | ViewSql]:
         """Return the entry of a view."""
-        entry = self.python.view(position)
-
-        def run(call: ViewCall) -> list[bytes] | ViewSql:
-            try:
-                return entry(call)
-            except (ReducerError, ModuleFault) as error:
-                self.raised.append(error)
-                raise
-
-        return run
+        return self._entry(self.python.view, position, self._watched)
 
     def procedure(self, procedure_id: int) -> Callable[[ProcedureCall, bytes], Awaitable[bytes]]:
         """Return the entry of a procedure."""
-        entry = self.python.procedure(procedure_id)
+        return self._entry(self.python.procedure, procedure_id, self._watched_waiting)
 
-        async def run(call: ProcedureCall, args: bytes) -> bytes:
+    def route(self, position: int) -> Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]:
+        """Return the handler of a route."""
+        return self._entry(self.python.route, position, self._watched_waiting)
+
+    def forget(self) -> None:
+        """Forget what was raised, and the tables."""
+        self.raised = []
+        self.datastore = None
+
+    def _entry(self, make: Callable[[int], F], position: int, watched: Callable[[F], F]) -> F:
+        """Return an entry, the same for every attachment: making one is much of starting a host."""
+        key = make.__name__, position
+        if key not in self._entries:
+            self._entries[key] = watched(make(position))
+        entry: F = self._entries[key]
+        return entry
+
+    def _watched(self, entry: Callable[P, T]) -> Callable[P, T]:
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
             try:
-                return await entry(call, args)
+                return entry(*args, **kwargs)
             except (ReducerError, ModuleFault) as error:
                 self.raised.append(error)
                 raise
 
         return run
 
-    def route(self, position: int) -> Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]:
-        """Return the handler of a route."""
-        entry = self.python.route(position)
-
-        async def run(call: RouteCall, request: HttpRequest) -> HttpResponse:
+    def _watched_waiting(self, entry: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        async def run(*args: P.args, **kwargs: P.kwargs) -> T:
             try:
-                return await entry(call, request)
+                return await entry(*args, **kwargs)
             except (ReducerError, ModuleFault) as error:
                 self.raised.append(error)
                 raise
@@ -147,7 +148,7 @@ class WatchedModule:
 
 
 _SOURCES: WeakKeyDictionary[ModuleType, bytes] = WeakKeyDictionary()
-_IDLE: dict[bytes, list[PythonModule]] = {}
+_IDLE: dict[bytes, list[WatchedModule]] = {}
 _HAS_STATE: dict[bytes, bool] = {}
 
 
@@ -158,11 +159,7 @@ def borrow_module(program: bytes) -> WatchedModule:
         SchemaError: It does not load; holds every mistake.
     """
     idle = _IDLE.setdefault(program, [])
-    try:
-        python = idle.pop()
-    except IndexError:
-        python = load_archive(program)
-    return WatchedModule(python)
+    return idle.pop() if idle else WatchedModule(load_archive(program))
 
 
 def give_back_module(program: bytes, module: WatchedModule) -> None:
@@ -172,4 +169,5 @@ def give_back_module(program: bytes, module: WatchedModule) -> None:
         _HAS_STATE[program] = any(True for _ in mutable_state(python._version))
     if not _HAS_STATE[program] and len(_IDLE[program]) < IDLE_MAX:
         python._output._once.clear()  # the next database is warned of everything anew
-        _IDLE[program].append(python)
+        module.forget()
+        _IDLE[program].append(module)

@@ -155,6 +155,11 @@ class Running:
         log = self.storage.module_log(DATABASE.wire)
         return [line + b"\n" for chunk in log.tail(None) for line in chunk.splitlines()]
 
+    @property
+    def transaction_count(self) -> int:
+        """How many transactions the database has; the first made it."""
+        return self.storage.logs[DATABASE.wire].durable
+
     # ------------------------------------------------------------------ changing
     async def publish(self, subject: Subject) -> None:
         """Update the database in place to another program. Raises as `stdb.actors.host.Host.publish`."""

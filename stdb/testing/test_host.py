@@ -23,12 +23,13 @@ from stdb.sats.special import Identity, Timestamp
 from stdb.testing.async_host import AsyncClient, AsyncTestHost, Duration, Http, Start
 from stdb.testing.caches import Update
 from stdb.testing.clients import Outcome
+from stdb.testing.open_hosts import closed, failed, opened
 from stdb.testing.portal import borrow
 from stdb.testing.programs import Subject
 from stdb.testing.running import LogLine
 from stdb.testing.tables import TableView
 
-__all__ = ["Client", "TestHost", "when_failed"]
+__all__ = ["Client", "TestHost"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -112,7 +113,7 @@ class Client:
         return self._host._run(lambda: self._client.query(query))
 
     def sql(self, text: str) -> list[dict[str, Any]]:
-        """Run a statement as HTTP does, over a connection of its own; return plain values by column. Raises QueryError."""
+        """Run a statement as HTTP does, over a connection of its own; plain values by column. Raises QueryError."""
         return self._host._run(lambda: self._client.sql(text))
 
     @overload
@@ -191,6 +192,7 @@ class TestHost:
         self._portal.call(begin)
         if self._host is None:
             self.close()
+        opened(self)
 
     # ------------------------------------------------------------------ clients
     def connect(
@@ -287,6 +289,7 @@ class TestHost:
             self._stop.set()
             await self._ended.wait()
 
+        closed(self)
         self._portal.call(end)
         self._portal.give_back()
         if self._failure is not None:
@@ -298,9 +301,8 @@ class TestHost:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
-            for tell in when_failed:
-                tell(self)
+        if error is not None and self._is_open:
+            failed(self)
         self.close()
 
     # ------------------------------------------------------------------ inside
@@ -317,7 +319,3 @@ class TestHost:
             return self._portal.call(work)
         finally:
             host.call_back()
-
-
-when_failed: list[Callable[[TestHost], object]] = []
-"""Told of a host that a test leaves by an exception, before it is closed."""

@@ -32,6 +32,7 @@ from stdb.modules.python.signatures import Signatures
 from stdb.modules.python.tables import TableHandle
 from stdb.sats import bsatn
 from stdb.sats.objects import ObjectShape
+from stdb.sats.types import Product
 
 __all__ = ["Function", "RowCodec", "Twin", "twin_of"]
 
@@ -49,11 +50,20 @@ class Function:
     """A reducer or procedure of the program, called the way the test's own function is."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], params: bsatn.Codec, result: bsatn.Codec | None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        params: bsatn.Codec,
+        shape: ObjectShape,
+        result: bsatn.Codec | None,
     ) -> None:
         self.name = name
         """What clients call it."""
         self.params = params
+        assert isinstance(params.type, Product), "parameters are a product"
+        self.parameters = params.type
+        self.shape = shape
+        """The objects that stand for its arguments."""
         self.result = result
         """What reads the result of a procedure; None for a reducer."""
         parameters = list(inspect.signature(function).parameters.values())
@@ -193,7 +203,7 @@ class Twin:
             assert reducer is not None, "what is wrong with it was raised"
             params, shape = reducer.params, reducer.shape
         codec = bsatn.object_codec(params, shape, self._annotations.typespace)
-        return Function(declaration.name, function, codec, result)
+        return Function(declaration.name, function, codec, shape, result)
 
     def _is_function(self, declaration: FunctionDeclaration | ProcedureDeclaration | ViewDeclaration, key: Any) -> bool:
         name, module = getattr(key, "__name__", ""), getattr(key, "__module__", "")
