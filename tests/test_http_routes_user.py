@@ -174,6 +174,19 @@ def test_a_body_has_a_limit_which_is_the_servers(is_chunked: bool) -> None:
     run(test)
 
 
+def test_a_body_that_says_it_is_too_long_is_not_asked_for() -> None:
+    async def test(door: Door) -> None:
+        client = door.connect()
+        head = f"POST {URL}/see/it HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: "
+        await client.send_all(f"{head}1001\r\n\r\n".encode())
+        assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 413 ")
+        client = door.connect()
+        await client.send_all(f"{head}1000\r\n\r\n".encode())
+        assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 100 ")
+
+    run(test)
+
+
 def test_a_body_of_more_than_other_routes_take_is_taken() -> None:
     async def test(door: Door) -> None:
         answer = await door.send("POST", f"{URL}/see/it", {}, b"x" * (3 * 1024 * 1024))

@@ -21,7 +21,7 @@ from stdb.errors import RequestError
 from stdb.net.auth import Access
 from stdb.net.claims import parse_identity
 from stdb.net.errors import HttpError
-from stdb.net.http import BODY_BYTES_MAX, HttpConnection, Request, Response
+from stdb.net.http import BODY_BYTES_MAX, BodyTooLarge, HttpConnection, Request, Response
 from stdb.net.query import Query
 from stdb.net.tokens import Credentials
 from stdb.sats.names import database_name_error
@@ -136,6 +136,7 @@ class Call:
 
     async def body(self, limit: int = BODY_BYTES_MAX) -> bytes:
         """Return the body. Raises BodyTooLarge."""
+        self._check_declared(limit)
         return await self.connection.read_body(limit)
 
     @asynccontextmanager
@@ -155,10 +156,18 @@ class Call:
             door.body_bytes_left -= size
             held += size
 
+        self._check_declared(limit)
         try:
             yield await self.connection.read_body(limit, received)
         finally:
             door.body_bytes_left += held
+
+    def _check_declared(self, limit: int) -> None:
+        """Raise BodyTooLarge before a body is asked for that says itself that it is."""
+        declared = self.request.headers.get("content-length")
+        is_chunked = self.request.headers.get("transfer-encoding") is not None
+        if declared is not None and not is_chunked and int(declared) > limit:
+            raise BodyTooLarge
 
     async def text(self, *, says_where: bool = True) -> str:
         """Return the body as text.
