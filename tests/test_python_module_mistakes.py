@@ -322,3 +322,23 @@ def test_a_reducer_that_would_wait_is_told_what_does(name: str) -> None:
     assert caught.value.report is not None
     assert f"a reducer's context has no {name}: it runs without waiting; use a @procedure" in caught.value.report
     assert (caught.value.filename, caught.value.line) == ("chat.py", 9)
+
+
+@pytest.mark.parametrize(
+    "result",
+    ["ctx.db[User].filter(User.id > 0)", "(row for row in ctx.db[User])", "tuple(ctx.db[User])", "ctx.db[User]"],
+)
+def test_rows_that_are_no_list_yet_are_told_how_to_become_one(result: str) -> None:
+    running = Running(f"{TOP}@view\ndef f(ctx: ViewContext) -> list[User]:\n    return {result}\n")
+    with pytest.raises(ModuleFault) as caught:
+        running.view("f")
+    assert caught.value.report is not None
+    assert "view f returns list[User], got " in caught.value.report
+    assert caught.value.report.endswith(": write list(…) around it")
+
+
+def test_a_result_of_a_procedure_that_has_none_is_told_so() -> None:
+    running = Running(f"{TOP}@procedure\nasync def f(ctx: ProcedureContext) -> None:\n    return 5\n")
+    with pytest.raises(ModuleFault) as caught:
+        running.procedure("f")
+    assert caught.value.report == "ValueError: procedure f returned 5, but it is annotated -> None"

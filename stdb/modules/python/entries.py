@@ -124,7 +124,8 @@ def _rows(view: "BuiltView", result: Any, encode: Callable[[Any], bytes]) -> lis
         return result.rows()
     if view.form is list:
         if not isinstance(result, list):
-            raise _wrong(view, f"list[{row_class.__name__}]", result)
+            advice = ": write list(…) around it" if hasattr(type(result), "__iter__") else ""
+            raise _wrong(view, f"list[{row_class.__name__}]", result, advice)
         return [_row(view, row, encode) for row in result]
     if isinstance(result, list | Query):
         raise _wrong(view, f"{row_class.__name__} | None", result)
@@ -140,11 +141,10 @@ def _row(view: "BuiltView", row: Any, encode: Callable[[Any], bytes]) -> bytes:
         raise ValueError(f"view {view.declaration.name} returned a row that does not fit its type: {error}") from None
 
 
-def _wrong(view: "BuiltView", wanted: str, got: object) -> TypeError:
+def _wrong(view: "BuiltView", wanted: str, got: object, advice: str = "") -> TypeError:
     shown = repr(got)
-    return TypeError(
-        f"view {view.declaration.name} returns {wanted}, got {shown if len(shown) <= 200 else shown[:200] + '…'}"
-    )
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
+    return TypeError(f"view {view.declaration.name} returns {wanted}, got {shown}{advice}")
 
 
 # Procedures and routes
@@ -164,8 +164,8 @@ def procedure_entry(
         try:
             encoded: bytes = encode(() if is_unit and returned is None else returned)
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
-            text = f"procedure {name} returned {returned!r}, which does not fit its type: {error}"
-            raise ValueError(text) from None
+            unfit = "but it is annotated -> None" if is_unit else f"which does not fit its type: {error}"
+            raise ValueError(f"procedure {name} returned {returned!r}, {unfit}") from None
         return encoded
 
     async def run(call: ProcedureCall, args: bytes) -> bytes:
