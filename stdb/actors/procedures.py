@@ -65,6 +65,10 @@ class _Ended(NamedTuple):
     error: BaseException | None
 
 
+_NOT_RUN = _Ended(None, None)
+"""Of a procedure that was cancelled before its transaction had its turn; nobody takes it."""
+
+
 class _Stretch:
     """What the time limit sets for code between two waits."""
 
@@ -96,11 +100,8 @@ class _Host:
     async def transact(self, run: Callable[[ReducerCall], T]) -> T:
         """Run one transaction in the database's own turn; see `ProcedureHost.transact`."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        wanted: list[Callable[[ReducerCall], T]] = [run]
-        try:
-            ended = await self._actor.answers.wait(lambda: (self._run(wanted), 0))
-        finally:
-            wanted.clear()
+        scope = self._actor.procedures.scope_of(trio.lowlevel.current_task())
+        ended = await self._actor.answers.wait(lambda: (_NOT_RUN if scope.cancel_called else self._run(run), 0))
         if ended.error is not None:
             raise ended.error
         result: T = ended.result
@@ -116,10 +117,7 @@ class _Host:
             raise HttpError(f"no request is sent while a transaction is open: {request.method} was not sent")
         return await self._actor.procedures.outgoing.send(request)
 
-    def _run(self, wanted: list[Callable[[ReducerCall], T]]) -> _Ended:
-        """Run the transaction, unless nobody waits for it any more."""
-        if not wanted:
-            return _Ended(None, None)
+    def _run(self, run: Callable[[ReducerCall], T]) -> _Ended:
         actor = self._actor
         now_us = actor.now_us()
         transaction = actor.datastore.begin(now_us)
@@ -128,7 +126,7 @@ class _Host:
         self._is_transacting = True
         try:
             with actor.deadline.limiting(transaction, "the transaction"):
-                result = wanted[0](call)
+                result = run(call)
             delta = transaction.commit()
         except BaseException as error:  # noqa: BLE001 - raised where the procedure waits
             transaction.rollback()
@@ -151,6 +149,7 @@ class Procedures:
         self._send, self._started = trio.open_memory_channel[Callable[[], Any]](concurrent_max)
         self._scopes: dict[trio.CancelScope, Attachment | None] = {}
         self._of: dict[Attachment, set[trio.CancelScope]] = {}
+        self._tasks: dict[trio.lowlevel.Task, trio.CancelScope] = {}
 
     async def run(self) -> None:
         """Run what is started; cancel to end, and with it everything."""
@@ -249,11 +248,18 @@ class Procedures:
         self._send.send_nowait(partial(self._live, scope, work))
         return None
 
+    def scope_of(self, task: trio.lowlevel.Task) -> trio.CancelScope:
+        """Return what is cancelled to end what runs in a task, at once, before the task learns of it."""
+        return self._tasks.get(task) or trio.CancelScope()
+
     async def _live(self, scope: trio.CancelScope, work: Callable[[], Any]) -> None:
+        task = trio.lowlevel.current_task()
+        self._tasks[task] = scope
         try:
             with scope:
                 await work()
         finally:
+            del self._tasks[task]
             attachment = self._scopes.pop(scope)
             mine = None if attachment is None else self._of.get(attachment)
             if attachment is not None and mine is not None:

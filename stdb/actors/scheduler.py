@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Scheduler", "StartProcedure"]
 
+POSTPONED_US = 100_000
+"""How much later a procedure is tried again that could not be started, because too many are running."""
 ROWS_A_JOB_MAX = 256
 JOB_SECONDS_MAX = 0.002
 SLEEP_SECONDS_MAX = 10.0
@@ -215,7 +217,10 @@ class Scheduler:
             self._delete(timer)
 
     def _run_procedure(self, procedure_id: int, timer: Timer) -> None:
-        """Start a procedure; it runs beside everything else."""
+        """Start a procedure; it runs beside everything else. Where too many do, it comes up again a little later."""
+        if self._actor.procedures.is_full:
+            self._timers.arm(timer.table_id, timer.place, timer.row, self._now_us() + POSTPONED_US, timer.interval_us)
+            return
         if not timer.interval_us:
             self._delete(timer)
         timestamp_us = max(timer.due_us, self._now_us())

@@ -26,7 +26,7 @@ from stdb.modules.python.output import Output, describe_failure, failure_place, 
 from stdb.modules.python.procedures import ProcedureContext
 from stdb.modules.python.reader import Query, ReadDatabase, Reading
 from stdb.modules.python.routes import HttpContext, PlainHttpContext
-from stdb.modules.python.steps import Steps
+from stdb.modules.python.steps import Steps, Waits
 from stdb.modules.python.views import AnonymousViewContext, ViewContext
 from stdb.sats import bsatn
 from stdb.sats.objects import ObjectShape
@@ -159,8 +159,8 @@ def procedure_entry(
     function, name = procedure.declaration.function, procedure.declaration.name
     is_unit = procedure.result.type == Product(())
 
-    async def result(call: ProcedureCall, values: tuple[Any, ...]) -> bytes:
-        returned = await function(ProcedureContext(bound, call, call.host), *values)
+    async def result(call: ProcedureCall, values: tuple[Any, ...], waits: Waits) -> bytes:
+        returned = await function(ProcedureContext(bound, call, waits), *values)
         try:
             encoded: bytes = encode(() if is_unit and returned is None else returned)
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -170,7 +170,8 @@ def procedure_entry(
 
     async def run(call: ProcedureCall, args: bytes) -> bytes:
         values = decode(args)[0]
-        encoded: bytes = await _run(bound, call, result(call, values), name, procedure.declaration.place)
+        waits = Waits(call.host)
+        encoded: bytes = await _run(bound, waits, result(call, values, waits), name, procedure.declaration.place)
         return encoded
 
     return run
@@ -181,8 +182,11 @@ def route_entry(bound: Bound, route: RouteDeclaration) -> Callable[[RouteCall, H
     answer = _waiting_route if inspect.iscoroutinefunction(route.function) else _plain_route
 
     async def run(call: RouteCall, request: HttpRequest) -> HttpResponse:
+        waits = Waits(call.host)
         response: HttpResponse
-        response = await _run(bound, call, answer(bound, route, call, request), route.name, route.place)
+        response = await _run(
+            bound, waits, answer(bound, route, call._replace(host=waits), request), route.name, route.place
+        )
         return response
 
     return run
@@ -211,17 +215,16 @@ def _response(route: RouteDeclaration, response: object) -> HttpResponse:
     return response.to_wire()
 
 
-async def _run(
-    bound: Bound, call: ProcedureCall | RouteCall, coroutine: Coroutine[Any, Any, Any], name: str, place: Place
-) -> Any:
+async def _run(bound: Bound, waits: Waits, coroutine: Coroutine[Any, Any, Any], name: str, place: Place) -> Any:
     """Run what may wait."""
-    steps: Steps[Any] = Steps(coroutine, call.host, bound.output, name)
+    steps: Steps[Any] = Steps(coroutine, waits, bound.output, name)
     try:
         return await steps
-    except (call.host.cancelled, GeneratorExit):
+    except (waits.cancelled, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - as in a reducer
-        _raise_sorted(error, False, place)
+        with waits.running():  # the text of an exception is made by the module's code
+            _raise_sorted(error, False, place)
 
 
 # Arguments and failures

@@ -1,35 +1,95 @@
 """Steps: a coroutine of a module, run from one wait to the next under the time limit of a reducer.
 
-Responsible for: the time limit of every step, whose log lines they are, awaits that belong to another event loop.
+Responsible for: the time limit of every step, whose log lines they are, awaits that belong to another event loop,
+coroutines that do not end when they are told to.
 Not responsible for: what a coroutine may wait for (`ProcedureHost`), sorting what it raises (`entries`).
 
 What a module awaits goes on to whoever runs the procedure as it is, so the host's own coroutines work through this.
+Whoever runs it throws exceptions in, or sends them in an outcome, whose `error` they are.
+
+A coroutine that has to end is told so at every wait it tries, so often that any clean-up gets through; one that still
+goes on is left where it is, for ever, at a wait that nothing ends. It must not be closed there: that would run it.
 """
 
-from collections.abc import Coroutine, Generator
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from stdb.errors import ReducerTimeout
+from stdb.modules.protocol import Expiry, HttpRequest, HttpResponse, ReducerCall
 from stdb.modules.python.output import failure_text
 
 if TYPE_CHECKING:
     from stdb.modules.protocol import ProcedureHost
     from stdb.modules.python.output import Output
 
-__all__ = ["Steps"]
+__all__ = ["WAITS_MAX", "Steps", "Waits"]
 
 T = TypeVar("T")
+WAITS_MAX = 16
+"""How many waits of a coroutine that has to end are refused before it is left where it is."""
 _FOREIGN = "a procedure waits by await ctx.transact(), ctx.sleep() and ctx.http alone: asyncio has no event loop here"
+_ELSEWHERE = "ctx belongs to a running procedure: it waits for nothing within a transaction, or once that has ended"
+_left: list[Coroutine[Any, Any, Any]] = []
+"""Coroutines that did not end."""
+
+
+class _Never:
+    def __await__(self) -> Generator[Any, Any, None]:
+        while True:
+            yield self
+
+
+class Waits:
+    """What one coroutine may ask of its database, a `ProcedureHost`, for as long as it may."""
+
+    def __init__(self, host: "ProcedureHost") -> None:
+        self._host = host
+        self.cancelled = host.cancelled
+        self.is_over = False
+        """Every further wait is refused."""
+        self.is_active = False
+        """The coroutine runs: not one of its transactions, nor anybody who was given its context."""
+        self._refused = 0
+
+    def now_us(self) -> int:
+        """Return the time in microseconds since 1970."""
+        return self._host.now_us()
+
+    def running(self) -> AbstractContextManager[Expiry]:
+        """Hold the time limit of a reducer."""
+        return self._host.running()
+
+    async def transact(self, run: Callable[[ReducerCall], T]) -> T:
+        """See `ProcedureHost.transact`."""
+        return await self._unless_over(self._host.transact, run)
+
+    async def sleep(self, seconds: float) -> None:
+        """See `ProcedureHost.sleep`."""
+        await self._unless_over(self._host.sleep, seconds)
+
+    async def http(self, request: HttpRequest) -> HttpResponse:
+        """See `ProcedureHost.http`."""
+        return await self._unless_over(self._host.http, request)
+
+    async def _unless_over(self, wait: Callable[..., Awaitable[T]], argument: Any) -> T:
+        if not self.is_active:
+            raise RuntimeError(_ELSEWHERE)
+        if self.is_over:
+            self._refused += 1
+            if self._refused <= WAITS_MAX:
+                raise GeneratorExit
+            await _Never()
+        return await wait(argument)
 
 
 class Steps(Generic[T]):
     """An awaitable that runs a coroutine step by step. What the coroutine raises comes out as it is."""
 
-    def __init__(
-        self, coroutine: Coroutine[Any, Any, T], host: "ProcedureHost", output: "Output", function: str
-    ) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, T], waits: Waits, output: "Output", function: str) -> None:
         self._coroutine = coroutine
-        self._host = host
+        self._waits = waits
         self._output = output
         self._function = function
 
@@ -42,9 +102,10 @@ class Steps(Generic[T]):
         coroutine = self._coroutine
         resume: Any = coroutine.send
         with_value: Any = None
+        cancellations = 0
         while True:
             self._output.function = self._function
-            with self._host.running() as limit:
+            with self._waits.running() as limit, self._active():
                 try:
                     waits_for = resume(with_value)
                 except StopIteration as end:
@@ -56,28 +117,52 @@ class Steps(Generic[T]):
                         error.add_note(_FOREIGN)
                     raise
             if limit.expired:
-                self._close()
+                self._end()
                 self._check(limit.expired)
             if _is_foreign(waits_for):
                 resume, with_value = coroutine.throw, TypeError(_FOREIGN)
                 continue
             try:
                 with_value = yield waits_for
-                resume = coroutine.send
+                resume, raised = coroutine.send, getattr(with_value, "error", None)
             except BaseException as error:  # noqa: BLE001 - whoever runs us throws what the coroutine is to see
-                resume, with_value = coroutine.throw, error
+                resume, with_value, raised = coroutine.throw, error, error
+            if type(raised) is self._waits.cancelled:
+                cancellations += 1
+                if cancellations > WAITS_MAX:
+                    self._end()
+                    raise raised
+
+    @contextmanager
+    def _active(self) -> Iterator[None]:
+        self._waits.is_active = True
+        try:
+            yield
+        finally:
+            self._waits.is_active = False
 
     def _check(self, is_expired: bool) -> None:
         if is_expired:
             raise ReducerTimeout("the time limit of a procedure between two waits has passed")
 
-    def _close(self) -> None:
-        """End a coroutine that went on after its time; its clean-up gets as much time again."""
+    def _end(self) -> None:
+        """End a coroutine that went on after its end; its clean-up gets as much time again."""
+        self._waits.is_over = True
+        whole = _chain(self._coroutine)
         try:
-            with self._host.running():
+            with self._waits.running(), self._active():
                 self._coroutine.close()
         except (Exception, ReducerTimeout):  # noqa: BLE001 - it was told to end, whatever it makes of that
-            return
+            _left.extend(each for each in whole if inspect.getcoroutinestate(each) != inspect.CORO_CLOSED)
+
+
+def _chain(coroutine: Any) -> list[Coroutine[Any, Any, Any]]:
+    """Return a coroutine and what it awaits, and what that awaits, and so on."""
+    found: list[Coroutine[Any, Any, Any]] = []
+    while inspect.iscoroutine(coroutine):
+        found.append(coroutine)
+        coroutine = coroutine.cr_await
+    return found
 
 
 def _is_foreign(waits_for: object) -> bool:
