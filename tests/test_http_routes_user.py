@@ -4,16 +4,23 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import h11
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stdb.actors import procedures
 from stdb.actors.deadline import open_deadline
+from stdb.errors import RequestError
 from stdb.modules.protocol import HttpRequest, HttpResponse, RouteCall
 from stdb.modules.python.archive import pack
+from stdb.net.http import Headers
+from stdb.net.http import Request as HeadOfRequest
+from stdb.net.routes_user import _url
 from stdb.server import load_program
 from stdb.storage.settings import Settings
 from stdb.testing.modules import FunctionModule
@@ -153,6 +160,26 @@ def test_the_url_is_the_one_that_the_client_asked_for(head: str, url: str | None
             assert answer.document["url"] == url.replace("/A", f"{URL}/see/it?q=%20")
 
     run(test)
+
+
+HOSTS = st.text(st.characters(max_codepoint=255), max_size=12) | st.text("[]:.@/%?#ab1-_", max_size=12)
+
+
+@settings(max_examples=500, deadline=None)
+@given(host=HOSTS, forwarded=HOSTS | st.none(), scheme=HOSTS | st.none(), origin=st.sampled_from(["", "http://a@b"]))
+def test_whatever_headers_say_about_the_host_the_url_is_one_or_the_request_is_refused(
+    host: str, forwarded: str | None, scheme: str | None, origin: str
+) -> None:
+    lines = [(b"host", host), (b"x-forwarded-host", forwarded), (b"x-forwarded-proto", scheme)]
+    headers = Headers(tuple((name, text.encode("latin-1")) for name, text in lines if text is not None))
+    try:
+        url = _url(HeadOfRequest("GET", "/a//b", "c=d", headers, origin))
+    except RequestError:
+        return
+    parts = urlsplit(url)
+    assert (parts.path, parts.query, parts.fragment, parts.username) == ("/a//b", "c=d", "", None)
+    assert parts.scheme
+    assert parts.netloc
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
