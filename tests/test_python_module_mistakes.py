@@ -7,7 +7,7 @@ import pytest
 from stdb.errors import ModuleFault, SchemaError
 from tests.python_module_harness import Host, Running, load
 
-TOP = """from typing import Any, TYPE_CHECKING
+TOP = """from typing import Annotated, Any, TYPE_CHECKING
 from stdb import *
 @table(public=True)
 class User:
@@ -153,6 +153,10 @@ if TYPE_CHECKING:
     from elsewhere import Alias
 Both = ReducerContext | ProcedureContext
 
+class TypeAliasType:  # what `type Alias = …` makes from Python 3.12 on
+    def __init__(self, value):
+        self.__value__ = value
+
 @reducer
 def a(ctx) -> None: ...
 @reducer
@@ -165,6 +169,10 @@ def d(ctx: Any) -> None: ...
 def e(ctx: object) -> None: ...
 @reducer
 def f(ctx: Both) -> None: ...
+@reducer
+def j(ctx: Annotated[ReducerContext, "who calls"]) -> None: ...
+@reducer
+def k(ctx: TypeAliasType(Both)) -> None: ...
 @procedure
 async def g(ctx) -> None: ...
 @http_route("GET", "/h")

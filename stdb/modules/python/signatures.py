@@ -9,7 +9,7 @@ Source: spec 08, "Functions"; parameters of views: spec 09 section 9.
 import inspect
 from collections.abc import Callable
 from types import UnionType
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Protocol, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from stdb.modules.python.annotations import AnnotationError, Annotations, ColumnType, resolved
 from stdb.modules.python.context import ReducerContext
@@ -197,6 +197,10 @@ class Signatures:
             found = resolved(annotation, _namespace(declaration), "")
         except AnnotationError:  # imported for type checkers alone
             return True
+        if type(found).__name__ == "TypeAliasType":
+            return self._may_be(declaration, found.__value__, expected)
+        if get_origin(found) is Annotated:
+            return self._may_be(declaration, get_args(found)[0], expected)
         if get_origin(found) in (Union, UnionType):
             return any(self._may_be(declaration, each, expected) for each in get_args(found))
         if isinstance(found, type) and found is not Any and get_origin(found) is None:
