@@ -3,6 +3,7 @@
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli_harness import own_place, run
-from tests.interop.processes import Server, start_server
+from tests.interop.processes import WAIT_SECONDS, Server, start_server
 
 pytestmark = pytest.mark.slow
 SOURCE = """
@@ -75,6 +76,12 @@ def logs(server: Server) -> str:
     return ran.out
 
 
+def wait_for_log(server: Server, line: str) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while line not in logs(server):
+        assert time.monotonic() < end, f"{line!r} is not in the log:\n{logs(server)}"
+
+
 def test_routes_and_procedures_of_a_published_module(place: Path) -> None:
     server = serve(place, "--publish", f"{place / 'hits.py'}=hits")
     try:
@@ -88,11 +95,9 @@ def test_routes_and_procedures_of_a_published_module(place: Path) -> None:
 
         with socket.create_connection(tuple(server.address.rsplit(":", 1))) as client:  # type: ignore[arg-type]
             client.sendall(f"GET {URL}/nap HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-            while "napping" not in logs(server):
-                pass
+            wait_for_log(server, "napping")
             assert "woken" not in logs(server)
-        while "woken" not in logs(server):
-            pass
+        wait_for_log(server, "woken")
 
         assert ask(server, "POST", f"{URL}/hit", b"last") == (200, "3")
     finally:
