@@ -229,7 +229,19 @@ def test_what_comes_again_runs_at_each_of_its_times(host: TestHost) -> None:
     host.advance(datetime.timedelta(days=1))
     alarms = sorted(note.text for note in host[Note] if note.text.startswith("alarm"))
     assert alarms == [f"alarm at {begun + datetime.timedelta(hours=hour)}" for hour in range(1, 25)]
-    assert host[Alarm].one().scheduled_at == ScheduleAt.every(datetime.timedelta(hours=1))  # type: ignore[attr-defined]
+    assert host[Alarm].one().scheduled_at == ScheduleAt.every(datetime.timedelta(hours=1))
+
+
+def test_time_is_exact_however_much_of_it_other_tests_have_used(stdb_host: HostFactory) -> None:
+    for _ in range(2):
+        with TestHost(market) as host:
+            host.connect().call(market.nap, 4_000_000_000)
+            host.advance(1)
+    host = stdb_host(market)
+    host.connect().call(market.set_alarm, 1, again=False)
+    due = host.now + datetime.timedelta(seconds=1)
+    host.advance(1)
+    assert host[Note].get(f"alarm at {due}") is not None
 
 
 def test_no_two_calls_begin_at_the_same_time(host: TestHost) -> None:

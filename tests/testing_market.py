@@ -68,6 +68,8 @@ class Rang:
 
 @table(scheduled=True)
 class Alarm:
+    scheduled_id: u64 = primary_key(auto_inc=True)
+    scheduled_at: ScheduleAt
     times: u32
 
 

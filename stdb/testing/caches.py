@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from stdb.modules.python.tables import TableHandle
 from stdb.sats import keys
 from stdb.sats.special import Identity, Timestamp
 from stdb.subscriptions.fragment import Fragment
@@ -65,17 +66,17 @@ class Update:
         self._twin = twin
         self._changes = changes
 
-    def inserted(self, table: Callable[..., R] | type[R]) -> list[R]:
+    def inserted(self, table: Callable[..., R] | TableHandle[R]) -> list[R]:
         """Return the rows that came in and are no updates; of an event table, its rows."""
         change = self._changes.get(self._twin.relation(table))
         return [] if change is None else self._rows(table, [*change.updates()[1], *change.events])
 
-    def deleted(self, table: Callable[..., R] | type[R]) -> list[R]:
+    def deleted(self, table: Callable[..., R] | TableHandle[R]) -> list[R]:
         """Return the rows that left and are no updates."""
         change = self._changes.get(self._twin.relation(table))
         return [] if change is None else self._rows(table, change.updates()[2])
 
-    def updated(self, table: Callable[..., R] | type[R]) -> list[tuple[R, R]]:
+    def updated(self, table: Callable[..., R] | TableHandle[R]) -> list[tuple[R, R]]:
         """Return (old, new) of the rows that were replaced by one of the same primary key."""
         change = self._changes.get(self._twin.relation(table))
         pairs = [] if change is None else change.updates()[0]

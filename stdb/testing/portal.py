@@ -20,14 +20,17 @@ __all__ = ["Portal", "borrow"]
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
+OLD_US = 10 * 24 * 3600 * 1_000_000
 
 
 class Portal:
     """A trio run in virtual time."""
 
     def __init__(self) -> None:
+        self._clock = VirtualClock()
         self._ready = threading.Event()
         self._token: trio.lowlevel.TrioToken
+        self._end: trio.Event
         self._thread = threading.Thread(target=self._run, name="stdb.testing", daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -37,8 +40,14 @@ class Portal:
         return trio.from_thread.run(self._call, function, args, trio_token=self._token)
 
     def give_back(self) -> None:
-        """Keep the run for somebody else; nothing of this use of it is running any more."""
-        _IDLE.append(self)
+        """Keep the run for somebody else; nothing of this use of it is running any more.
+
+        One whose time has come far ends: the later it is, the coarser are the floats that trio counts it in.
+        """
+        if self._clock.micros < OLD_US:
+            _IDLE.append(self)
+        else:
+            self._token.run_sync_soon(self._end.set)
 
     async def _call(self, function: Callable[[Unpack[Args]], Awaitable[Result]], args: tuple[*Args]) -> Result:
         try:
@@ -48,12 +57,12 @@ class Portal:
                 await trio.testing.wait_all_tasks_blocked()
 
     def _run(self) -> None:
-        trio.run(self._live, clock=VirtualClock())
+        trio.run(self._live, clock=self._clock)
 
     async def _live(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
+        self._token, self._end = trio.lowlevel.current_trio_token(), trio.Event()
         self._ready.set()
-        await trio.sleep_forever()
+        await self._end.wait()
 
 
 _IDLE: list[Portal] = []

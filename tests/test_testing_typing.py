@@ -1,0 +1,14 @@
+"""Type checkers know what a module's tests write: functions, arguments, rows."""
+
+from tests.test_python_module_typing import ROOT, TYPING, mypy
+
+
+def test_mypy_accepts_tests_of_modules() -> None:
+    assert mypy(TYPING / "testing.py", ROOT / "tests" / "testing_market.py") == []
+
+
+def test_mypy_reports_mistakes_in_tests_of_modules() -> None:
+    path = TYPING / "testing_mistakes.py"
+    lines = path.read_text().splitlines()
+    wanted = [number for number, line in enumerate(lines, 1) if line.endswith("# mypy")]
+    assert sorted({line for _, line, _ in mypy(path)}) == wanted
