@@ -150,7 +150,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             OneOffQuery: queries.one_off,
         }
         limit = partial(deadline.limiting, what="the view")
-        self.views = MaterialisedViews(datastore, owner, limit, lambda *failure: self.reducers.view_failed(*failure))
+        self.views = MaterialisedViews(
+            datastore, owner, limit, lambda *failure: self.reducers.view_failed(*failure), perf_counter
+        )
         self.views.install(module)
         datastore.views = self.views
         self.scheduler = Scheduler(self, self.procedures.start_scheduled)

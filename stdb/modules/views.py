@@ -11,8 +11,12 @@ Rules, where they are ours (spec 04 sections 5 and 12, spec 06 section 8):
 * A view that fails when it is first read fails the query. Later it keeps its last rows, the log of the module says why,
   and the transaction commits; when it works again, its readers see the difference to the rows that they have.
 * A view reads tables: no views, and no rows of event tables, which are over when it runs.
+* A view that ran out of time when rows changed rests, for all who read it: for one transaction, then for two, for four,
+  until it keeps its time again. All views together are given REFRESH_SECONDS_MAX in one transaction; those that have
+  not had their turn then are the first in the next. So no view keeps reducers waiting for long.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeAlias
@@ -31,10 +35,22 @@ if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.index import Key
 
-__all__ = ["VIEW_ROWS_MAX", "MaterialisedViews"]
+__all__ = [
+    "ARGUMENTS_A_CALLER_MAX",
+    "ARGUMENTS_MAX",
+    "REFRESH_SECONDS_MAX",
+    "VIEW_ROWS_MAX",
+    "MaterialisedViews",
+]
 
 VIEW_ROWS_MAX = 1_000_000
 """Bound on the rows that a view's query visits and returns: it is evaluated without a pause."""
+ARGUMENTS_A_CALLER_MAX = 1_000
+"""How many instances of views with arguments there may be that one caller was the first to ask for."""
+ARGUMENTS_MAX = 20_000
+"""How many instances of views with arguments one database may have."""
+REFRESH_SECONDS_MAX = 3.0
+"""After so long no further view is run again in one transaction."""
 
 _FAILURES = (DecodeError, ReducerError, ModuleFault, ReducerTimeout, QueryError)
 _Run: TypeAlias = Callable[[ViewCall], list[bytes] | ViewSql]
@@ -43,10 +59,14 @@ _Run: TypeAlias = Callable[[ViewCall], list[bytes] | ViewSql]
 class _Instance:
     """The rows of one view for one caller (None: for all) and arguments."""
 
-    __slots__ = ("args", "holders", "reads", "run", "sender", "shape", "table")
+    __slots__ = ("args", "asker", "holders", "reads", "run", "sender", "shape", "table")
 
-    def __init__(self, shape: ViewShape, sender: bytes | None, args: bytes, run: _Run, table: Table) -> None:
+    def __init__(
+        self, shape: ViewShape, sender: bytes | None, args: bytes, run: _Run, table: Table, asker: bytes
+    ) -> None:
         self.shape = shape
+        self.asker = asker
+        """Who asked for it first."""
         self.sender = sender
         self.args = args
         self.run = run
@@ -56,12 +76,22 @@ class _Instance:
         self.holders = 0
 
 
+class _Rest:
+    """How long a view that ran out of time is left alone, in transactions."""
+
+    __slots__ = ("left", "length")
+
+    def __init__(self) -> None:
+        self.length = 1
+        self.left = 1
+
+
 class MaterialisedViews:
     """The views of one database, a `stdb.datastore.views.Views`. `install` gives it a module's.
 
     `owner` is the identity as whom views that are queries ask. `limit` holds the time limit of a run, which sets
     `expired`. `failed` is told the name of a view and what it raised, one of the errors of a module's entry or a
-    QueryError; it logs that and returns the text for the caller.
+    QueryError; it logs that and returns the text for the caller. `clock` tells seconds, for REFRESH_SECONDS_MAX.
     """
 
     def __init__(
@@ -70,11 +100,13 @@ class MaterialisedViews:
         owner: bytes,
         limit: Callable[[ReadSet], AbstractContextManager[None]],
         failed: Callable[[str, BaseException], str],
+        clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._datastore = datastore
         self._owner = Caller(owner, is_owner=True)
         self._limit = limit
         self._failed = failed
+        self._clock = clock
         self._shapes: dict[str, ViewShape] = {}
         self._by_accessor: dict[str, ViewShape] = {}
         self._runs: dict[str, _Run] = {}
@@ -83,6 +115,12 @@ class MaterialisedViews:
         self._by_id: dict[int, _Instance] = {}
         self._loose: dict[_Instance, None] = {}
         """Instances that nobody holds."""
+        self._late: dict[_Instance, None] = {}
+        """Instances that would have been run again, had there been time."""
+        self._rests: dict[str, _Rest] = {}
+        """By the names of views."""
+        self._askers: Counter[bytes] = Counter()
+        """How many instances with arguments each caller was the first to ask for."""
         self._readers: Readers[_Instance] = Readers(datastore.tables)
         self._next_id = VIEW_ID_FIRST
         self._is_running = False
@@ -108,6 +146,7 @@ class MaterialisedViews:
             else:
                 self._forget(instance)
         self._are_all_stale = bool(self._instances)
+        self._rests.clear()
 
     # What queries ask.
 
@@ -130,8 +169,10 @@ class MaterialisedViews:
         caller = None if shape.is_anonymous else sender
         instance = self._instances.get((shape.name, caller, args))
         if instance is None:
+            if args:
+                self._check_arguments(sender)
             table = Table(self._schema(shape, self._next_id), self._datastore.undo)
-            instance = _Instance(shape, caller, args, self._runs[shape.name], table)
+            instance = _Instance(shape, caller, args, self._runs[shape.name], table, sender)
             try:
                 rows = self._rows_of(instance)
             except _FAILURES as error:
@@ -139,6 +180,17 @@ class MaterialisedViews:
             self._next_id += 1
             self._remember(instance, rows)
         return instance.table
+
+    def _check_arguments(self, asker: bytes) -> None:
+        """Check that one more instance with arguments may be made. Raises QueryError."""
+        if self._askers[asker] >= ARGUMENTS_A_CALLER_MAX:
+            raise QueryError(
+                f"you read views with {ARGUMENTS_A_CALLER_MAX} different arguments already; unsubscribe from some first"
+            )
+        if self._askers.total() >= ARGUMENTS_MAX:
+            raise QueryError(
+                f"views of this database are read with {ARGUMENTS_MAX} different arguments already; try again later"
+            )
 
     def hold(self, table: Table) -> None:
         """See `Views.hold`."""
@@ -168,20 +220,59 @@ class MaterialisedViews:
         See `Datastore.refresh_views`, where this is while there are instances.
         """
         self.sweep()
+        late, self._late = self._late, {}
         stale: Iterable[_Instance]
         if self._are_all_stale:
             self._are_all_stale = False
             stale = list(self._instances.values())
         else:
             stale = self._readers.concerned(changed)
-        found = [delta for instance in stale if (delta := self._renew(instance)) is not None]
+            if late:
+                stale = dict.fromkeys((*late, *stale))
+        for rest in self._rests.values():
+            rest.left -= 1
+        found = self._renew_all(stale)
         found.sort(key=lambda delta: delta.table.schema.id)
         return found
+
+    def _renew_all(self, stale: "Iterable[_Instance]") -> list[TableDelta]:
+        """Run these again, for as long as there is time; return how their rows changed."""
+        found = []
+        stop_at = self._clock() + REFRESH_SECONDS_MAX
+        is_over = False
+        awake = [name for name, rest in self._rests.items() if rest.left < 0]
+        for instance in stale:
+            rest = self._rests.get(instance.shape.name)
+            if is_over or (rest is not None and rest.left >= 0):
+                self._late[instance] = None
+                continue
+            delta = self._renew(instance)
+            if delta is not None:
+                found.append(delta)
+            is_over = self._clock() >= stop_at
+        for name in awake:
+            if self._rests[name].left < 0 and not is_over:  # it kept its time
+                del self._rests[name]
+        return found
+
+    def _tire(self, name: str, error: ReducerTimeout) -> None:
+        """Let a view rest that ran out of time, twice as long as the last time."""
+        rest = self._rests.get(name)
+        if rest is None:
+            rest = self._rests[name] = _Rest()
+        else:
+            rest.length *= 2
+            rest.left = rest.length
+        text = f"{error or 'the view ran too long and was stopped'}; its rows stay as they are for now"
+        self._failed(name, ReducerTimeout(text))
 
     def _renew(self, instance: _Instance) -> TableDelta | None:
         before = instance.reads
         try:
             rows = self._rows_of(instance)
+        except ReducerTimeout as error:
+            self._tire(instance.shape.name, error)
+            rows = instance.table.stored
         except _FAILURES as error:
             self._failed(instance.shape.name, error)
             rows = instance.table.stored
@@ -232,6 +323,8 @@ class MaterialisedViews:
         self._instances[instance.shape.name, instance.sender, instance.args] = instance
         self._by_id[instance.table.schema.id] = instance
         self._loose[instance] = None
+        if instance.args:
+            self._askers[instance.asker] += 1
         self._readers.add(instance, instance.reads)
         self._datastore.refresh_views = self.refresh
 
@@ -239,6 +332,11 @@ class MaterialisedViews:
         del self._instances[instance.shape.name, instance.sender, instance.args]
         del self._by_id[instance.table.schema.id]
         self._loose.pop(instance, None)
+        self._late.pop(instance, None)
+        if instance.args:
+            self._askers[instance.asker] -= 1
+            if not self._askers[instance.asker]:
+                del self._askers[instance.asker]
         self._readers.remove(instance, instance.reads)
         if not self._instances:
             self._datastore.refresh_views = None

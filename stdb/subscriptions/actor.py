@@ -104,6 +104,7 @@ class SubscriptionActor:
             except QueryError as error:
                 room.taken = taken
                 results.append((query_set_id, str(error)))
+                yield  # a view that failed may have had all of its time
         return results
 
     def unsubscribe_set(self, query_set_id: int, *, send_dropped_rows: bool = True) -> Steps[list[Fragment] | None]:
@@ -141,7 +142,7 @@ class SubscriptionActor:
         Raises:
             QueryError: As `subscribe_single`; one bad query fails all.
         """
-        queries = self._find_all(texts)
+        queries = yield from self._find_all(texts)
         self._refuse_events(queries)
         self._refuse_known(query_id)
         rows = yield from self._initial([query for query in queries if query not in self._counts], self._room())
@@ -183,7 +184,7 @@ class SubscriptionActor:
         Raises:
             QueryError: A text that does not compile, too many rows. The old set stays in force.
         """
-        queries = self._find_all(texts)
+        queries = yield from self._find_all(texts)
         rows = yield from self._initial(queries, self._room())
         self._replace_legacy(queries)
         return rows
@@ -228,14 +229,18 @@ class SubscriptionActor:
         except QueryError as error:
             raise QueryError(f"{error}, executing: `{told}`") from error
 
-    def _find_all(self, texts: "Iterable[str]") -> list[HeldQuery]:
-        """Return the distinct queries of a request in order; `SELECT * FROM *` stands for one per readable table."""
+    def _find_all(self, texts: "Iterable[str]") -> Steps[list[HeldQuery]]:
+        """Return the distinct queries of a request in order; `SELECT * FROM *` stands for one per readable table.
+
+        Each may run a view of a module, which may take as long as a reducer.
+        """
         found: dict[str, HeldQuery] = {}
         for text in texts:
             trimmed = text.strip()
             for each in self._expand(trimmed):
                 if each not in found:
                     found[each] = self._find(each, each)
+                    yield
         return list(found.values())
 
     def _expand(self, text: str) -> list[str]:
@@ -265,7 +270,7 @@ class SubscriptionActor:
         return f"(Identity({identity}), ConnectionId({connection_id}))"
 
     def _subscribe_set(self, query_set_id: int, texts: "Iterable[str]", room: "_Room") -> Steps[list[Fragment]]:
-        queries = self._find_all(texts)
+        queries = yield from self._find_all(texts)
         self._refuse_known(query_set_id)
         rows = yield from self._initial(queries, room)
         self._sets[query_set_id] = _Held(query_set_id, queries)
