@@ -1,5 +1,6 @@
 """Tests of replay: a database rebuilt from its records is the same, and a record that does not fit is refused."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -177,10 +178,11 @@ def test_recovery_begins_with_the_newest_snapshot() -> None:
     class Snapshots:
         """Loads a state by replay; stands for a store that loads rows."""
 
-        def load_newest(self, datastore: Datastore, next_offset_max: int) -> None:
+        def load_newest(self, datastore: Datastore, next_offset_max: int) -> Iterator[None]:
             assert next_offset_max == 6
             for record in records:
                 datastore.replay(record)
+                yield
 
     class Truncated(MemoryLog):
         def snapshots(self) -> Snapshots:

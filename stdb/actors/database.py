@@ -127,6 +127,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.layouts = 0
         """How often an update changed rows in a way that what ran before it cannot read."""
         self._records: list[bytes] = []
+        self._deltas: list[Delta] = []
+        """What they were made of."""
         self._dirty: dict[ClientSink, None] = {}
         """Have something to flush at the end of the turn."""
         self._waiting: dict[ClientSink, None] = {}
@@ -226,8 +228,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             finally:
                 self._deadline.disarm()
         if self._records:
-            records, self._records = self._records, []
-            self.log.append_nowait(records)
+            records, deltas, self._records, self._deltas = self._records, self._deltas, [], []
+            self.log.append_nowait(records, deltas)
         self._flush()
         if self._suspended is not None:
             self.wake_nowait()
@@ -417,6 +419,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         `seen` is what clients see of it, where that is not all.
         """
         self._records.append(records.encode(delta, event))
+        self._deltas.append(delta)
         if self._scheduled_tables:
             self.scheduler.observe(delta)
         told, audiences = self.registry.evaluate(seen or delta, subscriber)

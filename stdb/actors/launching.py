@@ -24,8 +24,9 @@ from stdb.actors.updates import Policy, Update, plan_update
 from stdb.datastore import records
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.log import Log
+from stdb.datastore.recovery import recover_in_slices
 from stdb.datastore.transaction import Transaction
-from stdb.errors import ReducerTimeout, SchemaError, StorageError
+from stdb.errors import ReducerTimeout, SchemaError
 from stdb.modules.protocol import LogSink, Module, ReducerCall
 from stdb.schema.model import Lifecycle
 from stdb.storage.module_log import ModuleLog
@@ -201,16 +202,12 @@ class Launcher(NamedTuple):
 
 
 async def _replay(datastore: Datastore, log: Log) -> None:
-    """Do as `stdb.datastore.recovery.recover`, in slices."""
-    log.snapshots().load_newest(datastore, log.durable)
+    """Bring a fresh datastore to the state after every durable transaction, in slices."""
     stop_at = perf_counter() + REPLAY_SECONDS
-    for record in log.records(datastore.next_offset):
-        datastore.replay(record)
+    for _ in recover_in_slices(datastore, log):
         if perf_counter() >= stop_at:
             await trio.lowlevel.checkpoint()
             stop_at = perf_counter() + REPLAY_SECONDS
-    if datastore.next_offset != log.durable:
-        raise StorageError(f"the log ends at offset {datastore.next_offset}, it said that it holds {log.durable}")
     await trio.lowlevel.checkpoint()
 
 

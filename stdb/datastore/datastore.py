@@ -8,7 +8,7 @@ The rows that the system tables have of themselves are made at every start and a
 more system tables opens an older log.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from stdb.datastore.catalog import CATALOG_TABLES, RULES_TABLE, Catalog, read_backing_ids, read_rules, read_schemas
 from stdb.datastore.delta import TableDelta, UndoEntry
@@ -17,6 +17,7 @@ from stdb.datastore.sequence import Reservations, Sequence
 from stdb.datastore.table import Table, TableSchema
 from stdb.datastore.transaction import Transaction
 from stdb.datastore.views import Views, view_shape
+from stdb.datastore.window import Window
 from stdb.errors import StorageError
 from stdb.schema.model import ModuleDef
 from stdb.schema.system_tables import (
@@ -58,6 +59,7 @@ class Datastore:
         self.refresh_views: Callable[[list[TableDelta]], list[TableDelta]] | None = None
         """Brings the instances of views in line with the net change of a transaction right before it is committed, and
         returns how they changed; never fails. None while there are none."""
+        self._tail = Window()
         self._by_name: dict[str, Table] = {}
         self._bootstrap()
 
@@ -174,6 +176,61 @@ class Datastore:
                 if sequence.id in positions:
                     sequence.go_on_at(positions[sequence.id])
 
+    # From stored rows
+
+    def is_catalog(self, table: Table) -> bool:
+        """Tell whether the rows of a table say what tables there are."""
+        return table.schema.id in _CATALOG_IDS
+
+    def catalog_tables(self) -> list[Table]:
+        """Return the system tables whose rows say what tables there are."""
+        return [self.tables[table_id] for table_id in sorted(_CATALOG_IDS)]
+
+    def overwrite_catalog(self, changes: Iterable[Change]) -> None:
+        """Do what stored transactions did to catalogue tables, whatever of it is done already."""
+        self._overwrite(change for change in changes if change.table_id in _CATALOG_IDS)
+
+    def overwrite(self, changes: Iterable[Change]) -> None:
+        """Do what stored transactions did to all other tables, whatever of it is done already."""
+        self._overwrite(change for change in changes if change.table_id not in _CATALOG_IDS)
+
+    def _overwrite(self, changes: Iterable[Change]) -> None:
+        for table_id, deletes, inserts in changes:
+            table = self.tables.get(table_id)
+            if table is None:  # dropped before the end of what is being done again
+                self._tail.drop(table_id)
+            elif not table.is_event:
+                part, key_of = self._tail.part(table), table.key_of
+                for row in deletes:
+                    part[place := key_of(row)] = None
+                    table.overwrite(place, None)
+                for row in inserts:
+                    part[place := key_of(row)] = row
+                    table.overwrite(place, row)
+
+    def follow_stored_catalog(self) -> None:
+        """Make the tables that the catalogue describes, empty, once its rows stand."""
+        stored = {
+            row[0] for row in map(self.table("st_table").schema.codec.decode_exact, self.table("st_table").rows())
+        }
+        for table_id, (schema, allocated) in read_schemas(self, stored - read_backing_ids(self)).items():
+            if schema.is_system:
+                for sequence in self.tables[table_id].sequences:
+                    if allocated[sequence.id] > sequence.allocated:  # else no transaction has written its row
+                        sequence.resume(allocated[sequence.id])
+            else:
+                self._swap(table_id, Table(schema, self.undo, self._resumed(schema, allocated)))
+
+    def go_on_behind(self, next_offset: int) -> None:
+        """Be the state after so many transactions, once all rows stand."""
+        self.rules = read_rules(self)
+        self.next_offset = next_offset
+
+    def take_tail(self) -> Window:
+        """Return what `replay` and `overwrite` have changed since the rows this was loaded from; for `Log.follow`."""
+        tail, self._tail = self._tail, Window()
+        return tail
+
     # Replay
 
     def replay(self, record: Record) -> None:
@@ -193,7 +250,7 @@ class Datastore:
                 if table is None:
                     raise StorageError(f"there is no table {table_id}")
                 if not table.is_event:
-                    table.apply(deletes, inserts)
+                    table.apply(deletes, inserts, self._tail.part(table))
         except StorageError as error:
             raise StorageError(f"offset {record.offset}: {error}") from error
         self.next_offset += 1
@@ -202,11 +259,15 @@ class Datastore:
         """Apply the changes of catalogue tables (whose ids are not all before others'); return those left to apply."""
         catalog = [change for change in changes if change.table_id in _CATALOG_IDS]
         for table_id, deletes, inserts in catalog:
-            self.tables[table_id].apply(deletes, inserts)
+            table = self.tables[table_id]
+            table.apply(deletes, inserts, self._tail.part(table))
         dropped = self._follow_catalog(catalog) if catalog else set()
+        for table_id in dropped:
+            self._tail.drop(table_id)
         for change in changes:
             if change.table_id == _RULES_ID:
-                self.tables[_RULES_ID].apply(change.deletes, change.inserts)
+                table = self.tables[_RULES_ID]
+                table.apply(change.deletes, change.inserts, self._tail.part(table))
                 self.rules = read_rules(self)
         return [change for change in changes if change.table_id not in _CATALOG_IDS | dropped | {_RULES_ID}]
 
@@ -224,13 +285,16 @@ class Datastore:
                 for sequence in self.tables[table_id].sequences:
                     sequence.resume(allocated[sequence.id])
                 continue
-            sequences = tuple(
-                Sequence(sequence_id, sequence, allocated[sequence_id], self.reservations)
-                for sequence_id, sequence in zip(schema.sequence_ids, schema.definition.sequences, strict=True)
-            )
-            self.install(schema, sequences)
+            self.install(schema, self._resumed(schema, allocated))
         self.undo.clear()
         return affected - found.keys()
+
+    def _resumed(self, schema: TableSchema, allocated: Mapping[int, int]) -> tuple[Sequence, ...]:
+        """Return the sequences of a table as they go on after a restart."""
+        return tuple(
+            Sequence(sequence_id, sequence, allocated[sequence_id], self.reservations)
+            for sequence_id, sequence in zip(schema.sequence_ids, schema.definition.sequences, strict=True)
+        )
 
     def _resume_sequences(self, change: Change) -> bool:
         """Let sequences go on where changed rows say, when no row is of a new or lost one; tell whether so."""

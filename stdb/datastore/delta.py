@@ -16,18 +16,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Delta", "TableDelta", "UndoEntry", "net"]
 
+_NOTHING: "dict[Key, bytes | None]" = {}
+
 UndoEntry: TypeAlias = "tuple[Table | None, Key, bytes | None, bytes | None]"
 
 
 class TableDelta:
     """The rows of one table that a transaction took out or put in: as sets, disjoint."""
 
-    __slots__ = ("deletes", "inserts", "table")
+    __slots__ = ("changes", "deletes", "inserts", "table")
 
-    def __init__(self, table: "Table", inserts: list[bytes], deletes: list[bytes]) -> None:
+    def __init__(
+        self,
+        table: "Table",
+        inserts: list[bytes],
+        deletes: list[bytes],
+        changes: "dict[Key, bytes | None] | None" = None,
+    ) -> None:
         self.table = table
         self.inserts = inserts
         self.deletes = deletes
+        self.changes = _NOTHING if changes is None else changes
+        """The same by place: the row that is there now, or None. Places whose row came back may be in it, too. Not
+        given for instances of views, which are stored nowhere. Nobody changes it."""
 
     def __repr__(self) -> str:
         return f"TableDelta({self.table.schema.name}, inserts={self.inserts}, deletes={self.deletes})"
@@ -58,34 +69,36 @@ def net(undo: list[UndoEntry], tables: "dict[int, Table]") -> list[TableDelta]:
     table = undo[0][0]
     if table is None:
         return _net_by_row(undo, tables)
-    inserts, deletes, places = [], [], set()
+    inserts, deletes = [], []
+    changes: dict[Key, bytes | None] = {}
     for each, place, old, new in undo:
-        if each is not table or place in places:
+        if each is not table or place in changes:
             return _net_by_row(undo, tables)
-        places.add(place)
+        changes[place] = new
         if new is not None:
             inserts.append(new)
         if old is not None:
             deletes.append(old)
-    return [TableDelta(table, inserts, deletes)]
+    return [TableDelta(table, inserts, deletes, changes)]
 
 
 def _net_by_row(undo: list[UndoEntry], current: "dict[int, Table]") -> list[TableDelta]:
     """Return the same, whatever repeats. A row is there or not, so its comings less its goings are -1, 0 or 1."""
-    touched: dict[int, tuple[Table, dict[bytes, int]]] = {}
-    for table, _, old, new in undo:
+    touched: dict[int, tuple[Table, dict[bytes, int], dict[Key, bytes | None]]] = {}
+    for table, place, old, new in undo:
         if table is None:
             continue
-        _, balance = touched.setdefault(table.schema.id, (table, {}))
+        _, balance, changes = touched.setdefault(table.schema.id, (table, {}, {}))
+        changes[place] = new
         if old is not None:
             balance[old] = balance.get(old, 0) - 1
         if new is not None:
             balance[new] = balance.get(new, 0) + 1
     found = []
     for table_id in sorted(touched):
-        table, balance = touched[table_id]
+        table, balance, changes = touched[table_id]
         inserts = [row for row, count in balance.items() if count > 0]
         deletes = [row for row, count in balance.items() if count < 0]
         if inserts or deletes:
-            found.append(TableDelta(current.get(table_id, table), inserts, deletes))
+            found.append(TableDelta(current.get(table_id, table), inserts, deletes, changes))
     return found

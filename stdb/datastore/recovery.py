@@ -4,24 +4,37 @@ Responsible for: the order of recovery (07 section 8): newest snapshot that is d
 Not responsible for: reading files (`stdb.storage`), the module and its clients (`stdb.actors`).
 """
 
+from collections.abc import Iterator
+
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.log import Log
 from stdb.errors import StorageError
 
-__all__ = ["recover"]
+__all__ = ["recover", "recover_in_slices"]
+
+_RECORDS_AT_ONCE = 64
 
 
 def recover(log: Log) -> Datastore:
-    """Return the state after every durable transaction.
+    """Return the state after every durable transaction; the log's stored rows follow it from now on.
 
     Raises:
         StorageError: A record is damaged, missing or does not fit the one before; says where.
     """
     datastore = Datastore()
-    log.snapshots().load_newest(datastore, log.durable)
+    for _ in recover_in_slices(datastore, log):
+        pass
+    return datastore
+
+
+def recover_in_slices(datastore: Datastore, log: Log) -> Iterator[None]:
+    """Do the same to a fresh datastore in slices of a millisecond or so, between which others may run."""
+    yield from log.snapshots().load_newest(datastore, log.durable)
     replay = datastore.replay
-    for record in log.records(datastore.next_offset):
+    for number, record in enumerate(log.records(datastore.next_offset)):
         replay(record)
+        if not number % _RECORDS_AT_ONCE:
+            yield
     if datastore.next_offset != log.durable:
         raise StorageError(f"the log ends at offset {datastore.next_offset}, it said that it holds {log.durable}")
-    return datastore
+    log.follow(datastore.take_tail())

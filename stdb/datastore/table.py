@@ -8,9 +8,10 @@ that are valid BSATN at the row type; who gets rows from outside checks them wit
 calls code of a module, and each computes all keys before it changes anything: a failed write leaves no trace.
 """
 
-from collections.abc import Callable, ValuesView
+from collections.abc import Callable, Iterator, ValuesView
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeAlias
 
 from sortedcontainers import SortedList
@@ -30,6 +31,8 @@ AnyIndex: TypeAlias = UniqueIndex | ManyIndex
 
 VIEW_ID_FIRST = 1 << 32
 """The first id of a table that is an instance of a view (`stdb.datastore.views`): no other table's id is as large."""
+INDEXED_AT_ONCE = 1000
+"""Rows that `Table.index_rows` enters before others may run."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -303,8 +306,28 @@ class Table:
             if shared.order is not None:
                 shared.order.add(place)
 
-    def apply(self, deletes: list[bytes], inserts: list[bytes]) -> None:
+    def overwrite(self, place: Key, row: bytes | None) -> None:
+        """Put a row in the place of what is there, or nothing."""
+        old = self.stored.get(place)
+        if old is not None:
+            self.take(place, old)
+        if row is not None:
+            self.put(row)
+
+    def index_rows(self) -> Iterator[None]:
+        """Enter every row in the indexes, which are empty, after rows were put into `stored` directly; in slices."""
+        for index in self._others:
+            add, key_of = index.add, index.key_of
+            rows = iter(self.stored.items())
+            while part := list(islice(rows, INDEXED_AT_ONCE)):
+                for place, row in part:
+                    add(key_of(row), place, row)
+                yield
+
+    def apply(self, deletes: list[bytes], inserts: list[bytes], changes: dict[Key, bytes | None]) -> None:
         """Change rows as a stored transaction did; deletes first, an insert may have the key of a deleted row.
+
+        What it did is entered in `changes`: the new row by place, or None.
 
         Raises:
             StorageError: A deleted row is not there, or an inserted one's place is taken.
@@ -317,6 +340,7 @@ class Table:
             place = key_of(row)
             if stored.get(place) != row:
                 raise StorageError(f"table `{self.schema.name}`: the row to delete is not there: {row.hex()}")
+            changes[place] = None
             if is_plain:
                 del stored[place]
             else:
@@ -325,6 +349,7 @@ class Table:
             place = key_of(row)
             if place in stored:
                 raise StorageError(f"table `{self.schema.name}`: a row with the key of {row.hex()} is there already")
+            changes[place] = row
             if is_plain:
                 stored[place] = row
             else:

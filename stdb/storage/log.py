@@ -22,8 +22,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
+from stdb.datastore.delta import Delta
 from stdb.datastore.log import NoSnapshots, SnapshotStore
 from stdb.datastore.records import Record, RecordError, join, split
+from stdb.datastore.window import Window
 from stdb.errors import StorageError
 from stdb.storage.wal import damaged_frame
 
@@ -104,7 +106,15 @@ class SqliteLog:
         """How many appended transactions are not durable yet."""
         return self._appended - self._durable
 
-    def append_nowait(self, records: Sequence[bytes]) -> None:
+    @property
+    def first(self) -> int:
+        """The first offset whose record is kept."""
+        return 0
+
+    def follow(self, tail: Window) -> None:
+        """Keep the stored rows up to date from now on."""
+
+    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = ()) -> None:
         """Append records; the sequence is the log's from now on. Never blocks.
 
         Raises:
@@ -117,14 +127,14 @@ class SqliteLog:
             self._appended += len(records)
             self._queue.put(records)
 
-    def records(self, from_offset: int = 0) -> Iterator[Record]:
+    def records(self, from_offset: int | None = None) -> Iterator[Record]:
         """Yield every record on the disk from an offset on, checked; may run while records are appended.
 
         Raises:
             StorageError: The file is damaged or a record missing; names file and offset, and what to do. What was
                 yielded before is good, and no record after is.
         """
-        yield from _read(self.path, from_offset, self._durable)
+        yield from _read(self.path, from_offset or 0, self._durable)
 
     def snapshots(self) -> SnapshotStore:
         """Return a store without snapshots: the log keeps every record."""

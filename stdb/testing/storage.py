@@ -9,6 +9,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from stdb.datastore.delta import Delta
 from stdb.datastore.log import MemoryLog
 from stdb.errors import StorageError
 from stdb.storage.control import Control
@@ -23,8 +24,8 @@ __all__ = ["DiskLog", "MemoryStorage"]
 class DiskLog(MemoryLog):
     """One database's log. `is_broken` lets the next append fail as a full disk does."""
 
-    def __init__(self, *, delayed: bool) -> None:
-        super().__init__(delayed=delayed, on_durable=self._tell)
+    def __init__(self, *, delayed: bool, merging: bool = False) -> None:
+        super().__init__(delayed=delayed, merging=merging, on_durable=self._tell)
         self.is_broken = False
         self.is_open = False
         self._listener: Callable[[int], None] | None = None
@@ -36,12 +37,12 @@ class DiskLog(MemoryLog):
         self._listener = on_durable
         return self
 
-    def append_nowait(self, records: Sequence[bytes]) -> None:
+    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = ()) -> None:
         """Append records. Raises StorageError when broken."""
         assert self.is_open, "the log is closed"
         if self.is_broken:
             raise StorageError("database or disk is full")
-        super().append_nowait(records)
+        super().append_nowait(records, deltas)
 
     def close(self) -> None:
         """Make everything durable and let go of it."""
@@ -62,12 +63,16 @@ class DiskLog(MemoryLog):
 
 
 class MemoryStorage:
-    """A data directory in memory. With `delayed`, nothing is durable before `sync` or the log's own `sync`."""
+    """A data directory in memory. With `delayed`, nothing is durable before `sync` or the log's own `sync`.
 
-    def __init__(self, *, delayed: bool = False, now_us: Callable[[], int] = lambda: 0) -> None:
+    With `merging`, the logs have stored rows, which follow when their `merge` is called.
+    """
+
+    def __init__(self, *, delayed: bool = False, merging: bool = False, now_us: Callable[[], int] = lambda: 0) -> None:
         self.control = Control()
         self.logs: dict[bytes, DiskLog] = {}
         self._delayed = delayed
+        self._merging = merging
         self._now_us = now_us
         self._module_logs: dict[bytes, ModuleLog] = {}
 
@@ -75,7 +80,7 @@ class MemoryStorage:
         """Open or make the log of a database."""
         log = self.logs.get(identity)
         if log is None:
-            log = self.logs[identity] = DiskLog(delayed=self._delayed)
+            log = self.logs[identity] = DiskLog(delayed=self._delayed, merging=self._merging)
         return log.open(on_durable)
 
     async def run(self, function: Callable[[Unpack[Args]], Result], *args: *Args) -> Result:

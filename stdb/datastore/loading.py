@@ -1,0 +1,111 @@
+"""Loading: a fresh datastore from stored rows, which may be a mix of two offsets.
+
+Responsible for: the order of it (catalogue, tables, rows, indexes), undoing the mix.
+Not responsible for: reading rows (`stdb.storage.rows`, `memory_log`), the records behind (`recovery`).
+
+While a window of transactions from S to M is applied to the rows, some rows are as they were at S and some as at M.
+Each change of the records in between, done once more by key with the last one winning, makes all of them those at M:
+what was applied already is done again to no effect. So nothing has to be repaired, and one may be cut off here, too.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from stdb.datastore.index import Key
+from stdb.datastore.records import Change, Record, decode_changes
+from stdb.errors import StorageError
+
+if TYPE_CHECKING:
+    from stdb.datastore.datastore import Datastore
+    from stdb.datastore.table import Table
+
+__all__ = ["StoredRows", "load"]
+
+_RECORDS_AT_ONCE = 64
+
+
+class StoredRows(Protocol):
+    """Rows of all tables, stored by table id and key."""
+
+    @property
+    def offset(self) -> int:
+        """Return S: how many transactions all of them reflect."""
+
+    @property
+    def merging_to(self) -> int | None:
+        """Return M when some reflect so many already."""
+
+    def read(self, table: "Table") -> Iterator[list[tuple[Key, bytes]]]:
+        """Yield the rows of a table with their places, in slices.
+
+        Raises:
+            StorageError: They are damaged.
+        """
+
+
+def load(datastore: "Datastore", rows: StoredRows, records: Callable[[int], Iterator[Record]]) -> Iterator[None]:
+    """Bring a fresh datastore to the offset of the rows, or to the end of the window that is half applied.
+
+    Yields between slices. `records` reads the log from an offset on. The datastore's tail begins with what the
+    window changed.
+
+    Raises:
+        StorageError: Rows or records are damaged, or do not fit. Give up on the datastore.
+    """
+    end = rows.offset if rows.merging_to is None else rows.merging_to
+    if end == 0:
+        return
+    for table in datastore.catalog_tables():
+        yield from _fill_small(table, rows)
+    for changes in _window(records, rows.offset, end):
+        datastore.overwrite_catalog(changes)
+        yield
+    datastore.follow_stored_catalog()
+    for table in list(datastore.tables.values()):
+        if table.schema.is_system:
+            if not datastore.is_catalog(table):
+                yield from _fill_small(table, rows)
+        else:
+            yield from _fill(table, rows)
+    for changes in _window(records, rows.offset, end):
+        datastore.overwrite(changes)
+        yield
+    datastore.go_on_behind(end)
+
+
+def _window(records: Callable[[int], Iterator[Record]], start: int, end: int) -> Iterator[list[Change]]:
+    """Yield what the records of a window changed, many records at once."""
+    if start == end:
+        return
+    changes: list[Change] = []
+    position = start
+    for record in records(start):
+        changes += decode_changes(record)
+        position += 1
+        if position == end or len(changes) >= _RECORDS_AT_ONCE:
+            yield changes
+            changes = []
+        if position == end:
+            return
+    raise StorageError(f"offset {position}: the log ends here, the rows reflect transactions up to {end}")
+
+
+def _fill(table: "Table", rows: StoredRows) -> Iterator[None]:
+    """Put stored rows into an empty table, then build its indexes."""
+    update = table.stored.update
+    for each in rows.read(table):
+        update(each)
+        yield
+    yield from table.index_rows()
+
+
+def _fill_small(table: "Table", rows: StoredRows) -> Iterator[None]:
+    """Put stored rows into a system table, over those that it has of itself."""
+    for each in rows.read(table):
+        _overwrite(table, each)
+        yield
+
+
+def _overwrite(table: "Table", changes: Iterable[tuple[Key, bytes]]) -> None:
+    for place, row in changes:
+        table.overwrite(place, row)

@@ -1,0 +1,96 @@
+"""Windows: what a run of transactions changed, net, by table and key, as the stored rows take it.
+
+Responsible for: netting (the last write of a key wins), parts of bounded size.
+Not responsible for: when a window ends, writing it to rows (`stdb.storage`), what a key looks like there.
+
+A key is a row's place in `Table.stored`; what tells rows of one table id apart never changes. A part is one dict of
+bounded size, so that nothing that is done to a part at once takes long. Parts of one table stand in order of time: a
+key may be in several, the last one holds.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+from stdb.datastore.delta import Delta
+from stdb.datastore.index import Key
+
+if TYPE_CHECKING:
+    from stdb.datastore.table import Table
+
+__all__ = ["PART_CHANGES_MAX", "Part", "Window"]
+
+PART_CHANGES_MAX = 65_536
+"""Changes after which the next part of a table begins; a single transaction may make a greater part."""
+
+Part: TypeAlias = "dict[Key, bytes | None]"
+"""Rows by key; None where a row went."""
+
+
+class Window:
+    """The net change of the transactions of one run. Used by one thread at a time."""
+
+    __slots__ = ("_open", "dropped", "parts", "row_keyed")
+
+    def __init__(self) -> None:
+        self.parts: dict[int, list[Part]] = {}
+        """By table id, in order of time."""
+        self.row_keyed: set[int] = set()
+        """The tables among them that have no primary key: a row is its own key."""
+        self.dropped: set[int] = set()
+        """Ids of tables that are no more, rows of which may be left whatever the parts say."""
+        self._open: dict[Table, Part] = {}
+
+    def __len__(self) -> int:
+        """Return how many changes it holds; a key in two parts counts twice."""
+        return sum(len(part) for parts in self.parts.values() for part in parts)
+
+    def __bool__(self) -> bool:
+        return bool(self.dropped) or any(part for parts in self.parts.values() for part in parts)
+
+    def add(self, deltas: Iterable[Delta]) -> None:
+        """Add committed transactions, the next ones in order."""
+        open_get = self._open.get
+        for delta in deltas:
+            for each in delta.tables:
+                table, changes = each.table, each.changes
+                if table.is_event:
+                    continue
+                if len(changes) > PART_CHANGES_MAX:
+                    self._adopt(table, changes)
+                    continue
+                part = open_get(table)
+                if part is None:
+                    part = self.part(table)
+                part.update(changes)
+        for table, part in list(self._open.items()):
+            if len(part) > PART_CHANGES_MAX:
+                del self._open[table]
+
+    def part(self, table: "Table") -> Part:
+        """Return the part that takes the next changes of a table; write it at once, the next call may begin another."""
+        part = self._open.get(table)
+        if part is None or len(part) > PART_CHANGES_MAX:
+            part = self._open[table] = {}
+            self._parts(table).append(part)
+        return part
+
+    def drop(self, table_id: int) -> None:
+        """Note that a table is no more; its id never comes back."""
+        self.parts.pop(table_id, None)
+        self.dropped.add(table_id)
+
+    def _adopt(self, table: "Table", changes: Part) -> None:
+        """Take a great delta as it is: nobody changes it any more."""
+        self._open.pop(table, None)
+        self._parts(table).append(changes)
+
+    def _parts(self, table: "Table") -> list[Part]:
+        if table.key_of is bytes:
+            self.row_keyed.add(table.schema.id)
+        return self.parts.setdefault(table.schema.id, [])
+
+    def in_order(self) -> Iterator[tuple[int, Part]]:
+        """Yield every part with its table's id, tables in ascending order, which is that of their making."""
+        for table_id in sorted(self.parts):
+            for part in self.parts[table_id]:
+                yield table_id, part
