@@ -169,7 +169,7 @@ def test_an_update_is_all_or_nothing_and_the_same_after_a_restart(old: FunctionM
                 assert prospect.update is not None
                 check_rows(datastore, rows, new)
                 must_go = prospect.update.breaks_clients or became_private(old, new)
-                if must_go:
+                if prospect.update.breaks_clients:
                     await client.attachment.wait_detached()
                 assert (client.sink.closed is not None) == must_go, (client.sink.closed, prospect.update.steps)
             if client.sink.closed is None:
