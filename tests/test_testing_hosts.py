@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from stdb import Identity, ScheduleAt, SenderError, Timestamp
+from stdb import Identity, ReducerContext, ScheduleAt, SenderError, Timestamp, UniqueViolation
 from stdb.actors.refusals import ConnectRefused, DatabaseUnavailable, LifecycleCall, NoSuchFunction
 from stdb.errors import HttpError, ModuleFault, QueryError, SchemaError, StdbError
 from stdb.testing import AsyncTestHost, FakeHttp, HttpResponse, TestHost, VirtualClock
@@ -83,6 +83,43 @@ def test_the_owner_may_call_what_is_private(host: TestHost) -> None:
     owner.call(market.put, Kind.TOOL, HERE)
     owner.call(market.close)
     assert len(host[Item]) == 0
+
+
+def test_a_test_begins_with_the_rows_it_wants(host: TestHost) -> None:
+    alice = host.connect()
+    alice.subscribe(Item)
+    stored = host.insert(Item(owner=alice.identity, kind=Kind.TOOL, place=HERE, price=9))
+    assert (stored.id, alice.rows(Item)) == (1, [stored])
+    host.insert(Note(text="a private table"))
+    assert host[Note].get("a private table") is not None
+    with pytest.raises(UniqueViolation):
+        host.insert(Note(text="a private table", number=2))
+
+
+def test_any_function_runs_as_a_transaction(host: TestHost) -> None:
+    alice = host.connect()
+
+    def restock(ctx: ReducerContext, count: int) -> Identity:
+        for _ in range(count):
+            item = ctx.db[Item].insert(Item(owner=ctx.sender, kind=Kind.FRUIT, place=HERE, price=1))
+        ctx.db[sold].insert(item)
+        assert ctx.db.item.id.find(item.id) == item
+        return ctx.sender
+
+    assert alice.transact(restock, 3) == alice.identity
+    assert host.transact(restock, count=1) == host.owner
+    assert (len(host[Item]), len(host[sold])) == (4, 2)
+
+    def fail(ctx: ReducerContext) -> None:
+        ctx.db[Item].clear()
+        raise LookupError("no")
+
+    with pytest.raises(LookupError, match=r"^no$"):
+        host.transact(fail)
+    assert len(host[Item]) == 4
+    host.transact(market.wake, host.now)
+    host.crash()
+    assert len(host[Item]) == 4
 
 
 # Clients

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 from stdb.actors.outgoing import HttpSender
+from stdb.actors.sink import Client
 from stdb.errors import StdbError
 from stdb.modules.protocol import HttpRequest, HttpResponse
 from stdb.modules.python.context import ReducerContext
@@ -103,6 +104,16 @@ class AsyncClient:
         with self._host._told():
             return await self._connection.call(function, args, kwargs)
 
+    async def transact(
+        self, function: Callable[Concatenate[ReducerContext, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run any function of a ReducerContext as one transaction of this client, and return its result.
+
+        A helper of the module, or one of the test; what it raises rolls back and comes out here.
+        """
+        with self._host._told():
+            return cast(T, await self._connection.transact(function, args, kwargs))
+
     def start(self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Outcome:
         """Call without waiting; `outcome.is_done` and `outcome.result()` tell later how it ended."""
         return self._connection.start(function, args, kwargs)
@@ -172,6 +183,10 @@ class AsyncClient:
         await self.disconnect()
 
 
+def _insert(ctx: ReducerContext, row: R) -> R:
+    return ctx.db[type(row)].insert(row)
+
+
 class AsyncTestHost:
     """One database in memory, for one async test."""
 
@@ -239,6 +254,18 @@ class AsyncTestHost:
     def now(self) -> Timestamp:
         """The time; a call that has just ended began then."""
         return Timestamp(self._running.time.now_us())
+
+    async def transact(
+        self, function: Callable[Concatenate[ReducerContext, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run any function of a ReducerContext as one transaction of the owner, and return its result."""
+        with self._told():
+            by = Client(OWNER.wire, bytes(16), Token.of("owner", None).payload)
+            return await self._running.transact(function, args, kwargs, by)
+
+    async def insert(self, row: R) -> R:
+        """Put a row into its table, private ones too, and return it as stored: to begin a test with."""
+        return await self.transact(_insert, row)
 
     async def request(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None

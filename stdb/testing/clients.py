@@ -166,6 +166,11 @@ class Connection:
         names = [str(element.name) for element in result.row_type.elements]
         return [dict(zip(names, row, strict=True)) for row in result.rows]
 
+    async def transact(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function of the test as one transaction of this client."""
+        by = Client(self.token.identity.wire, self.connection_id, self.token.payload)
+        return await self._running.transact(function, args, kwargs, by)
+
     def query_text(self, query: Any) -> str:
         """Return the query that a class, a view's function or a text means."""
         is_text = isinstance(query, str) and not query.isidentifier()

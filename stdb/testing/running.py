@@ -7,22 +7,29 @@ The database has the same identity and owner in every test; only time and who ca
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import trio
 import trio.testing
 
+from stdb.actors.calls import ReducerEntry
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.host import Host, HostSettings
 from stdb.actors.outgoing import HttpSender
+from stdb.actors.sink import Client
+from stdb.datastore.datastore import Datastore
 from stdb.datastore.records import join
-from stdb.errors import StdbError
-from stdb.modules.protocol import Module
+from stdb.errors import ReducerError, StdbError
+from stdb.modules.protocol import Module, ReducerCall
+from stdb.modules.python.accessors import make_table
+from stdb.modules.python.context import ReducerContext
+from stdb.modules.python.database import make_database
 from stdb.modules.python.table import Binding
 from stdb.sats.special import Identity
-from stdb.schema.model import Lifecycle, ModuleDef
+from stdb.sats.types import Product
+from stdb.schema.model import Lifecycle, ModuleDef, ReducerDef
 from stdb.storage.control import Database
 from stdb.testing.clock import Time, time_of_this_run
 from stdb.testing.programs import Subject, WatchedModule, borrow_module, give_back_module, read_source
@@ -32,6 +39,7 @@ from stdb.testing.twin import Twin, twin_of
 
 __all__ = ["DATABASE", "ISSUER", "NAME", "OWNER", "LogLine", "Running", "identity_of"]
 
+T = TypeVar("T")
 ISSUER = "localhost"
 NAME = "test"
 """What the database is called."""
@@ -44,6 +52,7 @@ def identity_of(subject: str, issuer: str = ISSUER) -> Identity:
 
 OWNER = identity_of("owner")
 DATABASE = identity_of("database under test")
+_NO_REDUCER = 0xFFFFFFFF
 _ADDRESS = bytes(15) + b"\1"
 
 
@@ -82,6 +91,7 @@ class Running:
         self._modules: dict[bytes, WatchedModule] = {}
         self._twins: dict[bytes, Twin] = {}
         self._program = b""
+        self._made: tuple[Datastore, Twin, Any] | None = None
         self._host: Host | None = None
         self._stop = trio.Event()
         self._ended = trio.Event()
@@ -150,6 +160,17 @@ class Running:
             if not (each.get("target") == each.get("function") == "__spacetimedb__")
         ]
 
+    def _database(self) -> Any:
+        """Return `ctx.db` for the test's own classes."""
+        datastore = self.module.datastore
+        assert datastore is not None, "a running module is attached"
+        if self._made is None or self._made[0] is not datastore or self._made[1] is not self.twin:
+            bindings = {name: bind(datastore, name, self.twin.rows(name)) for name in self.twin.tables()}
+            tables = {name: make_table(binding) for name, binding in bindings.items()}
+            keys = {self.twin.key(name): table for name, table in tables.items()}
+            self._made = datastore, self.twin, make_database(keys, tables)
+        return self._made[2]
+
     def lines(self) -> list[bytes]:
         """Return the lines of the module's log as stored."""
         log = self.storage.module_log(DATABASE.wire)
@@ -161,6 +182,32 @@ class Running:
         return self.storage.logs[DATABASE.wire].durable
 
     # ------------------------------------------------------------------ changing
+    async def transact(
+        self, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], by: Client
+    ) -> T:
+        """Run a function of the test as one transaction of `by`, with a ReducerContext of the test's own classes.
+
+        Whatever it raises rolls the transaction back and comes out here.
+        """
+        results: list[T] = []
+        failures: list[Exception] = []
+        database, name = self._database(), getattr(function, "__name__", "a transaction of the test")
+
+        def run(call: ReducerCall, _args: bytes) -> None:
+            try:
+                results.append(function(ReducerContext(database, call, DATABASE.wire), *args, **kwargs))
+            except Exception as error:
+                failures.append(error)
+                raise ReducerError(str(error)) from error
+
+        actor = self.handle._actor  # what only a test may do: it runs in the turn of the database, as all else
+        entry = ReducerEntry(name, _NO_REDUCER, ReducerDef(name, name, Product(())), run)
+        self.time.tick()
+        await actor.answers.wait(lambda: (actor.transact(entry, by, None), 0))
+        if failures:
+            raise failures[0]
+        return results[0]
+
     async def publish(self, subject: Subject) -> None:
         """Update the database in place to another program. Raises as `stdb.actors.host.Host.publish`."""
         source = read_source(subject)

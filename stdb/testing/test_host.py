@@ -84,6 +84,16 @@ class Client:
         """
         return self._host._run(lambda: self._client.call(function, *args, **kwargs))
 
+    def transact(
+        self, function: Callable[Concatenate[ReducerContext, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run any function of a ReducerContext as one transaction of this client, and return its result.
+
+        A helper of the module, or one of the test, `ctx.db[User]` with its own classes; what it raises rolls back and
+        comes out here.
+        """
+        return self._host._run(lambda: self._client.transact(function, *args, **kwargs))
+
     def start(self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Outcome:
         """Call without making time pass: `outcome.is_done` and `outcome.result()` tell later how it ended."""
 
@@ -247,6 +257,16 @@ class TestHost:
     def http(self) -> Any:
         """What answers the requests of procedures: a `FakeHttp` unless the test gave another."""
         return self._open.http
+
+    def transact(
+        self, function: Callable[Concatenate[ReducerContext, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run any function of a ReducerContext as one transaction of the owner, and return its result."""
+        return self._run(lambda: self._open.transact(function, *args, **kwargs))
+
+    def insert(self, row: R) -> R:
+        """Put a row into its table, private ones too, and return it as stored: to begin a test with."""
+        return self._run(lambda: self._open.insert(row))
 
     def request(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None

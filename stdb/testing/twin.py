@@ -129,6 +129,21 @@ class Twin:
         known = ", ".join(sorted(self._relations()))
         raise KeyError(f"{getattr(key, '__name__', key)!r} is no table and no view of {self._own}; it has {known}")
 
+    def tables(self) -> list[str]:
+        """Return the names of the tables."""
+        return [built.declaration.name for built in self._program.tables]
+
+    def key(self, table: str) -> Any:
+        """Return what `ctx.db[…]` of the test takes for a table: its class, or the handle of a second table.
+
+        A table that the test has no name for is its own key.
+        """
+        [declaration] = (built.declaration for built in self._program.tables if built.declaration.name == table)
+        if shape_of(declaration.key) is not None:
+            return self._class_of(table)
+        handles = (value for names in self._namespaces().values() for value in names.values())
+        return next((each for each in handles if isinstance(each, TableHandle) and each.name == table), table)
+
     def rows(self, key: Any) -> RowCodec:
         """Return how the rows of a table or view are read, as objects of the test's class.
 
