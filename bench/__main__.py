@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench import codec, fanout, keynote, latency, subscriptions, timers, world
+from bench import codec, fanout, keynote, latency, sleepers, subscriptions, timers, world
 from bench.harness import QUICK, Effort, Report
 
 BENCHMARKS = {
@@ -13,6 +13,7 @@ BENCHMARKS = {
     "fanout": fanout.run,
     "keynote": keynote.run,
     "latency": latency.run,
+    "sleepers": sleepers.run,
     "subscriptions": subscriptions.run,
     "timers": timers.run,
     "world": world.run,

@@ -98,6 +98,12 @@ def call(request_id: int, reducer: str, arguments: bytes) -> bytes:
     return client_frame(head + text(reducer) + U32.pack(len(arguments)) + arguments)
 
 
+def call_procedure(request_id: int, procedure: str, arguments: bytes) -> bytes:
+    """Return a framed CallProcedure."""
+    head = b"\4" + U32.pack(request_id) + b"\0"
+    return client_frame(head + text(procedure) + U32.pack(len(arguments)) + arguments)
+
+
 def subscribe(request_id: int, query_set_id: int, *queries: str) -> bytes:
     """Return a framed Subscribe."""
     head = b"\0" + U32.pack(request_id) + U32.pack(query_set_id) + U32.pack(len(queries))

@@ -1,7 +1,9 @@
 """Procedures of a Python module that misbehave, and everything that can happen while they run."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
 from textwrap import dedent
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -260,7 +262,7 @@ def test_a_procedure_that_is_called_right_before_an_update_is_the_old_ones() -> 
             actor.procedures.call(client.attachment, call)  # its task begins after the update
             return update(*args)
 
-        actor.update = update_behind_a_call  # type: ignore[method-assign]
+        actor.update = update_behind_a_call  # type: ignore[method-assign,assignment]
         await host.publish(OWNER, b"newer", identity=handle.identity)
         assert (await answer_to(client, call)).returned == _U32(7)
 
@@ -451,6 +453,33 @@ def test_no_more_procedures_run_at_once_than_may() -> None:
         await client.leave()
         assert (await answer(other, "nap", _U32(9))).returned == _U32(9)
         assert stored(handle) == [9, 100]
+
+    run(test)
+
+
+def test_a_thousand_sleeping_procedures_cost_reducers_nothing() -> None:
+    async def test(_host: Host, handle: DatabaseHandle) -> None:
+        client, other = TestClient(handle, 1), TestClient(handle, 2)
+        numbers = count(1000)
+
+        async def seconds_of_calls() -> float:
+            taken = []
+            for _ in range(300):
+                start = perf_counter()
+                await other.call("add", _U32(next(numbers)))
+                taken.append(perf_counter() - start)
+                other.sink.received.clear()
+            return sorted(taken)[150]
+
+        await seconds_of_calls()
+        without = await seconds_of_calls()
+        client.submit(*[CallProcedure(i, "nap", _U32(i)) for i in range(1000)])
+        await trio.sleep(1)
+        assert running(handle) == 1000
+        assert trio.lowlevel.current_statistics().tasks_runnable == 0, "sleeping they are not even looked at"
+        assert await seconds_of_calls() < 3 * without, "measured: 1.0 times as long"
+        await trio.sleep(1000)
+        assert len(client.messages(ProcedureReturned)) == 1000
 
     run(test)
 
