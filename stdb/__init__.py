@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stdb.modules.python.database import Database
     from stdb.modules.python.functions import client_connected, client_disconnected, init, reducer
     from stdb.modules.python.http import ClientResponse, Headers, Request, Response
+    from stdb.modules.python.migrations import MigrationContext, OldRow, OldVariant, migrate
     from stdb.modules.python.procedures import ProcedureContext, procedure
     from stdb.modules.python.reader import Query, ReadTable
     from stdb.modules.python.routes import HttpContext, http_route
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     )
     from stdb.modules.python.table import Table
     from stdb.modules.python.tables import product, sum_type, table
-    from stdb.modules.python.unsupported import MigrationContext, OldRow, migrate
     from stdb.modules.python.views import AnonymousViewContext, ViewContext, view
     from stdb.sats.special import Address, ConnectionId, Identity, ScheduleAt, TimeDuration, Timestamp
 
@@ -58,6 +58,7 @@ __all__ = [
     "NoSuchIndex",
     "NoSuchRow",
     "OldRow",
+    "OldVariant",
     "ProcedureContext",
     "Query",
     "ReadTable",
@@ -126,6 +127,7 @@ _HOMES = {
     _PYTHON + "database": ("Database",),
     _PYTHON + "functions": ("client_connected", "client_disconnected", "init", "reducer"),
     _PYTHON + "http": ("ClientResponse", "Headers", "Request", "Response"),
+    _PYTHON + "migrations": ("MigrationContext", "OldRow", "OldVariant", "migrate"),
     _PYTHON + "procedures": ("ProcedureContext", "procedure"),
     _PYTHON + "reader": ("Query", "ReadTable"),
     _PYTHON + "routes": ("HttpContext", "http_route"),
@@ -137,7 +139,6 @@ _HOMES = {
     ),
     _PYTHON + "table": ("Table",),
     _PYTHON + "tables": ("product", "sum_type", "table"),
-    _PYTHON + "unsupported": ("MigrationContext", "OldRow", "migrate"),
     _PYTHON + "views": ("AnonymousViewContext", "ViewContext", "view"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

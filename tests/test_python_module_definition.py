@@ -230,17 +230,6 @@ def test_two_types_of_one_name_are_refused() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("source", "what"),
-    [
-        ("@migrate('old')\ndef f(old: OldRow, ctx: MigrationContext) -> None: ...", "@migrate"),
-    ],
-)
-def test_what_this_version_cannot_run_is_refused_by_name(source: str, what: str) -> None:
-    text = f"{what} is not supported by this version of stdb: remove it to publish"
-    assert findings("\n" + source) == [f"chat.py:1: {text}"]
-
-
 RULE_HINT = "; write a filter as SELECT t.* FROM t [JOIN …] [WHERE …], returning a public table of this module"
 RULE_TABLES = """
     @table(public=True)

@@ -27,12 +27,12 @@ __all__ = [
     "Declarations",
     "Finding",
     "FunctionDeclaration",
+    "MigrationDeclaration",
     "Place",
     "ProcedureDeclaration",
     "RouteDeclaration",
     "RuleDeclaration",
     "TableDeclaration",
-    "UnsupportedDeclaration",
     "ViewDeclaration",
     "caller_place",
     "collecting",
@@ -149,10 +149,11 @@ class RuleDeclaration:
 
 
 @dataclass(frozen=True)
-class UnsupportedDeclaration:
-    """Something that this version of the server cannot run."""
+class MigrationDeclaration:
+    """One migration; `table` is the key of a table, or the name of one that is gone."""
 
-    what: str
+    function: Callable[..., Any]
+    table: Any
     owner: str
     place: Place
 
@@ -164,7 +165,7 @@ Declaration: TypeAlias = (
     | ProcedureDeclaration
     | RouteDeclaration
     | RuleDeclaration
-    | UnsupportedDeclaration
+    | MigrationDeclaration
 )
 
 
@@ -180,7 +181,7 @@ class Declarations:
     procedures: list[ProcedureDeclaration] = field(default_factory=list)
     routes: list[RouteDeclaration] = field(default_factory=list)
     rules: list[RuleDeclaration] = field(default_factory=list)
-    unsupported: list[UnsupportedDeclaration] = field(default_factory=list)
+    migrations: list[MigrationDeclaration] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     def owns(self, module: str) -> bool:
@@ -219,8 +220,8 @@ def register(declaration: Declaration) -> None:
             current.routes.append(declaration)
         case RuleDeclaration():
             current.rules.append(declaration)
-        case UnsupportedDeclaration():
-            current.unsupported.append(declaration)
+        case MigrationDeclaration():
+            current.migrations.append(declaration)
 
 
 def report(place: Place, text: str) -> None:

@@ -26,6 +26,7 @@ from stdb.modules.python.declarations import (
     TableDeclaration,
     ViewDeclaration,
 )
+from stdb.modules.python.migrations import BuiltMigration, build_migrations
 from stdb.modules.python.rows import RowShape
 from stdb.modules.python.schedules import raw_schedules, schedule_findings
 from stdb.modules.python.signatures import EVENTS, BuiltProcedure, BuiltReducer, BuiltView, Signatures
@@ -65,6 +66,7 @@ class Program(NamedTuple):
     views: tuple[BuiltView, ...]
     procedures: tuple[BuiltProcedure, ...]
     routes: tuple[RouteDeclaration, ...]
+    migrations: tuple[BuiltMigration, ...]
 
 
 def build(
@@ -83,6 +85,7 @@ def build(
     builder = _Builder(declarations, namespaces)
     tables = builder.tables()
     functions = builder.functions()
+    migrations = builder.migrations()
     earlier = [*earlier, *declarations.findings]
     findings = [finding for finding in builder.findings if not (earlier and finding.unresolved)]
     _raise_any([*earlier, *findings])
@@ -93,7 +96,7 @@ def build(
         _raise_any(_with_place(text, declarations) for text in error.errors)
         raise
     _raise_any(_rule_findings(declarations.rules, validated))
-    return Program(validated, tables, *functions, tuple(declarations.routes))
+    return Program(validated, tables, *functions, tuple(declarations.routes), migrations)
 
 
 def _raise_any(findings: Iterable[Finding]) -> None:
@@ -132,8 +135,6 @@ class _Builder:
         self.findings: list[Finding] = []
         self._declarations = declarations
         self._signatures = Signatures(self.annotations, self._report)
-        for each in declarations.unsupported:
-            self._report(each.place, f"{each.what} is not supported by this version of stdb: remove it to publish")
 
     def _report(self, place: Place | None, text: str, *, unresolved: bool = False) -> None:
         self.findings.append(Finding(place, text, unresolved))
@@ -283,6 +284,13 @@ class _Builder:
         self._check_type_names()
         self._check_products()
         return functions
+
+    def migrations(self) -> tuple[BuiltMigration, ...]:
+        """Return every migration with its table."""
+        declared = self._declarations
+        found = list(build_migrations(declared.migrations, declared.tables))
+        self.findings += [each for each in found if isinstance(each, Finding)]
+        return tuple(each for each in found if isinstance(each, BuiltMigration))
 
     def _check_views(self) -> None:
         tables = {each.name: each for each in self._declarations.tables}

@@ -14,24 +14,37 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stdb.modules.protocol import HttpRequest, HttpResponse, ProcedureCall, ReducerCall, RouteCall, ViewCall, ViewSql
+from stdb.modules.protocol import (
+    HttpRequest,
+    HttpResponse,
+    Migration,
+    MigrationCall,
+    ProcedureCall,
+    ReducerCall,
+    RouteCall,
+    ViewCall,
+    ViewSql,
+)
 from stdb.modules.python.accessors import make_table
 from stdb.modules.python.blocking import unwatch
 from stdb.modules.python.database import make_database
 from stdb.modules.python.declarations import FunctionDeclaration, Place, ProcedureDeclaration, ViewDeclaration
 from stdb.modules.python.definition import Program
 from stdb.modules.python.entries import Bound, procedure_entry, reducer_entry, route_entry, view_entry
+from stdb.modules.python.migrations import run_migration
 from stdb.modules.python.output import Output
 from stdb.modules.python.query import Access
 from stdb.modules.python.table import Binding
 from stdb.sats import bsatn
-from stdb.sats.objects import ObjectShape
+from stdb.sats.objects import ObjectShape, Shape
 from stdb.sats.types import Product
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
+    from stdb.datastore.table import TableSchema
     from stdb.modules.protocol import LogSink
     from stdb.modules.python.importer import Version
+    from stdb.sats.types import AlgebraicType
     from stdb.schema.model import ModuleDef
 
 __all__ = ["PythonModule"]
@@ -51,6 +64,10 @@ class PythonModule:
         self.definition: ModuleDef = program.definition
         self.program_hash = program_hash
         self.name = version.name
+        self.migrations = tuple(
+            Migration(each.name, each.declaration.function.__name__, str(each.place)) for each in program.migrations
+        )
+        """See `stdb.modules.protocol.Migrating`."""
         self._program = program
         self._version = version
         self._output = output
@@ -108,6 +125,18 @@ class PythonModule:
         """Return the handler of a route; see `stdb.modules.protocol.Module`."""
         entry = route_entry(self._bound, self._program.routes[position])
         return partial(self._finish, entry)
+
+    def migrate(self, position: int, old: "TableSchema", rows: list[bytes], call: MigrationCall) -> None:
+        """Give old rows to a migration; see `stdb.modules.protocol.Migrating`."""
+        built = self._program.migrations[position]
+        same: dict[str, tuple[AlgebraicType, Shape | None]] = {}
+        for table in self._program.tables:
+            if table.declaration is built.declared:
+                definition = self.definition.table(built.name)
+                assert definition is not None, "a declared table is in the definition"
+                columns = zip(definition.columns, table.columns, strict=True)
+                same = {column.name: (column.type, built_column.shape) for column, built_column in columns}
+        run_migration(self._bound, built, old, same, rows, call)
 
     async def _finish(self, entry: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run what waits; this version stays loaded meanwhile, though a new one may have taken over."""
