@@ -20,7 +20,7 @@ from stdb.testing.hosts import EPOCH_US, TestClient, identity, open_host, virtua
 from stdb.testing.modules import Context, FunctionModule, procedure, reducer, table
 from stdb.testing.sinks import Result, Updated
 from stdb.testing.storage import MemoryStorage
-from tests.actors_timers import COLUMNS, TICK, Time, at, every, timers
+from tests.actors_timers import COLUMNS, TICK, Time, at, every, tick, timers
 
 OWNER = identity(99)
 MS = 1_000
@@ -569,6 +569,29 @@ async def test_only_the_owner_may_call_a_scheduled_reducer(its: World) -> None:
     assert called.outcome.kind == OutcomeKind.COMMITTED
     assert [each[:2] for each in await its.ran()] == [(7, "by hand")]
     assert await its.waiting() == [7]
+
+
+def test_a_scheduled_reducer_that_is_not_private_is_everybodys() -> None:
+    """As in every module of the time before V10."""
+
+    def older() -> FunctionModule:
+        return timers(reducers={"tick": reducer(tick, {"timer": TICK.row_type})})
+
+    async def main() -> None:
+        async with world(None, {b"older": older}) as its:
+            bob = TestClient(its.handle, 2)
+            await its.schedule(every(1000 * SECOND), "by hand", 7)
+            args = ROW.encode((7, every(1000 * SECOND), "by hand"))
+            called = await bob.call("tick", args)
+            assert called.outcome.kind == OutcomeKind.COMMITTED
+            assert (called.event.caller, called.event.reducer_name) == (bob.client.identity, "tick")
+            await its.handle.call(bob.client._replace(connection_id=b"h" * 16), "tick", args)
+            assert [each[:2] for each in await its.ran()] == [(7, "by hand")] * 2
+            assert await its.waiting() == [7], "a call by hand is none of the row's own"
+            await trio.sleep(1001)
+            assert len(await its.ran()) == 3
+
+    run(main)
 
 
 # Updates in place
