@@ -250,7 +250,7 @@ def test_a_migration_without_end_is_stopped() -> None:
 
     async def test(host: Host, handle: DatabaseHandle) -> None:
         before = rows(handle, "user")
-        with pytest.raises(UpdateRejected, match="failed at chat.py:.*the migration ran longer than 0.1 s"):
+        with pytest.raises(UpdateRejected, match=r"failed at chat\.py:.*the migration ran longer than 0\.1 s"):
             await host.publish(OWNER, b"new", identity=handle.identity, policy=BREAK)
         assert rows(handle, "user") == before
 

@@ -13,6 +13,9 @@ from stdb import (
     HttpError,
     Identity,
     Index,
+    MigrationContext,
+    OldRow,
+    OldVariant,
     ProcedureContext,
     Query,
     ReadTable,
@@ -37,6 +40,7 @@ from stdb import (
     init,
     is_in,
     is_none,
+    migrate,
     not_,
     primary_key,
     procedure,
@@ -222,3 +226,22 @@ def hello(ctx: HttpContext, request: Request) -> Response:
 async def wait(ctx: HttpContext, request: Request) -> Response:
     seat = await ctx.transact(take, request.text)
     return Response.json({"id": seat.id})
+
+
+@migrate(Seat)
+def seat(old: OldRow, ctx: MigrationContext) -> Seat | None:
+    columns: tuple[str, ...] = old.columns
+    print(columns, old["room"], ctx.timestamp, ctx.rng.random(), ctx.database_identity)
+    row = Seat(room=old.room, number=int(old.number))
+    return replace(row, id=old.id) if len(ctx.db[Seat]) < 9 else None
+
+
+@migrate(old_seat)
+def archived(old: OldRow, ctx: MigrationContext) -> Seat:
+    variant: OldVariant = old.state
+    return Seat(room=variant.name, number=1)
+
+
+@migrate("gone")
+def gone(old: OldRow, ctx: MigrationContext) -> None:
+    ctx.db[Seat].insert(Seat(room=old.name, number=0))

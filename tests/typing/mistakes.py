@@ -5,6 +5,8 @@ from stdb import (
     AnonymousViewContext,
     HttpContext,
     Identity,
+    MigrationContext,
+    OldRow,
     ProcedureContext,
     Query,
     ReducerContext,
@@ -16,6 +18,7 @@ from stdb import (
     http_route,
     index,
     init,
+    migrate,
     primary_key,
     procedure,
     product,
@@ -179,3 +182,15 @@ async def procedures(ctx: ProcedureContext) -> str:
 def route(ctx: HttpContext, request: Request) -> Response:
     ctx.sender  # mypy pyright
     return Response({"a": 1})  # mypy pyright
+
+
+@migrate(User)  # mypy pyright
+def migrates(old: OldRow, ctx: MigrationContext) -> Message | None:
+    ctx.sender  # mypy pyright
+    old.columns.name  # mypy pyright
+    return None
+
+
+@migrate("gone")  # mypy pyright
+def migrates_gone(old: OldRow) -> None:
+    print(old.anything)
