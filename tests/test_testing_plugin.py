@@ -25,7 +25,8 @@ def add(ctx: ReducerContext, n: u64) -> None:
 TESTS = """
 import pytest
 import things
-from stdb.testing import TestHost
+import trio
+from stdb.testing import AsyncTestHost, TestHost
 
 @pytest.fixture
 def host(stdb_host):
@@ -43,6 +44,12 @@ def test_bad_without_the_fixture():
     with TestHost(things) as host:
         host.connect().call(things.add, 3)
         raise LookupError
+
+def test_bad_in_trio():
+    async def test():
+        async with AsyncTestHost.open(things):
+            raise LookupError
+    trio.run(test)
 
 def test_good_although_a_host_is_left():
     with pytest.raises(LookupError):
@@ -71,7 +78,7 @@ def run(project: Path, *options: str) -> str:
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "8 passed" in done.stdout, done.stdout + done.stderr
-    assert "2 failed" in done.stdout, done.stdout
+    assert "3 failed" in done.stdout, done.stdout
     return done.stdout
 
 
@@ -81,7 +88,7 @@ def kept(output: str) -> list[Path]:
 
 def test_a_failed_test_keeps_its_database_and_says_where(project: Path) -> None:
     paths = kept(run(project))
-    assert len(set(paths)) == 2
+    assert len(set(paths)) == 3
     assert set((project / ".pytest_cache/d/stdb").iterdir()) == set(paths)
     for path in paths:
         with DataDirectory(path) as directory:
@@ -99,7 +106,7 @@ def test_databases_are_kept_where_one_says_or_not_at_all(
 
 def test_tests_run_in_several_processes(project: Path) -> None:
     output = run(project, "-n", "2")
-    assert len(set(kept(output))) == 2
+    assert len(set(kept(output))) == 3
 
 
 def test_the_plugin_loads_no_server_before_a_test_asks_for_one() -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stdb.modules.protocol import HttpRequest, HttpResponse
     from stdb.testing.async_host import AsyncClient, AsyncTestHost
     from stdb.testing.caches import Update
+    from stdb.testing.clients import Outcome
     from stdb.testing.clock import VirtualClock
     from stdb.testing.http import FakeHttp
     from stdb.testing.machines import ModuleMachine, state_machine
@@ -31,6 +32,7 @@ __all__ = [
     "ModuleFault",
     "ModuleMachine",
     "NoSuchFunction",
+    "Outcome",
     "PublishFailed",
     "QueryError",
     "SchemaError",
@@ -48,6 +50,7 @@ _HOMES = {
     "stdb.modules.protocol": ("HttpRequest", "HttpResponse"),
     "stdb.testing.async_host": ("AsyncClient", "AsyncTestHost"),
     "stdb.testing.caches": ("Update",),
+    "stdb.testing.clients": ("Outcome",),
     "stdb.testing.clock": ("VirtualClock",),
     "stdb.testing.http": ("FakeHttp",),
     "stdb.testing.machines": ("ModuleMachine", "state_machine"),

@@ -13,6 +13,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
+import trio
+
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.sink import Client
 from stdb.errors import StdbError
@@ -27,6 +29,7 @@ from stdb.testing.clients import Connection, Outcome, Token
 from stdb.testing.clock import START_US
 from stdb.testing.http import Answer, FakeHttp
 from stdb.testing.keeping import save
+from stdb.testing.open_hosts import failed
 from stdb.testing.programs import Subject
 from stdb.testing.running import DATABASE, OWNER, LogLine, Running
 from stdb.testing.tables import TableView
@@ -209,7 +212,14 @@ class AsyncTestHost:
         """Hold a running database of a module; arguments as of `stdb.testing.TestHost`."""
         sender = sender_of(http)
         async with Running.open(module, start_us_of(start, seed), sender) as running:
-            yield cls(running, sender)
+            host = cls(running, sender)
+            try:
+                yield host
+            except trio.Cancelled:
+                raise
+            except BaseException:
+                failed(host)
+                raise
 
     # ------------------------------------------------------------------ clients
     async def connect(
