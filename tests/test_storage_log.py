@@ -13,7 +13,9 @@ import pytest
 
 from stdb.datastore.records import Record, join
 from stdb.errors import StorageError
-from stdb.storage.log import BODY_BYTES_MAX, FORMAT_VERSION, SqliteLog, recover
+from stdb.storage.log import FORMAT_VERSION, SqliteLog
+from stdb.storage.log_writer import BODY_BYTES_MAX, LogWriter
+from stdb.storage.recovering import recover
 
 WAIT_SECONDS_MAX = 30
 
@@ -128,15 +130,15 @@ def test_an_owner_whose_loop_has_ended_does_not_stop_the_writer(tmp_path: Path) 
 def test_the_wal_is_moved_into_the_file_when_the_writer_is_idle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stdb.storage.log.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("stdb.storage.log_writer.IDLE_SECONDS", 0.01)
     moved = threading.Event()
-    move = SqliteLog._move_wal
+    move = LogWriter._move_wal
 
-    def spy(self: SqliteLog) -> None:
+    def spy(self: LogWriter) -> None:
         move(self)
         moved.set()
 
-    monkeypatch.setattr(SqliteLog, "_move_wal", spy)
+    monkeypatch.setattr(LogWriter, "_move_wal", spy)
     log = SqliteLog(tmp_path / "a.sqlite")
     log.append_nowait([record(0, b"\xab" * 5000)])
     assert moved.wait(WAIT_SECONDS_MAX)
@@ -147,7 +149,7 @@ def test_the_wal_is_moved_into_the_file_when_the_writer_is_idle(
 def test_the_wal_is_moved_above_its_bound_however_busy_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stdb.storage.log.CHECKPOINT_BYTES", 100_000)
+    monkeypatch.setattr("stdb.storage.log_writer.CHECKPOINT_BYTES", 100_000)
     log = SqliteLog(tmp_path / "a.sqlite")
     for offset in range(40):
         log.append_nowait([record(offset, bytes(50_000))])

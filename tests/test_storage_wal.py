@@ -7,7 +7,8 @@ import pytest
 
 from stdb.datastore.records import Record, join
 from stdb.errors import StorageError
-from stdb.storage.log import SqliteLog, recover
+from stdb.storage.log import SqliteLog
+from stdb.storage.recovering import recover
 from stdb.storage.wal import damaged_frame
 
 FRAME = 24 + 4096
@@ -17,7 +18,7 @@ GROUPS = 6
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a log as a killed process leaves it: six groups in its WAL, nothing moved."""
-    monkeypatch.setattr("stdb.storage.log.IDLE_SECONDS", 10_000.0)
+    monkeypatch.setattr("stdb.storage.log_writer.IDLE_SECONDS", 10_000.0)
     path, kept = tmp_path / "a.sqlite", tmp_path / "kept"
     kept.mkdir()
     log = SqliteLog(path)

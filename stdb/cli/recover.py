@@ -2,7 +2,7 @@
 
 Responsible for: finding the log by the database's name or identity, holding the data directory meanwhile, telling what
 was done.
-Not responsible for: the recovery itself (`stdb.storage.log`).
+Not responsible for: the recovery itself (`stdb.storage.recovering`).
 """
 
 import argparse
@@ -15,7 +15,7 @@ from stdb.cli.errors import CliError
 from stdb.errors import StorageError
 from stdb.storage.control import Control
 from stdb.storage.data_directory import DataDirectory
-from stdb.storage.log import recover as recover_log
+from stdb.storage.recovering import recover as recover_log
 
 __all__ = ["recover"]
 

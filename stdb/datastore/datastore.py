@@ -41,6 +41,10 @@ class Datastore:
     """The state of one database. Used by one thread."""
 
     def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Be as new, whatever was loaded."""
         self.undo: list[UndoEntry] = []
         """What the open transaction changed; one list for good, so that writers may bind it."""
         self.reservations = Reservations()
@@ -241,7 +245,22 @@ class Datastore:
         """
         if record.offset != self.next_offset:
             raise StorageError(f"offset {self.next_offset} expected, the next record has {record.offset}")
-        changes = decode_changes(record)
+        self._apply(record.offset, decode_changes(record))
+        self.next_offset += 1
+
+    def unreplay(self, record: Record) -> None:
+        """Take back the last transaction: the record of a delete holds the whole row. Sequences may repeat values.
+
+        Raises:
+            StorageError: It is not the last one, or does not fit the tables. Give up on this object.
+        """
+        if record.offset != self.next_offset - 1:
+            raise StorageError(f"offset {self.next_offset - 1} expected, the record before has {record.offset}")
+        backwards = [Change(table_id, inserts, deletes) for table_id, deletes, inserts in decode_changes(record)]
+        self._apply(record.offset, backwards)
+        self.next_offset -= 1
+
+    def _apply(self, offset: int, changes: list[Change]) -> None:
         try:
             if changes and changes[0].table_id <= _CATALOG_ID_LAST:
                 changes = self._replay_catalog(changes)
@@ -252,8 +271,7 @@ class Datastore:
                 if not table.is_event:
                     table.apply(deletes, inserts, self._tail.part(table))
         except StorageError as error:
-            raise StorageError(f"offset {record.offset}: {error}") from error
-        self.next_offset += 1
+            raise StorageError(f"offset {offset}: {error}") from error
 
     def _replay_catalog(self, changes: list[Change]) -> list[Change]:
         """Apply the changes of catalogue tables (whose ids are not all before others'); return those left to apply."""

@@ -16,7 +16,7 @@ ascending table id, so that the catalogue's rows come before those they describe
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple, Protocol
@@ -144,8 +144,8 @@ def encode(delta: Delta, circumstances: Circumstances) -> bytes:
     return _HEAD.pack(len(body) - _OFFSET_SIZE, crc32(body)) + body
 
 
-def split(data: bytes, expected_offset: int) -> Iterator[Record]:
-    """Yield the records of a run of bytes that holds them whole, one after another.
+def split(data: bytes, expected_offset: int) -> Generator[Record, None, int]:
+    """Yield the records of a run of bytes that holds them whole, one after another; return the offset behind the last.
 
     Args:
         data: What `encode` returned, joined.
@@ -169,6 +169,7 @@ def split(data: bytes, expected_offset: int) -> Iterator[Record]:
             raise RecordError(f"the record is missing, one of offset {offset} stands there", expected_offset)
         yield Record(offset, data[start:position])
         expected_offset += 1
+    return expected_offset
 
 
 def join(record: Record) -> bytes:

@@ -132,7 +132,7 @@ TestRecovery.settings = settings(max_examples=40, stateful_step_count=12, deadli
 def written() -> object:
     """Write a log whose WAL is never moved; return its directory, the states, and how long the WAL was at each."""
     with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stdb.storage.log.IDLE_SECONDS", 10_000.0)
+        patch.setattr("stdb.storage.log_writer.IDLE_SECONDS", 10_000.0)
         told: Queue[int] = Queue()
         life, path = Life(), Path(directory) / "a.sqlite"
         log = SqliteLog(path, told.put)
