@@ -188,3 +188,59 @@ def test_a_module_with_everything_is_called_in_every_way() -> None:
     assert called >= {"come", "go", "pass_time"}
     assert called & {"restart", "crash"}
     assert not called & {"close", "alarm", "opened", "comes"}
+
+
+EVERY_TYPE = """
+import datetime, enum, uuid
+from stdb import *
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+@product
+class Point:
+    x: f32
+    near: list[Identity]
+
+@product
+class Circle:
+    centre: Point
+    colour: Colour | None
+
+Shape = Point | Circle
+
+@table
+class Seen:
+    what: str = primary_key()
+
+@reducer
+def numbers(ctx: ReducerContext, a: u8, b: u16, c: u32, d: u64, e: u128, f: u256, g: i8, h: i16, i: i32, j: i64,
+            k: i128, l: i256, m: int, n: float, o: f32, p: bool) -> None:
+    ctx.db[Seen].insert_or_update(Seen(what="numbers"))
+
+@reducer
+def specials(ctx: ReducerContext, a: Identity, b: Address, c: Timestamp, d: TimeDuration, e: ScheduleAt, f: uuid.UUID,
+             g: datetime.datetime, h: datetime.timedelta, i: bytes, j: str) -> None:
+    assert type(a) is Identity and type(f) is uuid.UUID and type(g) is datetime.datetime, (a, f, g)
+    ctx.db[Seen].insert_or_update(Seen(what=f"identity {a}"))
+
+@reducer
+def composites(ctx: ReducerContext, a: list[int], b: list[u8], c: list[str] | None, d: Colour, e: Point, f: Shape,
+               g: list[Circle], h: Identity | None, i: list[uuid.UUID], j: datetime.datetime | None) -> None:
+    ctx.db[Seen].insert_or_update(Seen(what=type(f).__name__))
+"""
+
+
+def test_values_of_every_type_are_made_and_identities_mean_somebody(program: Program) -> None:
+    path = program(EVERY_TYPE)
+    seen: set[str] = set()
+
+    def look(host: TestHost) -> None:
+        seen.update(row.what for row in host.table("seen"))
+
+    run(state_machine(path, invariants=[look], restarts=False), max_examples=30)
+    assert seen >= {"numbers", "Point", "Circle"}
+    with TestHost(path) as host:
+        people = {f"identity {host.identity(name)}" for name in ("alice", "bob", "carol")}
+    assert {what for what in seen if what.startswith("identity")} == people
