@@ -47,9 +47,13 @@ def test_a_module_is_published_updated_and_deleted_without_any_log_in(server: Se
     code, out, err = run("publish", "-p", str(CHAT), "chat", "--server", server.http)
     lines = out.splitlines()
     assert (code, err) == (0, "")
-    assert lines[:2] == [f"Uploading to {server.http} => {server.http}", "Publishing module..."]
+    assert lines[:3] == [
+        f"Uploading to {server.http} => {server.http}",
+        "Checking for breaking changes...",
+        "Publishing module...",
+    ]
     identity = identity_in(out)
-    assert lines[2:] == [f"Created new database with name: chat, identity: {identity}"]
+    assert lines[3:] == [f"Created new database with name: chat, identity: {identity}"]
     _, out, _ = run("publish", "-p", str(CHAT / "__init__.py"), "chat", "-s", server.http.removeprefix("http://"))
     assert out.endswith(f"Updated database with name: chat, identity: {identity}\n")
     assert run("call", "chat", "send_message", "hello", "-s", server.http) == (0, "", "")

@@ -57,6 +57,8 @@ CONCURRENT_MAX = 10_000
 NO_SUCH_PROCEDURE = ReducerOutcome(OutcomeKind.NOT_RUN, "No such procedure", "No such procedure")
 _FATAL = "The module instance encountered a fatal error: "
 
+OUTDATED = "the database was updated while this ran, and its tables are not the same any more: call again"
+
 
 class _Ended(NamedTuple):
     """How a transaction ended: with a result, or an exception."""
@@ -85,6 +87,7 @@ class _Host:
         self._client = client
         self._connection_id = connection_id
         self._is_transacting = False
+        self._layouts = actor.layouts
 
     def now_us(self) -> int:
         """Return the time in microseconds since 1970."""
@@ -119,6 +122,8 @@ class _Host:
 
     def _run(self, run: Callable[[ReducerCall], T]) -> _Ended:
         actor = self._actor
+        if self._layouts != actor.layouts:
+            return _Ended(None, ReducerError(OUTDATED))
         now_us = actor.now_us()
         transaction = actor.datastore.begin(now_us)
         identity, _, credentials = self._client

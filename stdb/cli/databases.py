@@ -1,4 +1,4 @@
-"""Commands about databases as a whole: delete, list, describe, restart."""
+"""Commands about databases as a whole: delete, list, describe, restart, lock, unlock."""
 
 import argparse
 import json
@@ -13,7 +13,18 @@ from stdb.schema import documents
 from stdb.schema.model import ModuleDef
 from stdb.schema.validation import validate
 
-__all__ = ["confirm", "definition_of", "delete", "describe", "entity", "fetch_schema", "list_databases", "restart"]
+__all__ = [
+    "confirm",
+    "definition_of",
+    "delete",
+    "describe",
+    "entity",
+    "fetch_schema",
+    "list_databases",
+    "lock",
+    "restart",
+    "unlock",
+]
 
 
 def confirm(question: str, yes: bool) -> bool:
@@ -37,6 +48,27 @@ def delete(api: Api, options: argparse.Namespace) -> None:
     response = api.request("DELETE", f"/v1/database/{identity}")
     if response.status_code != 200:
         raise refused(response)
+
+
+def lock(api: Api, options: argparse.Namespace) -> None:
+    """Keep a database from being deleted."""
+    identity = _post(api, options.database, "lock")
+    print(f"Database {identity} is now locked. It cannot be deleted until unlocked.")
+
+
+def unlock(api: Api, options: argparse.Namespace) -> None:
+    """Allow a database to be deleted again."""
+    identity = _post(api, options.database, "unlock")
+    print(f"Database {identity} is now unlocked.")
+
+
+def _post(api: Api, database: str, action: str) -> str:
+    """Do something with a database; return its identity."""
+    identity = api.database(database)
+    response = api.request("POST", f"/v1/database/{identity}/{action}")
+    if response.status_code != 200:
+        raise refused(response)
+    return identity
 
 
 def restart(api: Api, options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ when it runs, so that `--help` is quick.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TypeAlias
 
@@ -14,6 +14,8 @@ from stdb.cli.config import DEFAULT_HOST, Config, config_path
 __all__ = ["build_parser"]
 
 PROGRAM = "python -m stdb"
+QUESTIONS = ("all", "remote", "migrate", "break-clients", "skip-login", "delete-data")
+"""What `publish --yes=…` may answer beforehand."""
 LEVELS = ("trace", "debug", "info", "warn", "error", "panic")
 PERMISSIONS = ("publish-python",)
 
@@ -52,6 +54,8 @@ class _CommandParser(argparse.ArgumentParser):
     """The parser of one command. Options may stand between arguments, as in the official command line."""
 
     _is_parsing = False
+    alone: Mapping[str, str] = {}
+    """What options with an optional value mean without one; a value is given as `--option=value` only."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse arguments and options in any order."""
@@ -59,9 +63,23 @@ class _CommandParser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._is_parsing = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            return self.parse_known_intermixed_args(self._completed(args), namespace)
         finally:
             self._is_parsing = False
+
+    def _completed(self, args: Any) -> Any:
+        """Give options that stand alone the value that this means; several letters are several options."""
+        if not self.alone or args is None:
+            return args
+        end = args.index("--") if "--" in args else len(args)
+        found: list[str] = []
+        for word in args[:end]:
+            letters = [f"-{letter}" for letter in word[1:]] if word[:1] == "-" and word[:2] != "--" else []
+            if letters and all(each in self.alone for each in letters):
+                found += (self.alone[each] for each in letters)
+            else:
+                found.append(self.alone.get(word, word))
+        return [*found, *args[end:]]
 
 
 # --------------------------------------------------------------------------------------------------- running
@@ -200,11 +218,38 @@ def _add_publish(commands: _Commands) -> None:
     )
     source.add_argument("-b", "--bin-path", metavar="FILE", help="publish this file as it is")
     parser.add_argument(
-        "-c", "--delete-data", "--clear-database", action="store_true", help="delete the database's data first"
+        "-c",
+        "--delete-data",
+        "--clear-database",
+        choices=("always", "on-conflict", "never"),
+        default="never",
+        metavar="=WHEN",
+        help="delete the database's data first: always (as the option alone says), on-conflict (when its tables cannot "
+        "be updated) or never",
+    )
+    parser.add_argument(
+        "--break-clients", action="store_true", help="do not ask before connected clients are disconnected"
     )
     _server(parser)
     _anonymous(parser)
-    _yes(parser)
+    parser.add_argument(
+        "-y",
+        "--yes",
+        action="append",
+        type=_questions,
+        metavar="=QUESTIONS",
+        help=f"answer questions with yes: {', '.join(QUESTIONS)}; the option alone means all",
+    )
+    parser.alone = {"-y": "--yes=all", "--yes": "--yes=all"} | dict.fromkeys(
+        ("-c", "--delete-data", "--clear-database"), "--delete-data=always"
+    )
+
+
+def _questions(text: str) -> frozenset[str]:
+    kinds = frozenset(text.split(","))
+    if unknown := kinds - set(QUESTIONS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))} is none of {', '.join(QUESTIONS)}")
+    return kinds
 
 
 def _add_call(commands: _Commands) -> None:
@@ -303,6 +348,13 @@ def _add_databases(commands: _Commands) -> None:
     _database(parser)
     _server(parser)
     _yes(parser)
+    for name, text in (
+        ("lock", "Lock a database: it cannot be deleted, nor its data."),
+        ("unlock", "Unlock a database."),
+    ):
+        parser = _command(commands, name, text, _with_api("databases", name))
+        _database(parser)
+        _server(parser)
     _server(_command(commands, "list", "List your databases.", _with_api("databases", "list_databases")))
     parser = _command(
         commands,
