@@ -318,3 +318,29 @@ def test_the_settings_of_websockets_are_followed(data: str) -> None:
         while client.recv(1 << 16):
             pass
     assert server.stop() == 0
+
+
+INIT = """\
+from stdb import ReducerContext, init
+
+@init
+def init(ctx: ReducerContext) -> None:
+    print("looking for the answer")
+    {}
+"""
+
+
+@pytest.mark.parametrize(("line", "told"), [
+    ("1 // 0", "PANIC: bad.py:6: Traceback (most recent call last):"),
+    ("raise ReducerError", "PANIC: bad.py:6: Traceback (most recent call last):"),
+])  # fmt: skip
+def test_an_init_that_breaks_at_the_start_shows_the_modules_log(
+    line: str, told: str, tmp_path: Path, data: str
+) -> None:
+    (tmp_path / "bad.py").write_text(INIT.format(line))
+    ran = serve_to_its_end("--data-dir", data, "-l", "127.0.0.1:0", "--publish", f"{tmp_path / 'bad.py'}=bad")
+    assert ran.code == 1
+    log = ran.err[ran.err.index("Error: The instance encountered a fatal error.\n\nThe module's log:\n") :]
+    assert "\nINFO: Invoking `init` reducer\nINFO: bad.py:5: looking for the answer\n" in log
+    assert f"\n{told}\n" in log
+    assert log.endswith(("ZeroDivisionError: integer division or modulo by zero\n", "'ReducerError' is not defined\n"))

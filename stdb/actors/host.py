@@ -363,7 +363,11 @@ class Host:
     def _first_record(self, program: bytes, identity: bytes, owner: bytes) -> "_First":
         module = self._load(program)
         lines = _Lines()
-        record = self._launcher.create(module, program, identity, owner, lines)
+        try:
+            record = self._launcher.create(module, program, identity, owner, lines)
+        except PublishFailed as error:
+            error.lines = lines.texts()
+            raise
         return _First(module, record, lines)
 
     async def _create(self, caller: bytes, identity: bytes, program: bytes, name: str | None, host_type: str) -> None:
@@ -479,6 +483,11 @@ class _Lines:
 
     def __init__(self) -> None:
         self._lines: list[Callable[[LogSink], None]] = []
+        self._texts: list[str] = []
+
+    def texts(self) -> tuple[str, ...]:
+        """Return what the lines say, each with its level and where it was written."""
+        return tuple(self._texts)
 
     def write(
         self,
@@ -491,6 +500,8 @@ class _Lines:
         function: str | None = None,
     ) -> None:
         """Keep one line."""
+        where = "" if filename in (None, target) else f" {filename}:{line}:" if line else f" {filename}:"
+        self._texts.append(f"{level.upper()}:{where} {message}")
         self._lines.append(
             lambda log: log.write(level, message, target=target, filename=filename, line=line, function=function)
         )

@@ -72,6 +72,9 @@ class NotAuthorized(RequestError):
 class PublishFailed(RequestError):
     """The program does not load, is invalid, or its `init` failed; nothing of it remains (500)."""
 
+    lines: tuple[str, ...] = ()
+    """What a new database's module log would have said, as whoever runs the server may read it."""
+
 
 class UpdateRejected(RequestError):
     """The program would change the stored tables in a way that cannot be done; nothing changed (400)."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 
+from stdb.actors.refusals import PublishFailed
 from stdb.cli.config import data_home
 from stdb.cli.errors import CliError
 from stdb.cli.pack import read_program
@@ -85,6 +86,8 @@ def _print_started(running: Running) -> None:
 def _told(error: BaseException, address: str) -> CliError | None:
     """Return what to tell of a failed start; None of a mistake of our own."""
     for leaf in _leaves(error):
+        if isinstance(leaf, PublishFailed) and leaf.lines:
+            return CliError(str(leaf), hint="\n".join(("The module's log:", *leaf.lines)))
         if isinstance(leaf, StdbError):
             return CliError(str(leaf))
         if isinstance(leaf, OSError):
