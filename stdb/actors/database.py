@@ -29,7 +29,7 @@ from stdb.actors.answers import Answers, Job, LongJob, SqlResult
 from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.connections import MODULE_EXITED, Connections
-from stdb.actors.deadline import Deadline
+from stdb.actors.deadline import Deadline, LoopWatch
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.pausing import Done, UnwantedError, run_slice
 from stdb.actors.procedures import Procedures
@@ -70,6 +70,8 @@ REQUESTS_A_TURN_MAX = 256
 TURN_SECONDS_MAX = 0.002
 CROWDED_REQUESTS = 65_536
 """Requests of all clients that may wait before readers wait too (DESIGN decision 8)."""
+UPDATE_SECONDS_MAX = 600.0
+"""As long as an update may take that writes large tables anew; all else stands still meanwhile."""
 BACKLOG_CHECKED = 16_384
 """Transactions that may be on their way to the disk before clients that wait for it are held to their bounds."""
 
@@ -546,6 +548,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         Who may not see rows any more is told none of it: lets go of all or, as those who are returned, of a query.
         """
         datastore, now_us = self.datastore, self.now_us()
+        LoopWatch.expect(UPDATE_SECONDS_MAX)
         transaction = self._begin(now_us)
         try:
             limit = partial(self._deadline.limiting, what="the migration")

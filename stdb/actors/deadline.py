@@ -189,16 +189,26 @@ class LoopWatch:
     thread's traceback to stderr and exits with 1, which is as safe as SIGKILL.
     """
 
+    _is_running = False
+
     def __init__(self, seconds_max: float = LOOP_SECONDS_MAX) -> None:
         self.seconds_max = seconds_max
+
+    @classmethod
+    def expect(cls, seconds: float) -> None:
+        """Let the loop stand still for so long this time, if a watch runs: for work that is known to be long."""
+        if cls._is_running:
+            faulthandler.dump_traceback_later(seconds, exit=True)
 
     async def run(self) -> None:
         """Keep the watchdog quiet for as long as the loop runs; cancel to end."""
         try:
+            LoopWatch._is_running = True
             while True:
                 faulthandler.dump_traceback_later(self.seconds_max, exit=True)
                 await trio.sleep(self.seconds_max / 10)
         finally:
+            LoopWatch._is_running = False
             faulthandler.cancel_dump_traceback_later()
 
 

@@ -19,6 +19,7 @@ from stdb.actors.handle import DatabaseHandle
 from stdb.actors.host import Host, HostSettings
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.sink import Client
+from stdb.actors.updates import Policy
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.records import join
 from stdb.errors import ReducerError, StdbError
@@ -209,9 +210,13 @@ class Running:
         return results[0]
 
     async def publish(self, subject: Subject) -> None:
-        """Update the database in place to another program. Raises as `stdb.actors.host.Host.publish`."""
+        """Update the database in place to another program, whatever becomes of its clients.
+
+        Raises as `stdb.actors.host.Host.publish`.
+        """
         source = read_source(subject)
-        await self.host.publish(OWNER.wire, source.program, identity=DATABASE.wire)
+        policy = Policy(breaks_clients=True)
+        await self.host.publish(OWNER.wire, source.program, identity=DATABASE.wire, policy=policy)
         self._take(source.program, subject)
 
     async def stop(self) -> None:
