@@ -70,6 +70,9 @@ class SimulatedClient:
         """The connection is half open."""
         self.seen = 0
         """How many transactions the newest message of a confirmed client reflects."""
+        self.comes_again = False
+        """The next connection has the connection id of this one."""
+        self.connection = 0
         self.held: dict[int, list[Query]] = {}
         self._random = random
         self._checks = life.simulation.checks
@@ -77,6 +80,11 @@ class SimulatedClient:
         self._scope = trio.CancelScope()
         self._changed = trio.Event()
         self._begin()
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Tell whether it is told only what is durable."""
+        return self._tap is not None and self._tap.confirmed
 
     def _begin(self) -> None:
         """Forget the last connection."""
@@ -96,8 +104,10 @@ class SimulatedClient:
         self._request_id = 100
 
     # ------------------------------------------------------------------ connecting
-    async def connect(self, connection: int) -> None:
+    async def connect(self) -> None:
         """Connect; return once the first message or the end is there."""
+        is_again, self.comes_again = self.comes_again, False
+        connection = self.connection if is_again else self.life.next_connection()
         self._begin()
         life, character = self.life, self.character
         self.is_over = False
@@ -273,7 +283,8 @@ class SimulatedClient:
 
     # ------------------------------------------------------------------ understanding
     def _hear(self, told: Told, answer: Answer) -> None:
-        history = self.life.history
+        assert self._tap is not None
+        history = self._tap.history
         if told.needs:
             self._checks.holds("I26", told.needs >= self._as_of, f"{told.needs} is told after {self._as_of}")
             for count in range(self._as_of + 1, told.needs):
@@ -341,7 +352,7 @@ class SimulatedClient:
         found: Counter[tuple[int | None, str, bytes]] = Counter()
         for key, query in held:
             if query.table != "flash":
-                rows = self.life.evaluate(query, count, self.character.identity)
+                rows = history.evaluate(query, count, self.character.identity)
                 for row, many in rows.items():
                     found[key, query.table, row] += many
         return found
@@ -370,7 +381,7 @@ class SimulatedClient:
             return
         self._check_allowed([query])
         found = Counter(row for change in answer.changes for row in change.inserts)
-        expected = self.life.evaluate(query, told.needs, self.character.identity)
+        expected = history.evaluate(query, told.needs, self.character.identity)
         self._checks.equal("I24", found, expected, f"one-off {query.text}")
 
     def _holds_flash(self) -> list[int]:

@@ -5,20 +5,22 @@ Not responsible for: what outlives it (`simulation`), what people do (`script`).
 """
 
 from collections import Counter
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
 import trio
 
 from stdb.actors.host import Host, HostSettings
+from stdb.actors.refusals import DatabaseUnavailable
 from stdb.net.front_door import FrontDoor
 from stdb.testing.hosts import virtual_now_us
 from tests.property.simulation.client import SimulatedClient
-from tests.property.simulation.model import Query
 from tests.property.simulation.network import Pipe, ServerEnd
 from tests.property.simulation.probes import History, state_of
 from tests.property.simulation.schema import operate, reset
 from tests.property.simulation.script import draw_characters, play
+from tests.property.simulation.storage import FULL
 from tests.property.simulation.world import OWNER
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Life:
         self.number = number
         self.pipes: list[Pipe] = []
         self.is_over = False
+        self._is_full = False
         """The server ends: connections may end with it."""
         self.nursery: trio.Nursery
         self.host: Host
@@ -48,6 +51,9 @@ class Life:
         self._random = Random(f"life {simulation.seed} {number}")
         self._scope = trio.CancelScope()
         self._clients: list[SimulatedClient] = []
+        queries = simulation.world.queries
+        self.queries = [*simulation.world.favourites, *self._random.sample(queries, 6)]
+        """What clients ask in this life: few, so that they share them."""
 
     @property
     def history(self) -> History:
@@ -61,7 +67,7 @@ class Life:
         simulation.trace(f"life {self.number} begins{', it will crash' if crashes else ''}")
         with self._scope:
             async with trio.open_nursery() as self.nursery:
-                self.nursery.start_soon(simulation.storage.sync_now_and_then)
+                self.nursery.start_soon(simulation.storage.write_now_and_then)
                 if crashes and self.number:
                     self.nursery.start_soon(self._crash)
                 settings = HostSettings(operator=OWNER)
@@ -96,6 +102,8 @@ class Life:
                 self._clients.append(client)
                 people.start_soon(play, self, client, random, steps)
             people.start_soon(self._operate)
+            if self._random.random() < 0.2:
+                people.start_soon(self._fill_disk)
 
     async def _operate(self) -> None:
         random = Random(f"operator {self.simulation.seed} {self.number}")
@@ -117,11 +125,30 @@ class Life:
         for client in self._clients:
             await client.one_off(self.simulation.world.queries[0], wait=True)
 
-    # ------------------------------------------------------------------ what clients ask
-    async def connect(self, client: SimulatedClient) -> None:
-        """Connect a client with a connection id that nobody had."""
-        await client.connect(self.next_connection())
+    @property
+    def is_failing(self) -> bool:
+        """Tell whether connections may end, or be refused, by no fault of anybody."""
+        return self.is_over or self._is_full
 
+    async def _fill_disk(self) -> None:
+        """Have the disk fill up; when there is space again, launch the database anew."""
+        simulation = self.simulation
+        await trio.sleep(self._random.random() * 0.3)
+        if self.is_over:
+            return
+        self._is_full = True
+        simulation.trace(f"the disk is full; {simulation.durable()} are durable")
+        simulation.durable_before = simulation.durable()
+        simulation.complaints.expected = FULL
+        simulation.storage.fill()
+        await trio.sleep(0.5 + self._random.random())
+        with suppress(DatabaseUnavailable):
+            await self.host.restart(OWNER, simulation.identity)
+        await trio.sleep(1.0)  # by now everybody knows what became of their connection
+        simulation.complaints.expected = ""
+        self._is_full = False
+
+    # ------------------------------------------------------------------ what clients ask
     async def serve(self, stream: ServerEnd, scope: trio.CancelScope) -> None:
         """Serve a connection, in a scope that may be cancelled at any time (I32)."""
         with scope:
@@ -137,33 +164,28 @@ class Life:
         self.simulation.connections += 1
         return self.simulation.connections
 
-    def evaluate(self, query: Query, count: int, identity: bytes) -> Counter[bytes]:
-        """Return what a query is worth after so many transactions."""
-        memo, key = self.simulation.memo, (self.number, query.text, count, identity)
-        if key not in memo:
-            memo[key] = query.evaluate(self.history.at(count), identity, OWNER)
-        return memo[key]
-
     # ------------------------------------------------------------------ what clients tell
     def upgraded(self, client: SimulatedClient, head: bytes) -> bool:
         """Take in the answer to an upgrade; tell whether it was granted."""
         status = int(head.split()[1])
         self.simulation.trace(f"{client.character.number} connects as {client.connection}: {status}")
-        self.simulation.checks.holds("I31", status == 101 or self.is_over, f"an upgrade was answered {head!r}")
+        self.simulation.checks.holds("I31", status == 101 or self.is_failing, f"an upgrade was answered {head!r}")
         return status == 101
 
     def closed(self, client: SimulatedClient, code: int) -> None:
         """Take in a Close."""
         self.simulation.trace(f"{client.character.number} is closed with {code}")
-        is_expected = client.is_ending or self.is_over
+        is_expected = client.is_ending or self.is_failing
         self.simulation.checks.holds("I31", is_expected, f"client {client.character.number} was closed with {code}")
 
     def ended(self, client: SimulatedClient) -> None:
         """Take in that a connection has ended."""
-        self.simulation.trace(f"the connection of {client.character.number} ends")
+        simulation = self.simulation
+        simulation.trace(f"the connection of {client.character.number} ends")
         is_banned = client.connection % 7 == 3
-        is_expected = client.is_ending or self.is_over or is_banned or client.character.is_slow
-        self.simulation.checks.holds("I31", is_expected, f"client {client.character.number} was cut")
+        is_expected = client.is_ending or self.is_failing or is_banned or client.character.is_slow
+        is_expected |= simulation.probes.is_tight and client.is_confirmed  # while the disk is slow, too much waits
+        simulation.checks.holds("I31", is_expected, f"client {client.character.number} was cut")
 
     # ------------------------------------------------------------------ the end of the last life
     async def _check_end(self) -> None:

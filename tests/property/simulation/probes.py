@@ -10,6 +10,7 @@ The probes wrap a few methods of the server for the time of a run; they change n
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -17,15 +18,16 @@ from stdb.actors.database import DatabaseActor
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.delta import Delta
 from stdb.datastore.transaction import Transaction
+from stdb.net import connection
 from stdb.net.protocols import registry
 from stdb.subscriptions.fragment import ClientUpdate
 from stdb.subscriptions import plain
 from stdb.subscriptions.plain import Rows, evaluate_plainly, rows_now
 from stdb.subscriptions.registry import Evaluation, Registry
 from tests.property.simulation.invariants import Checks
-from tests.property.simulation.model import State
+from tests.property.simulation.model import Query, State
 from tests.property.simulation.operations import Call, Generated, Writer
-from tests.property.simulation.world import World
+from tests.property.simulation.world import OWNER, World
 
 __all__ = ["History", "Probes", "Tap", "Told", "state_of"]
 
@@ -33,6 +35,9 @@ __all__ = ["History", "Probes", "Tap", "Told", "state_of"]
 def state_of(datastore: Datastore) -> dict[str, frozenset[bytes]]:
     """Return all rows, by the name of their table."""
     return {table.schema.name: frozenset(table.rows()) for table in datastore.tables.values()}
+
+
+WAITING_MESSAGES_TIGHT = 12
 
 
 class History:
@@ -43,10 +48,18 @@ class History:
         """By the number of transactions; that of 0 is never seen."""
         self.flashes = flashes
         """Rows of the event table by the number of transactions after theirs."""
+        self._memo: dict[tuple[str, int, bytes], Counter[bytes]] = {}
 
     def at(self, count: int) -> State:
         """Return the rows after so many transactions."""
         return self.states[count]
+
+    def evaluate(self, query: Query, count: int, identity: bytes) -> Counter[bytes]:
+        """Return what a query is worth after so many transactions."""
+        key = query.text, count, identity
+        if key not in self._memo:
+            self._memo[key] = query.evaluate(self.states[count], identity, OWNER)
+        return self._memo[key]
 
     def kept(self, count: int) -> "History":
         """Return the first so many transactions."""
@@ -66,8 +79,10 @@ class Told(NamedTuple):
 class Tap:
     """What one connection was told, in order."""
 
-    def __init__(self, confirmed: bool) -> None:
+    def __init__(self, confirmed: bool, history: History) -> None:
         self.confirmed = confirmed
+        self.history = history
+        """What the messages are about; a database that was stopped and launched again has another."""
         self.told: list[Told] = []
         self.is_telling = False
 
@@ -102,8 +117,10 @@ _NEEDS: dict[str, Callable[..., int]] = {
 class Probes:
     """All probes of one run."""
 
-    def __init__(self, world: World, checks: Checks) -> None:
+    def __init__(self, world: World, checks: Checks, is_tight: bool) -> None:
         self.world = world
+        self.is_tight = is_tight
+        """Clients are cut when little waits for them already."""
         self.checks = checks
         self.generated = Generated(checks)
         self.given: dict[int, list[int]] = {}
@@ -256,7 +273,7 @@ class Probes:
     # ------------------------------------------------------------------ messages
     def attached(self, client: Any, sink: Any) -> None:
         """Note from now on what a client is told."""
-        tap = self.taps[client.connection_id] = Tap(sink.confirmed)
+        tap = self.taps[client.connection_id] = Tap(sink.confirmed, self.history)
         for name, needs_of in _NEEDS.items():
             if hasattr(sink, name):
                 setattr(sink, name, self._tapped(tap, getattr(sink, name), name, needs_of))
@@ -298,13 +315,16 @@ class Probes:
         plain._keys_of = lambda table, row: known.get((table.schema.id, row)) or known.setdefault(
             (table.schema.id, row), keys_of(table, row)
         )
-        dialects = dict(registry._DIALECTS)
+        dialects, outbox = dict(registry._DIALECTS), connection.Outbox
+        if self.is_tight:
+            connection.Outbox = partial(outbox, messages_max=WAITING_MESSAGES_TIGHT)  # type: ignore[assignment,misc]
         registry._DIALECTS.update({name: type(each.__name__, (each,), {}) for name, each in dialects.items()})
         try:
             yield
         finally:
             registry._DIALECTS.update(dialects)
             plain._keys_of = keys_of
+            connection.Outbox = outbox  # type: ignore[misc]
             for owner, name, original in reversed(undo):
                 setattr(owner, name, original)
 

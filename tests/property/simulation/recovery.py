@@ -4,38 +4,36 @@ Responsible for: what must be true of a database right after a launch, before an
 Not responsible for: what becomes of it then (`probes`).
 """
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from stdb.actors.database import DatabaseActor
 from stdb.datastore import recovery
 from stdb.datastore.datastore import Datastore
-from stdb.datastore.log import MemoryLog, NoSnapshots, SnapshotStore
-from stdb.datastore.records import Record, split
+from stdb.datastore.records import join
 from stdb.errors import StorageError
 from tests.property.simulation.probes import History, state_of
+from tests.property.simulation.storage import Disk, SteppedLog
 
 if TYPE_CHECKING:
     from tests.property.simulation.simulation import Simulation
 
 __all__ = ["check_first_launch", "check_recovered"]
 
+_ROWS_EMPTY = """
+DELETE FROM rows; DELETE FROM tables; DELETE FROM metadata WHERE name = 'merging_to';
+UPDATE metadata SET value = 0 WHERE name = 'rows_offset';
+"""
 
-class _Copy(MemoryLog):
-    """Records as they lie on a disk, perhaps damaged."""
 
-    def __init__(self, records: list[bytes]) -> None:
-        super().__init__()
-        self._records = records
-        self._durable = len(records)
-
-    def records(self, from_offset: int = 0) -> Iterator[Record]:
-        for offset in range(from_offset, len(self._records)):
-            yield from split(self._records[offset], offset)
-
-    def snapshots(self) -> SnapshotStore:
-        return NoSnapshots()
+class _Recovered(NamedTuple):
+    state: dict[str, frozenset[bytes]]
+    next_offset: int
+    first: int
 
 
 def check_first_launch(simulation: "Simulation", actor: DatabaseActor) -> History:
@@ -55,20 +53,25 @@ def check_recovered(simulation: "Simulation", actor: DatabaseActor, before: Hist
     disk = simulation.storage.disks[simulation.identity]
     checks.holds("I16", count >= simulation.durable_before, f"{count} left of {simulation.durable_before} durable")
     checks.holds("I16", count < len(before.states), f"{count} recovered, {len(before.states) - 1} were committed")
-    checks.equal("I17", count, len(disk.records), "recovered transactions, and records")
+    _check_records(simulation, disk, count)
     for name, rows in before.at(count).items():
-        checks.equal("I16", state.get(name), rows, f"{name} after recovery")
+        checks.holds("I16", state.get(name) == rows, lambda name=name: f"{name} after recovery of {count}")
     if is_clean:
         checks.equal("I19", count, len(before.states) - 1, "transactions after a clean end")
-    again = recovery.recover(_Copy(list(disk.records)))
-    checks.holds("I19", state_of(again) == state, "recovering twice differs")
-    checks.equal("I17", again.next_offset, count, "transactions when recovered again")
     _check_ephemeral(simulation, actor)
-    _check_damage(simulation, disk.records, state)
     for seen in simulation.seen_confirmed:
         checks.holds("I29", seen <= count, f"a confirmed client saw {seen}, {count} are left")
     datastore.verify()
+    _check_copies(simulation, disk, state, count)
     return before.kept(count)
+
+
+def _check_records(simulation: "Simulation", disk: Disk, count: int) -> None:
+    assert disk.log is not None
+    checks, first = simulation.checks, disk.log.first
+    checks.equal("I17", count, len(disk.records), "recovered transactions, and records")
+    kept = [join(record) for record in disk.log.records()]
+    checks.holds("I17", kept == disk.records[first:], "the records are not what was appended")
 
 
 def _check_ephemeral(simulation: "Simulation", actor: DatabaseActor) -> None:
@@ -80,35 +83,76 @@ def _check_ephemeral(simulation: "Simulation", actor: DatabaseActor) -> None:
     checks.equal("I20", len(datastore.table("st_scheduled")), 1, "schedules")
 
 
-def _check_damage(simulation: "Simulation", records: list[bytes], state: dict[str, frozenset[bytes]]) -> None:
-    """Check that what is damaged is refused, or does not matter."""
-    random = simulation.random
-    for _ in range(3):
-        damaged = _damaged(random, list(records))
+# ---------------------------------------------------------------------- copies of the file, whole and damaged
+def _check_copies(simulation: "Simulation", disk: Disk, state: dict[str, frozenset[bytes]], count: int) -> None:
+    checks, random = simulation.checks, simulation.random
+    again = _recover(simulation, disk, lambda _path: None)
+    checks.holds("I19", (again.state, again.next_offset) == (state, count), "recovering twice differs")
+    if again.first == 0:
+        bare = _recover(simulation, disk, lambda path: _run(path, _ROWS_EMPTY))
+        checks.holds("I18", bare.state == state, "the log alone gives another state than rows and log")
+    for damage in random.sample((_flip, _flip, _zero, _damage_row, _lose_row), 2):
         try:
-            found = state_of(recovery.recover(_Copy(damaged)))
+            found = _recover(simulation, disk, lambda path, damage=damage: damage(random, path))
         except StorageError as error:
-            simulation.checks.holds("I16", "offset" in str(error), f"a refusal names no offset: {error}")
+            checks.holds("I16", "copy.sqlite" in str(error), f"a refusal names no file: {error}")
         else:
-            is_prefix = len(damaged) < len(records)  # a log in memory does not know that its end is missing
-            simulation.checks.holds("I16", is_prefix or found == state, "damage went unnoticed")
+            invariant = "I18" if damage in (_damage_row, _lose_row) else "I16"
+            checks.holds(invariant, found.state == state, f"{damage.__name__} went unnoticed")
 
 
-def _damaged(random: Random, records: list[bytes]) -> list[bytes]:
-    place = random.randrange(len(records))
-    record = bytearray(records[place])
-    match random.randrange(5):
-        case 0:
-            record[random.randrange(len(record))] ^= 1 << random.randrange(8)
-        case 1:
-            start = random.randrange(len(record))
-            record[start : start + 64] = bytes(len(record[start : start + 64]))
-        case 2:
-            del record[random.randrange(len(record)) :]
-        case 3:
-            return [*records[: place + 1], *records[place:]]
-        case _:
-            other = random.randrange(len(records))
-            record = bytearray(records[other])
-    records[place] = bytes(record)
-    return records
+def _recover(simulation: "Simulation", disk: Disk, change: Callable[[Path], None]) -> _Recovered:
+    """Recover from a copy of the file that something is done to first."""
+    path = simulation.storage.directory / "copy.sqlite"
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    disk.copy(path)
+    change(path)
+    log = SteppedLog(path, Random(0))
+    try:
+        datastore = recovery.recover(log)
+        return _Recovered(state_of(datastore), datastore.next_offset, log.first)
+    finally:
+        log.abandon()
+
+
+def _run(path: Path, script: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(f"BEGIN IMMEDIATE;{script}COMMIT;")
+
+
+def _flip(random: Random, path: Path) -> None:
+    """Flip a bit of the file or of SQLite's log."""
+    path = _some_file(random, path)
+    data = bytearray(path.read_bytes())
+    data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    path.write_bytes(data)
+
+
+def _zero(random: Random, path: Path) -> None:
+    """Fill a sector with zeros."""
+    path = _some_file(random, path)
+    data = bytearray(path.read_bytes())
+    start = random.randrange(len(data)) // 512 * 512
+    data[start : start + 512] = bytes(len(data[start : start + 512]))
+    path.write_bytes(data)
+
+
+def _some_file(random: Random, path: Path) -> Path:
+    wal = path.with_name(path.name + "-wal")
+    return wal if wal.exists() and wal.stat().st_size and random.random() < 0.5 else path
+
+
+def _damage_row(random: Random, path: Path) -> None:
+    """Change a stored row as if SQLite had been told to."""
+    _run(path, f"UPDATE rows SET row = zeroblob(length(row)) WHERE row IS NOT NULL AND {_some_row(random)};")
+
+
+def _lose_row(random: Random, path: Path) -> None:
+    """Lose a stored row."""
+    _run(path, f"DELETE FROM rows WHERE {_some_row(random)};")
+
+
+def _some_row(random: Random) -> str:
+    some = f"(SELECT table_id, key FROM rows LIMIT 1 OFFSET (SELECT {random.randrange(1000)} % max(count(*), 1) FROM rows))"
+    return f"(table_id, key) IN {some}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from stdb.actors.refusals import ConnectRefused, DatabaseUnavailable, NoSuchDatabase
+from stdb.actors.refusals import ConnectRefused, DatabaseUnavailable
 from stdb.actors.sink import Client
 from tests.property.simulation.client import Character, SimulatedClient
 from tests.property.simulation.network import Behaviour
@@ -29,7 +29,7 @@ def draw_characters(random: Random) -> list[Character]:
 
 
 def _draw_character(random: Random, number: int) -> Character:
-    is_slow = random.random() < 0.15
+    is_slow = random.random() < 0.25
     return Character(
         number,
         random.choice((OWNER, *PEOPLE, *PEOPLE)),
@@ -39,7 +39,7 @@ def _draw_character(random: Random, number: int) -> Character:
         Behaviour(
             chunk_max=random.choice((9, 100, 1000, 100_000, 100_000)) if not is_slow else 300,
             delay_s_max=random.choice((0.0, 0.001, 0.05)),
-            capacity_bytes=random.choice((1500, 100_000)) if is_slow else 1_000_000,
+            capacity_bytes=random.choice((300, 1500, 100_000)) if is_slow else 1_000_000,
         ),
         is_slow,
     )
@@ -47,23 +47,23 @@ def _draw_character(random: Random, number: int) -> Character:
 
 async def play(life: "Life", client: SimulatedClient, random: Random, steps: int) -> None:
     """Live through some steps."""
-    await life.connect(client)
+    await client.connect()
     for _ in range(steps):
         if client.is_over:
             await trio.sleep(random.random() * 0.05)
-            await life.connect(client)
+            await client.connect()
             continue
         await _step(life, client, random)
 
 
 async def _step(life: "Life", client: SimulatedClient, random: Random) -> None:
     chance, wait = random.random(), random.random() < 0.5
-    queries = life.simulation.world.queries
+    queries = life.queries
     if chance < 0.45:
         reducer = random.choice(("work", "work", "work", "work", "note", "idle"))
         await client.call(reducer, random.getrandbits(32), life.next_tag(), wait=wait)
     elif chance < 0.65:
-        chosen = random.sample(queries, random.choice((1, 1, 2)))
+        chosen = list(dict.fromkeys(random.choices(queries, k=random.choice((1, 1, 2)))))
         await client.subscribe(random.randint(1, 4), chosen, other_form=random.random() < 0.3, wait=wait)
     elif chance < 0.72:
         await client.unsubscribe(random.randint(1, 4), other_form=False, wait=wait)
@@ -87,6 +87,7 @@ async def _go(life: "Life", client: SimulatedClient, random: Random) -> None:
             await client.cut()
         case 2:
             client.go_silent()
+            client.comes_again = random.random() < 0.5
         case _:
             client.cancel()
             await client._until(lambda: False)
@@ -101,7 +102,7 @@ async def _call_over_http(life: "Life", client: SimulatedClient, random: Random)
         try:
             handle = life.host.database(simulation.identity)
             result = await handle.call(caller, "work", f"[{plan}, {tag}]", confirmed=is_confirmed)
-        except (ConnectRefused, DatabaseUnavailable, NoSuchDatabase) as error:
+        except (ConnectRefused, DatabaseUnavailable) as error:
             simulation.trace(f"an HTTP call is refused: {type(error).__name__}")
             return
         is_committed = result.outcome.kind == 0

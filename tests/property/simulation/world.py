@@ -42,6 +42,7 @@ def _hex(value: bytes) -> str:
 
 
 _NUMBERS = tuple(range(6))
+_IDENTITY = _Kind(IDENTITY, (OWNER, *PEOPLE), _hex)
 _KINDS = (
     _Kind(U8, _NUMBERS, str),
     _Kind(U64, _NUMBERS, str),
@@ -49,7 +50,7 @@ _KINDS = (
     _Kind(STRING, ("", "a", "b", "ab"), _quoted),
     _Kind(BOOL, (False, True), lambda value: str(value).lower()),
     _Kind(F64, (0.0, -0.0, 1.5, -2.25), str),
-    _Kind(IDENTITY, (OWNER, *PEOPLE), _hex),
+    _IDENTITY,
     _Kind(option(U32), (None, 0, 1), None),
     _Kind(BYTES, (b"", b"\0", b"xy"), None),
 )
@@ -92,6 +93,9 @@ class World:
         self.shown = {**self.shapes, "st_client": self._client_shape, "mine": self.shapes["journal"]}
         """What clients may see rows of, by name."""
         self.queries = self._draw_queries(random)
+        restricted = {shape.name for shape in self.drawn if shape.owner_column is not None} | {"mine"}
+        self.favourites = [each for each in self.queries if each.table in restricted and not each.conditions]
+        """Queries that different people ask and that mean something else for each."""
 
     @property
     def tables(self) -> list[TableDef]:
@@ -109,6 +113,8 @@ class World:
     def _draw_table(self, random: Random, name: str) -> tuple[Shape, list[_Kind]]:
         has_key, is_public = random.random() < 0.7, random.random() < 0.8
         kinds = [random.choice(_KINDS[:4]), *random.choices(_KINDS, k=random.randint(1, 3)), _LINK]
+        if random.random() < 0.4:
+            kinds[1] = _IDENTITY
         is_auto = has_key and random.random() < 0.6
         if is_auto:
             kinds[0] = _Kind(random.choice(_AUTO_KINDS), (0,), str)
