@@ -135,6 +135,9 @@ async def main():
     async with trio.open_nursery() as nursery:
         nursery.start_soon(LoopWatch(0.6).run)
         await trio.sleep(1)  # a loop that runs is left alone
+        LoopWatch.expect(8)
+        time.sleep(1.2)  # longer than usual, not than was said
+        await trio.sleep(0.2)
         print("running", flush=True)
         time.sleep(30)
 
@@ -148,4 +151,4 @@ def test_a_loop_that_stands_still_ends_the_process_and_says_where() -> None:
     assert time.monotonic() - started < 20
     assert result.returncode == 1
     assert result.stdout == "running\n"
-    assert 'File "<string>", line 10 in main' in result.stderr
+    assert 'File "<string>", line 13 in main' in result.stderr

@@ -45,37 +45,32 @@ class _Printer:
         self._spread = spread
 
     def value(self, type_: AlgebraicType, value: Any, indent: str) -> str:
-        inner = indent + "    "
+        kind = type_.kind.value if isinstance(type_, Scalar) else type(type_).__name__
+        return self._list(f"{kind}(", [self._inner(type_, value, f"{indent}    ")], ")", indent)
+
+    def _inner(self, type_: AlgebraicType, value: Any, indent: str) -> str:
+        """Return what stands between the brackets behind a value's kind."""
+        inner = f"{indent}    "
         match type_:
             case Scalar(kind):
-                return self._list(kind.value + "(", [_scalar(kind, value)], ")", indent)
+                return _scalar(kind, value)
             case Sum():
                 payload_type, tag, payload = _variant(type_, value)
-                fields = [f"tag: {tag}", f"value: {self.value(payload_type, payload, inner + '    ')}"]
-                return self._list("Sum(", [self._fields("SumValue", fields, inner)], ")", indent)
+                fields = [f"tag: {tag}", f"value: {self.value(payload_type, payload, inner)}"]
+                return self._fields("SumValue", fields, indent)
             case Product(elements):
                 values = (_number(value),) if type_ in _UNWRAPPED else value
                 pairs = zip(elements, values, strict=True)
-                shown = [self.value(element.type, item, inner + "        ") for element, item in pairs]
-                listed = f"elements: {self._list('[', shown, ']', inner + '    ')}"
-                return self._list("Product(", [self._fields("ProductValue", [listed], inner)], ")", indent)
+                shown = [self.value(element.type, item, f"{inner}    ") for element, item in pairs]
+                return self._fields("ProductValue", [f"elements: {self._list('[', shown, ']', inner)}"], indent)
             case Array(element):
-                return self._list("Array(", [self._array(element, value, inner)], ")", indent)
+                kind = element.kind.value if isinstance(element, Scalar) else type(element).__name__
+                shown = [self._inner(element, item, f"{inner}    ") for item in value]
+                return self._list(f"{kind}(", [self._list("[", shown, "]", inner)], ")", indent)
             case Map(key, item):
-                deeper = inner + "    "
-                shown = [f"{self.value(key, one, deeper)}: {self.value(item, other, deeper)}" for one, other in value]
-                return self._list("Map(", [self._list("{", shown, "}", inner)], ")", indent)
+                shown = [f"{self.value(key, one, inner)}: {self.value(item, other, inner)}" for one, other in value]
+                return self._list("{", shown, "}", indent)
         raise AssertionError(f"a type of a column has no references left: {type_}")
-
-    def _array(self, element: AlgebraicType, value: Any, indent: str) -> str:
-        """Return the elements, which share one name of their kind where they are scalars."""
-        inner = indent + "    "
-        if isinstance(element, Scalar):
-            shown = [_scalar(element.kind, each) for each in value]
-            return self._list(element.kind.value + "(", [self._list("[", shown, "]", inner)], ")", indent)
-        kind = type(element).__name__
-        items = [self.value(element, each, inner + "    ") for each in value]
-        return self._list(f"{kind}(", [self._list("[", items, "]", inner)], ")", indent)
 
     def _fields(self, name: str, fields: list[str], indent: str) -> str:
         if self._spread:
