@@ -20,12 +20,15 @@ from typing import NamedTuple
 import trio
 
 from stdb.actors.deadline import LoopWatch, open_deadline
+from stdb.actors.epochs import keep_ticking
 from stdb.actors.host import Host, HostSettings
 from stdb.actors.updates import Policy
 from stdb.errors import SchemaError
 from stdb.modules.protocol import Module
 from stdb.modules.python.archive import MAGIC
 from stdb.modules.python.loader import load_archive
+from stdb.modules.wasm.loader import MAGIC as WASM_MAGIC
+from stdb.modules.wasm.loader import load_wasm
 from stdb.net.front_door import FrontDoor
 from stdb.net.http_client import HttpClient
 from stdb.net.issuers import Issuers
@@ -78,10 +81,11 @@ def load_program(program: bytes) -> Module:
     """Return the module of an uploaded program.
 
     Raises:
-        SchemaError: It is no program that this server can run.
+        SchemaError, ModuleFault: It is no program that this server can run.
     """
-    if program.startswith(b"\0asm"):
-        raise SchemaError(["this server runs Python modules; WebAssembly modules are not supported yet"])
+    if program.startswith(WASM_MAGIC):
+        keep_ticking()
+        return load_wasm(program, _now_us)
     if not program.startswith(MAGIC):
         raise SchemaError(
             ["the program is neither a packed Python module nor WebAssembly: pack it with `stdb publish`"]
@@ -213,7 +217,10 @@ def _host_settings(options: ServeOptions, settings: Settings, operator: Credenti
 
 async def _publish(host: Host, operator: Credentials, publication: Publication) -> tuple[str, str]:
     policy = Policy(breaks_clients=True)  # there are no clients yet
-    result = await host.publish(operator.identity, publication.program, name=publication.name, policy=policy)
+    host_type = "Wasm" if publication.program.startswith(WASM_MAGIC) else "Python"
+    result = await host.publish(
+        operator.identity, publication.program, name=publication.name, host_type=host_type, policy=policy
+    )
     return publication.name, result.identity[::-1].hex()
 
 

@@ -27,8 +27,9 @@ from stdb.sql.rules import replace_rules
 
 __all__ = ["TablesOnly", "running_hash", "store_program", "store_rules", "stored_program"]
 
-PYTHON = 2
-"""`st_module.program_kind` of a Python module (spec 08)."""
+WASM, PYTHON = 0, 2
+"""`st_module.program_kind` of a WebAssembly module (spec 04 section 12) and of a Python module (spec 08)."""
+WASM_MAGIC = b"\0asm"
 
 
 def store_rules(datastore: Datastore, rules: Iterable[RowLevelSecurityDef]) -> None:
@@ -46,7 +47,8 @@ def store_rules(datastore: Datastore, rules: Iterable[RowLevelSecurityDef]) -> N
 def store_program(datastore: Datastore, module: Module, program: bytes, identity: bytes, owner: bytes) -> None:
     """Write the row that says what a database runs, within the open transaction."""
     table = datastore.table("st_module")
-    values = (_u256(identity), _u256(owner), PYTHON, _u256(module.program_hash), program, "")
+    kind = WASM if program.startswith(WASM_MAGIC) else PYTHON
+    values = (_u256(identity), _u256(owner), kind, _u256(module.program_hash), program, "")
     table.insert(table.schema.codec.encode(values))
 
 
@@ -59,8 +61,10 @@ def stored_program(datastore: Datastore, identity: bytes) -> bytes:
     stored_for, _, kind, _, program, _ = table.schema.codec.decode_exact(rows[0])
     if stored_for != _u256(identity):
         raise StorageError(f"the log is that of database {stored_for:064x}, not of {identity[::-1].hex()}")
-    if kind != PYTHON:
-        raise StorageError(f"the program is of kind {kind}, this server runs kind {PYTHON} (Python)")
+    if kind not in (WASM, PYTHON):
+        raise StorageError(
+            f"the program is of kind {kind}, this server runs kinds {WASM} (WebAssembly) and {PYTHON} (Python)"
+        )
     return bytes(program)
 
 

@@ -1,0 +1,1 @@
+"""Modules as WebAssembly: what the official toolchains compile, run on wasmtime, unmodified (spec 04)."""

@@ -1,0 +1,115 @@
+"""Handles: the numbers by which a guest knows what the host keeps for it.
+
+Responsible for: byte sources and sinks, row iterators, console timers: numbering and lifetimes.
+Not responsible for: the functions that use them (`imports_10`), memory.
+
+Source: spec 04 sections 2.2 and 3.3.
+"""
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+__all__ = ["CHUNK_BYTES", "Handles", "Slab", "Source", "chunks_of"]
+
+CHUNK_BYTES = 32_768
+"""A chunk of rows is closed by the row that makes it longer than this."""
+
+T = TypeVar("T")
+
+
+class Slab(Generic[T]):
+    """Things by number, from 1 on; a number that is free again is given to the next."""
+
+    __slots__ = ("_free", "_items")
+
+    def __init__(self) -> None:
+        self._items: list[T | None] = []
+        self._free: list[int] = []
+
+    def add(self, item: T) -> int:
+        """Keep something; return its number."""
+        if self._free:
+            number = self._free.pop()
+            self._items[number - 1] = item
+            return number
+        self._items.append(item)
+        return len(self._items)
+
+    def get(self, number: int) -> T | None:
+        """Return what has that number."""
+        return self._items[number - 1] if 0 < number <= len(self._items) else None
+
+    def take(self, number: int) -> T | None:
+        """Take out what has that number and return it."""
+        item = self.get(number)
+        if item is not None:
+            self._items[number - 1] = None
+            self._free.append(number)
+        return item
+
+
+class Source:
+    """Bytes that a guest reads from their beginning."""
+
+    __slots__ = ("data", "position")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+
+
+class Handles:
+    """The handles of one instance."""
+
+    __slots__ = ("_next_sink", "_next_source", "iterators", "sinks", "sources", "timers")
+
+    def __init__(self) -> None:
+        self.sources: dict[int, Source] = {}
+        self.sinks: dict[int, bytearray] = {}
+        self.iterators: Slab[list[bytes]] = Slab()
+        """Chunks of whole rows that are still to be read, the next one last. They outlive a call."""
+        self.timers: Slab[tuple[str, int]] = Slab()
+        """Name and start, in microseconds."""
+        self._next_source = 1
+        self._next_sink = 1
+
+    def add_source(self, data: bytes) -> int:
+        """Return the handle of new bytes to read; 0, which is none, where there are none."""
+        if not data:
+            return 0
+        number = self._next_source
+        self._next_source = number + 1
+        self.sources[number] = Source(data)
+        return number
+
+    def add_sink(self) -> int:
+        """Return the handle of something to write to."""
+        number = self._next_sink
+        self._next_sink = number + 1
+        self.sinks[number] = bytearray()
+        return number
+
+    def end_call(self) -> None:
+        """Drop what lives for one call."""
+        if self._next_source != 1:
+            self.sources.clear()
+            self._next_source = 1
+        self.sinks.clear()
+        self._next_sink = 1
+
+
+def chunks_of(rows: Iterable[bytes]) -> list[bytes]:
+    """Return rows as chunks, in reverse: the first one is the last."""
+    chunks: list[bytes] = []
+    part: list[bytes] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += len(row)
+        if size > CHUNK_BYTES:
+            chunks.append(b"".join(part))
+            part, size = [], 0
+    if part:
+        chunks.append(b"".join(part))
+    chunks.reverse()
+    return chunks

@@ -1,0 +1,510 @@
+"""The functions of ABI 10.0 to 10.6 that need no waiting: tables, scans, writes, bytes, the log.
+
+Responsible for: each function's signature, what it does, which error number it returns when (spec 04 section 3).
+Not responsible for: how wasmtime calls them (`raw`, `public`), functions of procedures (`waiting`), rules of tables.
+
+Every function takes unsigned integers; those with a result return an error number, 0 for success. Pointers are checked
+by `LinearMemory`. Rows and keys are checked here: a table takes valid BSATN for granted.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from stdb.errors import DecodeError, DelayTooLong, NoSuchIndex, NoSuchRow, ReducerTimeout, UniqueViolation
+from stdb.modules.protocol import LogLevel
+from stdb.modules.wasm.handles import chunks_of
+from stdb.modules.wasm.runtime import EXHAUSTED, FunctionType, HostFunction, HostTrap
+
+if TYPE_CHECKING:
+    from stdb.modules.wasm.host import Host
+    from stdb.modules.wasm.runtime import Imports
+    from stdb.modules.wasm.tables import BoundIndex, BoundTable
+
+__all__ = ["Errno", "functions"]
+
+
+class Errno:
+    """Error numbers of ABI 10 (spec 04 section 2.1)."""
+
+    OK = 0
+    HOST_CALL_FAILURE = 1
+    NOT_IN_TRANSACTION = 2
+    BSATN_DECODE_ERROR = 3
+    NO_SUCH_TABLE = 4
+    NO_SUCH_INDEX = 5
+    NO_SUCH_ITER = 6
+    NO_SUCH_CONSOLE_TIMER = 7
+    NO_SUCH_BYTES = 8
+    WRONG_INDEX_ALGO = 10
+    BUFFER_TOO_SMALL = 11
+    UNIQUE_ALREADY_EXISTS = 12
+    SCHEDULE_AT_DELAY_TOO_LONG = 13
+    INDEX_NOT_UNIQUE = 14
+    NO_SUCH_ROW = 15
+    WOULD_BLOCK_TRANSACTION = 17
+    TRANSACTION_NOT_ANONYMOUS = 18
+    HTTP_ERROR = 21
+
+
+_LEVELS = {
+    0: LogLevel.ERROR,
+    1: LogLevel.WARN,
+    2: LogLevel.INFO,
+    3: LogLevel.DEBUG,
+    4: LogLevel.TRACE,
+    101: LogLevel.PANIC,
+}
+_NO_LINE = 0xFFFFFFFF
+_COLUMNS_MAX = 0xFFFF
+_READ_ONLY = "a view only reads; write in a reducer"
+
+
+def functions(host: "Host") -> "Imports":
+    """Return the host functions of one guest, by module and name."""
+    groups = (Names(host), Scans(host), Writes(host), Bytes(host), Console(host))
+    found: dict[tuple[str, str], HostFunction] = {}
+    for (module, name), (function, count, has_result) in _NAMES.items():
+        run = next(getattr(group, function) for group in groups if hasattr(group, function))
+        type_ = FunctionType(("i32",) * count, ("i32",) if has_result else ())
+        found[f"spacetime_{module}", name] = HostFunction(type_, run)
+    return found
+
+
+class _Group:
+    """Functions that share a host."""
+
+    __slots__ = ("_handles", "_host")
+
+    def __init__(self, host: "Host") -> None:
+        self._host = host
+        self._handles = host.handles
+
+    def _open(self) -> Any:
+        """Return the tables, None where none may be reached. Raises ReducerTimeout."""
+        expiry = self._host.expiry
+        if expiry is None:
+            return None
+        if expiry.expired:
+            raise ReducerTimeout("the time limit of this call has passed")
+        return self._host.tables
+
+
+class Names(_Group):
+    """From names to ids, and how many rows there are."""
+
+    __slots__ = ()
+
+    def table_id_from_name(self, pointer: int, length: int, out: int) -> int:
+        """Write the id of a table."""
+        name = self._host.memory.text(pointer, length)
+        tables = self._open()
+        if tables is None:
+            return Errno.NOT_IN_TRANSACTION
+        number = tables.ids.get(name)
+        if number is None:
+            return Errno.NO_SUCH_TABLE
+        self._host.memory.write_u32(out, number)
+        return Errno.OK
+
+    def index_id_from_name(self, pointer: int, length: int, out: int) -> int:
+        """Write the id of an index."""
+        name = self._host.memory.text(pointer, length)
+        tables = self._open()
+        if tables is None:
+            return Errno.NOT_IN_TRANSACTION
+        number = tables.index_ids.get(name)
+        if number is None:
+            return Errno.NO_SUCH_INDEX
+        self._host.memory.write_u32(out, number)
+        return Errno.OK
+
+    def row_count(self, table_id: int, out: int) -> int:
+        """Write how many rows a table has, as u64."""
+        tables = self._open()
+        if tables is None:
+            return Errno.NOT_IN_TRANSACTION
+        bound: BoundTable | None = tables.by_id.get(table_id)
+        if bound is None:
+            return Errno.NO_SUCH_TABLE
+        if self._host.reads is not None:
+            self._host.reads.tables.add(table_id)
+        self._host.memory.write_u64(out, len(bound.table))
+        return Errno.OK
+
+
+class Scans(_Group):
+    """Reading rows."""
+
+    __slots__ = ()
+
+    def table_scan(self, table_id: int, out: int) -> int:
+        """Write an iterator over all rows of a table."""
+        tables = self._open()
+        if tables is None:
+            return Errno.NOT_IN_TRANSACTION
+        bound: BoundTable | None = tables.by_id.get(table_id)
+        if bound is None:
+            return Errno.NO_SUCH_TABLE
+        if self._host.reads is not None:
+            self._host.reads.tables.add(table_id)
+        self._host.memory.write_u32(out, self._handles.iterators.add(chunks_of(bound.table.rows())))
+        return Errno.OK
+
+    def point_scan(self, index_id: int, pointer: int, length: int, out: int) -> int:
+        """Write an iterator over the rows that have a key."""
+        host = self._host
+        tables = self._open()
+        if tables is None:
+            return Errno.NOT_IN_TRANSACTION
+        bound: BoundIndex | None = tables.indexes.get(index_id)
+        if bound is None:
+            return Errno.NO_SUCH_INDEX
+        try:
+            key = bound.point(host.memory.read(pointer, length))
+        except DecodeError:
+            return Errno.BSATN_DECODE_ERROR
+        if host.reads is not None:
+            host.reads.add_key(bound.table.id, index_id, key)
+        rows = bound.find_all(key)
+        host.memory.write_u32(out, self._handles.iterators.add(rows if len(rows) < 2 else chunks_of(rows)))
+        return Errno.OK
+
+    def range_scan(self, index_id: int, prefix: int, prefix_length: int, count: int, *bounds: int) -> int:
+        """Write an iterator over the rows of a range, in key order."""
+        rows = self._rows_of(index_id, prefix, prefix_length, count, *bounds[:4])
+        if isinstance(rows, int):
+            return rows
+        self._host.memory.write_u32(bounds[4], self._handles.iterators.add(chunks_of(rows)))
+        return Errno.OK
+
+    def _rows_of(self, index_id: int, prefix: int, prefix_length: int, count: int, *bounds: int) -> "list[bytes] | int":
+        """Return the rows of a range, or an error number."""
+        tables = self._open()
+        if tables is None:
+            return Errno.NOT_IN_TRANSACTION
+        if count > _COLUMNS_MAX:
+            raise HostTrap(f"{count} is no number of columns")
+        memory = self._host.memory
+        start = memory.read(prefix, prefix_length) if count else b""
+        lower, upper = memory.read(bounds[0], bounds[1]), memory.read(bounds[2], bounds[3])
+        bound: BoundIndex | None = tables.indexes.get(index_id)
+        if bound is None:
+            return Errno.NO_SUCH_INDEX
+        try:
+            span = bound.range(start, count, lower, upper)
+            rows = bound.index.scan(*span)
+        except DecodeError:
+            return Errno.BSATN_DECODE_ERROR
+        except NoSuchIndex:
+            return Errno.WRONG_INDEX_ALGO
+        reads = self._host.reads
+        if reads is not None:
+            point = bound.is_point(*span)
+            if point is None:
+                reads.tables.add(bound.table.id)
+            else:
+                reads.add_key(bound.table.id, index_id, point[0])
+        return rows
+
+    def advance(self, iterator: int, buffer: int, length_at: int) -> int:
+        """Fill a buffer with whole chunks; write how much it was, or how much the next one takes."""
+        memory = self._host.memory
+        chunks = self._handles.iterators.get(iterator)
+        if chunks is None:
+            return Errno.NO_SUCH_ITER
+        left = memory.read_u32(length_at)
+        if len(chunks) == 1 and len(chunks[0]) <= left:  # most of them
+            memory.write(buffer, chunks[0])
+            memory.write_u32(length_at, len(chunks[0]))
+            self._handles.iterators.take(iterator)
+            return EXHAUSTED
+        return self._fill(chunks, iterator, buffer, length_at)
+
+    def _fill(self, chunks: list[bytes], iterator: int, buffer: int, length_at: int) -> int:
+        memory = self._host.memory
+        left = memory.read_u32(length_at)
+        memory.read(buffer, 0)
+        count, size = 0, 0
+        while count < len(chunks) and size + len(chunks[-1 - count]) <= left:
+            size += len(chunks[-1 - count])
+            count += 1
+        if not count and chunks:
+            memory.write_u32(length_at, len(chunks[-1]))
+            return Errno.BUFFER_TOO_SMALL
+        memory.write(buffer, b"".join(reversed(chunks[len(chunks) - count :])))
+        memory.write_u32(length_at, size)
+        del chunks[len(chunks) - count :]
+        if chunks:
+            return Errno.OK
+        self._handles.iterators.take(iterator)
+        return EXHAUSTED
+
+    def close(self, iterator: int) -> int:
+        """Drop an iterator."""
+        return Errno.NO_SUCH_ITER if self._handles.iterators.take(iterator) is None else Errno.OK
+
+
+class Writes(Scans):
+    """Changing rows."""
+
+    __slots__ = ()
+
+    def _table(self, table_id: int) -> "BoundTable | int":
+        tables = self._open()
+        if tables is None:
+            return Errno.NOT_IN_TRANSACTION
+        bound: BoundTable | None = tables.by_id.get(table_id)
+        if bound is None or bound.is_system:
+            return Errno.NO_SUCH_TABLE
+        if not self._host.can_write:
+            raise HostTrap(_READ_ONLY)
+        return bound
+
+    def insert(self, table_id: int, pointer: int, length_at: int) -> int:
+        """Put in a row; write back what was generated for it."""
+        bound = self._table(table_id)
+        if isinstance(bound, int):
+            return bound
+        memory = self._host.memory
+        row = memory.read(pointer, memory.read_u32(length_at))
+        return self._written(bound, bound.insert, row, pointer, length_at)
+
+    def update(self, table_id: int, index_id: int, pointer: int, length_at: int) -> int:
+        """Replace the row with the same key in a unique index; write back what was generated."""
+        bound = self._table(table_id)
+        if isinstance(bound, int):
+            return bound
+        tables = self._host.tables
+        index = None if tables is None else tables.indexes.get(index_id)
+        if index is None or index.table is not bound:
+            return Errno.NO_SUCH_INDEX
+        if index.update is None:
+            return Errno.INDEX_NOT_UNIQUE
+        memory = self._host.memory
+        row = memory.read(pointer, memory.read_u32(length_at))
+        return self._written(bound, index.update, row, pointer, length_at)
+
+    def _written(
+        self, bound: "BoundTable", write: Callable[[bytes], bytes], row: bytes, pointer: int, length_at: int
+    ) -> int:
+        try:
+            bound.check(row)
+            if bound.schedule is not None:
+                bound.schedule.check_delay(row, self._host.now_us())
+            stored = write(row)
+        except DecodeError:
+            return Errno.BSATN_DECODE_ERROR
+        except UniqueViolation:
+            return Errno.UNIQUE_ALREADY_EXISTS
+        except DelayTooLong:
+            return Errno.SCHEDULE_AT_DELAY_TOO_LONG
+        except NoSuchRow:
+            return Errno.NO_SUCH_ROW
+        generated = b"" if bound.generated is None else bound.generated(row, stored)
+        if generated:
+            self._host.memory.write(pointer, generated)
+        self._host.memory.write_u32(length_at, len(generated))
+        return Errno.OK
+
+    def delete_all_by_eq(self, table_id: int, pointer: int, length: int, out: int) -> int:
+        """Take out rows by their full values; write how many there were."""
+        bound = self._table(table_id)
+        if isinstance(bound, int):
+            return bound
+        try:
+            rows = bound.rows_of(self._host.memory.read(pointer, length))
+        except DecodeError:
+            return Errno.BSATN_DECODE_ERROR
+        count = sum(map(bound.table.delete, rows))
+        self._host.memory.write_u32(out, count)
+        return Errno.OK
+
+    def clear(self, table_id: int, out: int) -> int:
+        """Take out all rows; write how many there were, as u64."""
+        bound = self._table(table_id)
+        if isinstance(bound, int):
+            return bound
+        self._host.memory.write_u64(out, bound.table.clear())
+        return Errno.OK
+
+    def delete_point(self, index_id: int, pointer: int, length: int, out: int) -> int:
+        """Take out the rows that have a key; write how many there were."""
+        tables = self._open()
+        if tables is None:
+            return Errno.NOT_IN_TRANSACTION
+        index: BoundIndex | None = tables.indexes.get(index_id)
+        if index is None:
+            return Errno.NO_SUCH_INDEX
+        try:
+            key = index.point(self._host.memory.read(pointer, length))
+        except DecodeError:
+            return Errno.BSATN_DECODE_ERROR
+        return self._delete(index, index.find_all(key), out)
+
+    def delete_range(self, index_id: int, prefix: int, prefix_length: int, count: int, *bounds: int) -> int:
+        """Take out the rows of a range; write how many there were."""
+        rows = self._rows_of(index_id, prefix, prefix_length, count, *bounds[:4])
+        if isinstance(rows, int):
+            return rows
+        tables = self._host.tables
+        assert tables is not None, "rows were found in them"
+        return self._delete(tables.indexes[index_id], rows, bounds[4])
+
+    def _delete(self, index: "BoundIndex", rows: list[bytes], out: int) -> int:
+        if not self._host.can_write:
+            raise HostTrap(_READ_ONLY)
+        self._host.memory.write_u32(out, len(rows))  # a bad pointer changes nothing
+        table = index.table.table
+        for row in rows:
+            table.delete_key(table.key_of(row))
+        return Errno.OK
+
+
+class Bytes(_Group):
+    """Bytes in and out, and who we are."""
+
+    __slots__ = ()
+
+    def source_read(self, source: int, buffer: int, length_at: int) -> int:
+        """Fill a buffer from a source; write how much it was."""
+        found = self._handles.sources.get(source)
+        if found is None:
+            return Errno.NO_SUCH_BYTES
+        memory = self._host.memory
+        data, start = found.data, found.position
+        end = min(start + memory.read_u32(length_at), len(data))
+        memory.write(buffer, data[start:end])
+        memory.write_u32(length_at, end - start)
+        found.position = end
+        if end < len(data):
+            return Errno.OK
+        del self._handles.sources[source]
+        return EXHAUSTED
+
+    def source_remaining(self, source: int, out: int) -> int:
+        """Write how much is left of a source."""
+        found = self._handles.sources.get(source)
+        if found is None:
+            return Errno.NO_SUCH_BYTES
+        self._host.memory.write_u32(out, len(found.data) - found.position)
+        return Errno.OK
+
+    def sink_write(self, sink: int, buffer: int, length_at: int) -> int:
+        """Take all of a buffer."""
+        memory = self._host.memory
+        data = memory.read(buffer, memory.read_u32(length_at))
+        found = self._handles.sinks.get(sink)
+        if found is None:
+            return Errno.NO_SUCH_BYTES
+        if len(found) + len(data) > SINK_BYTES_MAX:
+            raise HostTrap(f"a function returned more than {SINK_BYTES_MAX} bytes")
+        found += data
+        return Errno.OK
+
+    def identity(self, out: int) -> None:
+        """Write the identity of the database."""
+        self._host.memory.write(out, self._host.identity)
+
+    def get_jwt(self, connection_at: int, out: int) -> int:
+        """Write a source with the payload of the token that a connection came with; 0 where there is none."""
+        connection = int.from_bytes(self._host.memory.read(connection_at, 16), "little")
+        tables = self._open()
+        if tables is None:
+            return Errno.NOT_IN_TRANSACTION
+        table = tables.datastore.table("st_connection_credentials")
+        row = table.stored.get(connection)
+        payload = b"" if row is None else table.schema.codec.decode_exact(row)[1].encode()
+        self._host.memory.write_u32(out, self._handles.add_source(payload))
+        return Errno.OK
+
+    def schedule_immediate(self, name_at: int, name_length: int, args_at: int, args_length: int) -> None:
+        """Queue a call of a function, whatever becomes of this one."""
+        memory = self._host.memory
+        name, args = memory.text(name_at, name_length), memory.read(args_at, args_length)
+        if self._host.immediate is not None:
+            self._host.immediate(name, args)
+
+
+class Console(_Group):
+    """The log."""
+
+    __slots__ = ()
+
+    def log(self, level: int, *rest: int) -> None:
+        """Write a line; one that lies outside the memory is dropped."""
+        target, target_length, filename, filename_length, line, message, message_length = rest
+        sink, text = self._host.log, self._host.memory.lossy_text
+        if sink is None:
+            return
+        try:
+            sink.write(
+                _LEVELS.get(level & 0xFF, LogLevel.DEBUG),
+                text(message, message_length) or "",
+                target=text(target, target_length),
+                filename=text(filename, filename_length),
+                line=None if line == _NO_LINE else line,
+                function=self._host.function,
+            )
+        except HostTrap:
+            return
+
+    def timer_start(self, pointer: int, length: int) -> int:
+        """Return a timer."""
+        return self._handles.timers.add((self._host.memory.text(pointer, length), self._host.now_us()))
+
+    def timer_end(self, timer: int) -> int:
+        """Write a line that says how long ago a timer was started."""
+        found = self._handles.timers.take(timer)
+        if found is None:
+            return Errno.NO_SUCH_CONSOLE_TIMER
+        name, started_us = found
+        if self._host.log is not None:
+            text = f"Timing span {_quoted(name)}: {_duration(self._host.now_us() - started_us)}"
+            self._host.log.write(LogLevel.INFO, text, function=self._host.function)
+        return Errno.OK
+
+
+SINK_BYTES_MAX = 256 << 20
+"""As much as one call may return."""
+
+_NAMES: dict[tuple[str, str], tuple[str, int, bool]] = {
+    ("10.0", "table_id_from_name"): ("table_id_from_name", 3, True),
+    ("10.0", "index_id_from_name"): ("index_id_from_name", 3, True),
+    ("10.0", "datastore_table_row_count"): ("row_count", 2, True),
+    ("10.0", "datastore_table_scan_bsatn"): ("table_scan", 2, True),
+    ("10.0", "datastore_index_scan_range_bsatn"): ("range_scan", 9, True),
+    ("10.0", "datastore_btree_scan_bsatn"): ("range_scan", 9, True),
+    ("10.0", "datastore_delete_by_index_scan_range_bsatn"): ("delete_range", 9, True),
+    ("10.0", "datastore_delete_by_btree_scan_bsatn"): ("delete_range", 9, True),
+    ("10.0", "datastore_delete_all_by_eq_bsatn"): ("delete_all_by_eq", 4, True),
+    ("10.0", "row_iter_bsatn_advance"): ("advance", 3, True),
+    ("10.0", "row_iter_bsatn_close"): ("close", 1, True),
+    ("10.0", "datastore_insert_bsatn"): ("insert", 3, True),
+    ("10.0", "datastore_update_bsatn"): ("update", 4, True),
+    ("10.0", "volatile_nonatomic_schedule_immediate"): ("schedule_immediate", 4, False),
+    ("10.0", "bytes_sink_write"): ("sink_write", 3, True),
+    ("10.0", "bytes_source_read"): ("source_read", 3, True),
+    ("10.0", "console_log"): ("log", 8, False),
+    ("10.0", "console_timer_start"): ("timer_start", 2, True),
+    ("10.0", "console_timer_end"): ("timer_end", 1, True),
+    ("10.0", "identity"): ("identity", 1, False),
+    ("10.1", "bytes_source_remaining_length"): ("source_remaining", 2, True),
+    ("10.2", "get_jwt"): ("get_jwt", 2, True),
+    ("10.4", "datastore_index_scan_point_bsatn"): ("point_scan", 4, True),
+    ("10.4", "datastore_delete_by_index_scan_point_bsatn"): ("delete_point", 4, True),
+    ("10.5", "datastore_clear"): ("clear", 2, True),
+}
+"""Where each function is imported from, which method it is, how many i32 it takes, whether it returns one."""
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Rust's debug format shows it, for the characters that names are made of."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _duration(duration_us: int) -> str:
+    """Return a duration as Rust's debug format shows it."""
+    for unit, size in (("s", 1_000_000), ("ms", 1_000)):
+        if duration_us >= size:
+            return f"{duration_us / size:.9f}".rstrip("0").rstrip(".") + unit
+    return f"{duration_us}µs"

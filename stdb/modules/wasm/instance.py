@@ -1,0 +1,140 @@
+"""Instance: one instance of a program, from its first breath to its last call.
+
+Responsible for: the order in which a fresh instance is prepared, entering its functions, what comes out of them.
+Not responsible for: when instances are made and replaced (`module`), host functions (`imports_10`), wasmtime (`raw`).
+
+Source: spec 04 sections 5 and 6.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from stdb.errors import ModuleFault, ReducerTimeout
+from stdb.modules.python.entries import FATAL
+from stdb.modules.wasm import abi
+from stdb.modules.wasm.runtime import CALL_TICKS_MAX, LOAD_TICKS_MAX, SUSPENDED, Guest, GuestTrap
+
+if TYPE_CHECKING:
+    from stdb.modules.wasm.engine import CompiledProgram
+    from stdb.modules.wasm.host import Host
+    from stdb.modules.wasm.runtime import Imports, Limits, Runtime
+
+__all__ = ["FAILURE", "Instance", "connection_words", "raise_for", "words"]
+
+FAILURE = 1
+"""A function's return code: it refuses, its text is in the sink."""
+_INITIALIZE = "_initialize"
+_SETUP = "__setup__"
+_DESCRIBE = "__describe_module__"
+_WORDS = Struct("<4Q").unpack
+_WORDS_OF_CONNECTION = Struct("<2Q").unpack
+_NO_CONNECTION = bytes(16)
+
+
+class Instance:
+    """One instance. `description`: what it says of itself.
+
+    Raises:
+        ModuleFault: It cannot be made, or one of its first functions failed; the text is for the publisher.
+    """
+
+    __slots__ = ("call_reducer", "description", "guest", "host")
+
+    def __init__(
+        self, runtime: "Runtime", program: "CompiledProgram", imports: "Imports", host: "Host", limits: "Limits"
+    ) -> None:
+        self.host = host
+        try:
+            self.guest: Guest = runtime.instantiate(program, imports, limits)
+        except GuestTrap as trap:
+            raise ModuleFault(str(trap)) from trap.__cause__
+        host.memory = self.guest.memory
+        self.guest.limit(None, LOAD_TICKS_MAX)
+        try:
+            self.description = self._prepare(program)
+        except BaseException:
+            self.close()
+            raise
+        self.call_reducer: Callable[..., int] = self.guest.entry("__call_reducer__")
+
+    def _prepare(self, program: "CompiledProgram") -> bytes:
+        exports = program.exports
+        initialize = exports.get(_INITIALIZE)
+        if initialize is not None and initialize.type == abi.NOTHING:
+            self._run_first(_INITIALIZE)
+        for name in sorted((name for name in exports if name.startswith(abi.PREINIT)), key=str.encode):
+            self._run_first(name)
+        if _SETUP in exports:
+            self._set_up()
+        sink = self.host.handles.add_sink()
+        try:
+            self.guest.call(_DESCRIBE, sink)
+            return bytes(self.host.handles.sinks[sink])
+        except GuestTrap as trap:
+            # The reference shows where it was twice; a text that people search for stays as it is.
+            text = f"{trap.where}: {trap}" if trap.where else str(trap)
+            raise ModuleFault(f"error getting module description: {text}") from trap.__cause__
+        finally:
+            self.host.handles.end_call()
+
+    def _run_first(self, name: str, *args: int) -> int:
+        try:
+            return self.guest.call(name, *args)
+        except GuestTrap as trap:
+            raise ModuleFault(f'wasm trap while calling "{name}": {trap}') from trap.__cause__
+
+    def _set_up(self) -> None:
+        handles = self.host.handles
+        sink = handles.add_sink()
+        code = self._run_first(_SETUP, sink)
+        text = handles.sinks[sink].decode("utf-8", "replace")
+        handles.end_call()
+        if code == FAILURE:
+            raise ModuleFault(f"setup function returned an error: {text}")
+        if code:
+            raise ModuleFault(f'wasm trap while calling "{_SETUP}": unknown return code')
+
+    def entry(self, name: str) -> Callable[..., int]:
+        """Return the function that enters an export. Raises ModuleFault where there is none of that name."""
+        try:
+            return self.guest.entry(name)
+        except KeyError:
+            raise ModuleFault(FATAL, report=f"the module has no export {name}") from None
+
+    def run(self, name: str, *args: int) -> int:
+        """Run a function to its end, under the limit of the host's `expiry`; return its code. Raises GuestTrap."""
+        self.guest.limit(self.host.expiry, CALL_TICKS_MAX)
+        code = self.entry(name)(*args)
+        while code == SUSPENDED:
+            code = self.guest.resume()
+        return code
+
+    def close(self) -> None:
+        """Free it; what its host functions keep alive is let go."""
+        self.guest.close()
+
+
+def words(identity: bytes) -> tuple[int, int, int, int]:
+    """Return an identity as functions take it: four words, the least significant first."""
+    return _WORDS(identity)
+
+
+def connection_words(connection_id: bytes | None) -> tuple[int, int]:
+    """Return a connection id as functions take it; zero where there is none."""
+    return _WORDS_OF_CONNECTION(connection_id or _NO_CONNECTION)
+
+
+def raise_for(trap: GuestTrap, what: str) -> None:
+    """Raise what the database knows for the end of a guest; `what` ran.
+
+    Raises:
+        ReducerTimeout: Its time was over.
+        ModuleFault: Anything else.
+    """
+    cause = trap.__cause__
+    if trap.is_late or isinstance(cause, ReducerTimeout):
+        raise ReducerTimeout(f"{what} ran longer than it may and was stopped") from cause
+    if cause is not None and not isinstance(cause, Exception):
+        raise cause  # an interrupt that came while the host was called
+    raise ModuleFault(FATAL, report=str(trap)) from cause

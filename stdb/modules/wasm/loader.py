@@ -1,0 +1,70 @@
+"""Loader: from the bytes of a program to a WasmModule, or to what is wrong with it.
+
+Responsible for: the order of the checks, which runtime drives the engine.
+Not responsible for: each check (`engine`, `abi`, `definition`), uploading (`stdb.net`).
+
+Source: spec 04 sections 1, 4 and 5.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+from stdb.modules.wasm import abi
+from stdb.modules.wasm.definition import read_definition
+from stdb.modules.wasm.engine import CompiledCache, Engine, engine
+from stdb.modules.wasm.host import Host
+from stdb.modules.wasm.imports import host_functions
+from stdb.modules.wasm.instance import Instance
+from stdb.modules.wasm.module import WasmModule
+from stdb.modules.wasm.probe import works
+from stdb.modules.wasm.public import PublicRuntime
+from stdb.modules.wasm.raw import RawRuntime
+from stdb.modules.wasm.runtime import Limits, Runtime
+from stdb.sats.hashes import keccak256
+
+__all__ = ["MAGIC", "best_runtime", "load_wasm"]
+
+MAGIC = b"\0asm"
+"""What every WebAssembly binary begins with."""
+
+
+def load_wasm(
+    program: bytes,
+    now_us: Callable[[], int],
+    *,
+    cache: CompiledCache | None = None,
+    runtime: Runtime | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> WasmModule:
+    """Return the module of a program. `now_us` tells the time; `cache` keeps compiled programs.
+
+    Raises:
+        ModuleFault: It is no WebAssembly, does not fit the host's interface, or fails before its first call.
+        SchemaError: Its definition cannot be published; holds every finding.
+    """
+    program_hash = keccak256(program)
+    compiled = engine().compile(program, program_hash, cache)
+    abi.version(compiled)
+    host = Host(now_us)
+    functions = host_functions(host)
+    abi.check_exports(compiled)
+    abi.check_imports(compiled, functions)
+    chosen = runtime or best_runtime()
+    first = Instance(chosen, compiled, functions, host, limits)
+    try:
+        definition = read_definition(first.description)
+    except BaseException:
+        first.close()
+        raise
+    return WasmModule(chosen, compiled, program_hash, definition, first, now_us, limits)
+
+
+@cache
+def best_runtime() -> Runtime:
+    """Return the fastest runtime that works here."""
+    return _best(engine())
+
+
+def _best(engine: Engine) -> Runtime:
+    raw = RawRuntime(engine)
+    return raw if works(raw, engine) else PublicRuntime(engine)

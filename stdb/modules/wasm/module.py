@@ -1,0 +1,319 @@
+"""WasmModule: a compiled program that a database calls.
+
+Responsible for: the `Module` of `stdb.modules.protocol`: entries bytes in and bytes out, replacing broken instances.
+Not responsible for: preparing an instance (`instance`), host functions (`imports_10`), waiting (`procedures`),
+transactions (`stdb.actors`).
+
+One instance serves all reducers and views, one at a time, and keeps its statics from call to call. A trap discards it;
+the next call makes another. An attachment to other tables does too: guests keep ids for as long as they live.
+
+Source: spec 04 sections 5 and 6.
+"""
+
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING
+
+from stdb.datastore.views import view_shape
+from stdb.errors import DecodeError, ModuleFault, ReducerError, ReducerTimeout
+from stdb.modules.protocol import HttpRequest, HttpResponse, ProcedureCall, ReducerCall, RouteCall, ViewCall, ViewSql
+from stdb.modules.python.entries import FATAL
+from stdb.modules.wasm.host import Host
+from stdb.modules.wasm.http import decode_response, encode_request
+from stdb.modules.wasm.imports import host_functions
+from stdb.modules.wasm.instance import FAILURE, Instance, connection_words, raise_for, words
+from stdb.modules.wasm.procedures import drive
+from stdb.modules.wasm.runtime import CALL_TICKS_MAX, SUSPENDED, GuestTrap, Limits
+from stdb.modules.wasm.tables import Tables
+from stdb.modules.wasm.views import WITH_HEADER, rows_reader
+from stdb.sats import bsatn
+
+if TYPE_CHECKING:
+    from stdb.datastore.datastore import Datastore
+    from stdb.modules.protocol import LogSink, ProcedureHost
+    from stdb.modules.wasm.engine import CompiledProgram
+    from stdb.modules.wasm.runtime import Runtime
+    from stdb.schema.model import ModuleDef
+
+__all__ = ["WasmModule"]
+
+_ENDED: Generator[None, None, None] = (_ for _ in ())
+
+
+class WasmModule:
+    """A loaded WebAssembly program. One instance of this class belongs to one database and is called from one thread.
+
+    `first` is the instance that was made to ask for the definition; it goes on to serve.
+    """
+
+    def __init__(
+        self,
+        runtime: "Runtime",
+        program: "CompiledProgram",
+        program_hash: bytes,
+        definition: "ModuleDef",
+        first: Instance,
+        now_us: Callable[[], int],
+        limits: Limits,
+    ) -> None:
+        self.definition = definition
+        self.program_hash = program_hash
+        self.immediate: Callable[[str, bytes], None] | None = None
+        """Takes calls that the module queues (`volatile_nonatomic_schedule_immediate`); set by the database."""
+        self._runtime = runtime
+        self._program = program
+        self._now_us = now_us
+        self._limits = limits
+        self._main: Instance | None = first
+        self._tables: Tables | None = None
+        self._identity = bytes(32)
+        self._log: LogSink | None = None
+
+    def attach(self, datastore: "Datastore", database_identity: bytes, log: "LogSink") -> None:
+        """Bind to the tables of a database; called once before the first call and again after a schema change."""
+        is_first = self._tables is None
+        self._tables, self._identity, self._log = Tables(datastore), database_identity, log
+        if not is_first:
+            self._discard()
+        elif self._main is not None:
+            self._bind(self._main.host)
+
+    def reducer(self, reducer_id: int) -> Callable[[ReducerCall, bytes], None]:
+        """Return the entry of a reducer, which runs it to its end; see `stdb.modules.protocol.Module`."""
+        start = self._starter(reducer_id)
+
+        def run(call: ReducerCall, args: bytes) -> None:
+            for _ in start(call, args):
+                pass
+
+        return run
+
+    def reducer_steps(self, reducer_id: int) -> Callable[[ReducerCall, bytes], "Generator[None, None, None]"]:
+        """Return the entry of a reducer that comes back whenever an epoch has passed; it raises what the other does.
+
+        What it returns is to be run to its end or closed: the transaction stays open meanwhile.
+        """
+        return self._starter(reducer_id)
+
+    def _starter(self, reducer_id: int) -> Callable[[ReducerCall, bytes], "Generator[None, None, None]"]:
+        """Return what starts a reducer; nothing is left of most of them when it returns."""
+        definition = self.definition.reducers[reducer_id]
+        name = definition.name
+        skip = bsatn.codec(definition.params, self.definition.typespace).skip
+
+        def start(call: ReducerCall, args: bytes) -> "Generator[None, None, None]":
+            end = skip(args, 0)
+            instance = self._main or self._make()
+            host, guest = instance.host, instance.guest
+            transaction = call.transaction
+            host.open(transaction)
+            host.function = name
+            handles = host.handles
+            guest.limit(transaction, CALL_TICKS_MAX)
+            try:
+                code = instance.call_reducer(
+                    reducer_id,
+                    *words(call.sender),
+                    *connection_words(call.connection_id),
+                    call.timestamp_us & _U64,
+                    handles.add_source(args if end == len(args) else args[:end]),
+                    handles.add_sink(),
+                )
+            except GuestTrap as trap:
+                self._broken(trap, name)
+            if code == SUSPENDED:
+                return self._rest(instance, name)
+            if code or transaction.expired:
+                self._refuse(instance, name, code)
+            host.close()
+            handles.end_call()
+            return _ENDED
+
+        return start
+
+    def _rest(self, instance: Instance, name: str) -> "Generator[None, None, None]":
+        """Go on with a reducer that came back early."""
+        host, guest = instance.host, instance.guest
+        code = SUSPENDED
+        try:
+            while code == SUSPENDED:
+                yield
+                code = guest.resume()
+        except GuestTrap as trap:
+            self._broken(trap, name)
+        except GeneratorExit:
+            self._discard()
+            raise
+        if code or (host.expiry is not None and host.expiry.expired):
+            self._refuse(instance, name, code)
+        host.close()
+        host.handles.end_call()
+
+    def _broken(self, trap: GuestTrap, name: str) -> None:
+        """Discard the main instance; raise what the trap is to the database."""
+        self._discard()
+        raise_for(trap, f"`{name}`")
+
+    def _refuse(self, instance: Instance, name: str, code: int) -> None:
+        """End a call whose function returned a code, or too late; raises what it is to the database."""
+        host = instance.host
+        (sink,) = host.handles.sinks.values()
+        text = sink.decode("utf-8", "replace")
+        is_late = host.expiry is not None and host.expiry.expired
+        host.close()
+        host.handles.end_call()
+        if is_late:
+            raise ReducerTimeout(f"`{name}` ran longer than it may")
+        if code == FAILURE:
+            raise ReducerError(text)
+        raise ModuleFault(FATAL, report=f"{name} returned the code {code}, known are 0 and 1")
+
+    # Views
+
+    def view(self, position: int) -> Callable[[ViewCall], list[bytes] | ViewSql]:
+        """Return the entry of a view; see `stdb.modules.protocol.Module`."""
+        view = self.definition.views[position]
+        read = rows_reader(view_shape(view, self.definition).row_type)
+        name = view.name
+
+        def run(call: ViewCall) -> list[bytes] | ViewSql:
+            instance = self._main or self._make()
+            host = instance.host
+            handles = host.handles
+            host.open(call.reads, call.reads)
+            host.function = name
+            args, sink = handles.add_source(call.args), handles.add_sink()
+            try:
+                if view.is_anonymous:
+                    code = instance.run("__call_view_anon__", view.index, args, sink)
+                else:
+                    assert call.sender is not None, f"view {name} has rows for each caller"
+                    code = instance.run("__call_view__", view.index, *words(call.sender), args, sink)
+                if code not in (0, WITH_HEADER) or call.reads.expired:
+                    self._refuse(instance, name, code)
+                return read(code, bytes(handles.sinks[sink]))
+            except GuestTrap as trap:
+                self._broken(trap, name)
+                raise AssertionError("a trap is raised as something") from trap
+            except DecodeError as error:
+                raise ModuleFault(FATAL, report=f"what view {name} returned does not decode: {error}") from error
+            finally:
+                host.close()
+                handles.end_call()
+
+        return run
+
+    # Procedures and routes
+
+    def procedure(self, procedure_id: int) -> Callable[[ProcedureCall, bytes], Awaitable[bytes]]:
+        """Return the entry of a procedure; see `stdb.modules.protocol.Module`."""
+        definition = self.definition.procedures[procedure_id]
+        name = definition.name
+        skip = bsatn.codec(definition.params, self.definition.typespace).skip
+
+        async def run(call: ProcedureCall, args: bytes) -> bytes:
+            args = args[: skip(args, 0)]
+            instance = self._make_for_waiting(name)
+            handles = instance.host.handles
+            sink = handles.add_sink()
+
+            def start() -> int:
+                return instance.entry("__call_procedure__")(
+                    procedure_id,
+                    *words(call.sender),
+                    *connection_words(call.connection_id),
+                    call.timestamp_us & _U64,
+                    handles.add_source(args),
+                    sink,
+                )
+
+            await self._drive(instance, call.host, name, start)
+            returned = bytes(handles.sinks[sink])
+            instance.close()
+            return returned
+
+        return run
+
+    def route(self, position: int) -> Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]:
+        """Return the handler of a route; see `stdb.modules.protocol.Module`."""
+        name = self.definition.http_routes[position].handler
+        handler_id = self.definition.http_handlers.index(name)
+
+        async def run(call: RouteCall, request: HttpRequest) -> HttpResponse:
+            instance = self._make_for_waiting(name)
+            handles = instance.host.handles
+            sinks = handles.add_sink(), handles.add_sink()
+
+            def start() -> int:
+                # From 2.14 on a handler is told who asks; nobody is authenticated here.
+                caller = (0, 0, 0, 0, 0) if self._handlers_know_callers else ()
+                return instance.entry("__call_http_handler__")(
+                    handler_id,
+                    *caller,
+                    call.timestamp_us & _U64,
+                    handles.add_source(encode_request(request)),
+                    handles.add_source(request.body),
+                    *sinks,
+                )
+
+            await self._drive(instance, call.host, name, start)
+            head, body = (bytes(handles.sinks[sink]) for sink in sinks)
+            instance.close()
+            try:
+                return decode_response(head, body)
+            except DecodeError as error:
+                raise ModuleFault(FATAL, report=f"what handler {name} returned does not decode: {error}") from error
+
+        return run
+
+    async def _drive(self, instance: Instance, host: "ProcedureHost", name: str, start: Callable[[], int]) -> None:
+        """Run what may wait on an instance of its own, which is closed unless the function returned 0."""
+        try:
+            code = await drive(instance, host, name, start)
+            if code:
+                raise ModuleFault(FATAL, report=f"{name} returned the code {code}, known is 0")
+        except GuestTrap as trap:
+            instance.close()
+            raise_for(trap, f"`{name}`")
+        except BaseException:
+            instance.close()
+            raise
+
+    def _make_for_waiting(self, name: str) -> Instance:
+        """Return an instance for one function that may wait."""
+        host = Host(self._now_us)
+        host.is_procedure = True
+        self._bind(host)
+        host.function = name
+        return Instance(self._runtime, self._program, host_functions(host), host, self._limits)
+
+    @property
+    def _handlers_know_callers(self) -> bool:
+        export = self._program.exports.get("__call_http_handler__")
+        return export is not None and export.type is not None and len(export.type.params) > _HANDLER_PARAMS
+
+    # Instances
+
+    def _make(self) -> Instance:
+        """Return a fresh main instance."""
+        host = Host(self._now_us)
+        self._bind(host)
+        self._main = Instance(self._runtime, self._program, host_functions(host), host, self._limits)
+        return self._main
+
+    def _bind(self, host: Host) -> None:
+        host.tables, host.identity, host.log = self._tables, self._identity, self._log
+        host.immediate = self._queue
+
+    def _queue(self, name: str, args: bytes) -> None:
+        if self.immediate is not None:
+            self.immediate(name, args)
+
+    def _discard(self) -> None:
+        main, self._main = self._main, None
+        if main is not None:
+            main.close()
+
+
+_U64 = 0xFFFFFFFFFFFFFFFF
+_HANDLER_PARAMS = 6
+"""Of `__call_http_handler__` before 2.14 (spec 09 section 4)."""
