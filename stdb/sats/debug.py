@@ -45,8 +45,7 @@ class _Printer:
         self._spread = spread
 
     def value(self, type_: AlgebraicType, value: Any, indent: str) -> str:
-        kind = type_.kind.value if isinstance(type_, Scalar) else type(type_).__name__
-        return self._list(f"{kind}(", [self._inner(type_, value, f"{indent}    ")], ")", indent)
+        return self._list(f"{_kind(type_)}(", [self._inner(type_, value, f"{indent}    ")], ")", indent)
 
     def _inner(self, type_: AlgebraicType, value: Any, indent: str) -> str:
         """Return what stands between the brackets behind a value's kind."""
@@ -64,9 +63,8 @@ class _Printer:
                 shown = [self.value(element.type, item, f"{inner}    ") for element, item in pairs]
                 return self._fields("ProductValue", [f"elements: {self._list('[', shown, ']', inner)}"], indent)
             case Array(element):
-                kind = element.kind.value if isinstance(element, Scalar) else type(element).__name__
                 shown = [self._inner(element, item, f"{inner}    ") for item in value]
-                return self._list(f"{kind}(", [self._list("[", shown, "]", inner)], ")", indent)
+                return self._list(f"{_kind(element)}(", [self._list("[", shown, "]", inner)], ")", indent)
             case Map(key, item):
                 shown = [f"{self.value(key, one, inner)}: {self.value(item, other, inner)}" for one, other in value]
                 return self._list("{", shown, "}", indent)
@@ -92,6 +90,10 @@ def _scalar(kind: ScalarKind, value: Any) -> str:
     if kind in (ScalarKind.F32, ScalarKind.F64):
         return float_text(value, kind) if isfinite(value) else str(value).replace("nan", "NaN")
     return str(value)
+
+
+def _kind(type_: AlgebraicType) -> str:
+    return type_.kind.value if isinstance(type_, Scalar) else type(type_).__name__
 
 
 def _number(value: "int | bytes") -> int:
