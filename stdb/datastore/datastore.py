@@ -182,20 +182,16 @@ class Datastore:
 
     # From stored rows
 
-    def is_catalog(self, table: Table) -> bool:
-        """Tell whether the rows of a table say what tables there are."""
-        return table.schema.id in _CATALOG_IDS
-
     def catalog_tables(self) -> list[Table]:
         """Return the system tables whose rows say what tables there are."""
         return [self.tables[table_id] for table_id in sorted(_CATALOG_IDS)]
 
     def overwrite_catalog(self, changes: Iterable[Change]) -> None:
-        """Do what stored transactions did to catalogue tables, whatever of it is done already."""
+        """Do what stored transactions did to catalogue tables, whatever of it is done already; indexes are left out."""
         self._overwrite(change for change in changes if change.table_id in _CATALOG_IDS)
 
     def overwrite(self, changes: Iterable[Change]) -> None:
-        """Do what stored transactions did to all other tables, whatever of it is done already."""
+        """Do what stored transactions did to all other tables, whatever of it is done already; so for indexes."""
         self._overwrite(change for change in changes if change.table_id not in _CATALOG_IDS)
 
     def _overwrite(self, changes: Iterable[Change]) -> None:
@@ -207,10 +203,9 @@ class Datastore:
                 part, key_of = self._tail.part(table), table.key_of
                 for row in deletes:
                     part[place := key_of(row)] = None
-                    table.overwrite(place, None)
+                    table.stored.pop(place, None)
                 for row in inserts:
-                    part[place := key_of(row)] = row
-                    table.overwrite(place, row)
+                    part[place := key_of(row)] = table.stored[place] = row
 
     def follow_stored_catalog(self) -> None:
         """Make the tables that the catalogue describes, empty, once its rows stand."""

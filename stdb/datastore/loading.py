@@ -8,7 +8,7 @@ Each change of the records in between, done once more by key with the last one w
 what was applied already is done again to no effect. So nothing has to be repaired, and one may be cut off here, too.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from stdb.datastore.index import Key
@@ -55,21 +55,21 @@ def load(datastore: "Datastore", rows: StoredRows, records: Callable[[int], Iter
     end = rows.offset if rows.merging_to is None else rows.merging_to
     if end == 0:
         return
-    for table in datastore.catalog_tables():
-        yield from _fill_small(table, rows)
+    catalog = datastore.catalog_tables()
+    for table in catalog:
+        yield from _fill(table, rows)
     for changes in _window(records, rows.offset, end):
         datastore.overwrite_catalog(changes)
         yield
     datastore.follow_stored_catalog()
-    for table in list(datastore.tables.values()):
-        if table.schema.is_system:
-            if not datastore.is_catalog(table):
-                yield from _fill_small(table, rows)
-        else:
-            yield from _fill(table, rows)
+    others = [table for table in datastore.tables.values() if table not in catalog]
+    for table in others:
+        yield from _fill(table, rows)
     for changes in _window(records, rows.offset, end):
         datastore.overwrite(changes)
         yield
+    for table in (*catalog, *others):  # not earlier: two rows of a mix may have one unique key
+        yield from table.index_rows()
     datastore.go_on_behind(end)
 
 
@@ -91,21 +91,8 @@ def _window(records: Callable[[int], Iterator[Record]], start: int, end: int) ->
 
 
 def _fill(table: "Table", rows: StoredRows) -> Iterator[None]:
-    """Put stored rows into an empty table, then build its indexes."""
+    """Put stored rows into a table, over those that a system table has of itself."""
     update = table.stored.update
     for each in rows.read(table):
         update(each)
         yield
-    yield from table.index_rows()
-
-
-def _fill_small(table: "Table", rows: StoredRows) -> Iterator[None]:
-    """Put stored rows into a system table, over those that it has of itself."""
-    for each in rows.read(table):
-        _overwrite(table, each)
-        yield
-
-
-def _overwrite(table: "Table", changes: Iterable[tuple[Key, bytes]]) -> None:
-    for place, row in changes:
-        table.overwrite(place, row)

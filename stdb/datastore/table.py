@@ -306,17 +306,12 @@ class Table:
             if shared.order is not None:
                 shared.order.add(place)
 
-    def overwrite(self, place: Key, row: bytes | None) -> None:
-        """Put a row in the place of what is there, or nothing."""
-        old = self.stored.get(place)
-        if old is not None:
-            self.take(place, old)
-        if row is not None:
-            self.put(row)
-
     def index_rows(self) -> Iterator[None]:
-        """Enter every row in the indexes, which are empty, after rows were put into `stored` directly; in slices."""
+        """Make the indexes those of the rows, after rows were put into `stored` directly; in slices."""
+        for index in self.indexes:
+            index.order = None
         for index in self._others:
+            index.entries.clear()
             add, key_of = index.add, index.key_of
             rows = iter(self.stored.items())
             while part := list(islice(rows, INDEXED_AT_ONCE)):

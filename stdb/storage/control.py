@@ -1,6 +1,6 @@
 """The control store: which databases there are, who owns them, what they are called, who may do what.
 
-Responsible for: `control.sqlite` (DESIGN decision 5): databases, names and their owners, grants.
+Responsible for: `control.sqlite` (DESIGN decision 5): databases, their retention, names and their owners, grants.
 Not responsible for: what is in a database (`sqlite_log`), HTTP answers (`stdb.net`), starting databases (`actors`).
 
 Rules of ownership: spec 05 sections 1.3.12 to 1.3.18, sentences marked "we:". Identities are 32 bytes, little-endian
@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from stdb.errors import StdbError, StorageError
+from stdb.storage.retention import DEFAULT_RETENTION, Retention, parse_retention
 
 __all__ = [
     "PUBLISH_PYTHON",
@@ -35,7 +36,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS databases (
     identity TEXT PRIMARY KEY, address TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, host_type TEXT NOT NULL,
     program_hash TEXT NOT NULL, locked INTEGER NOT NULL DEFAULT 0, created_us INTEGER NOT NULL,
-    deleted INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;
+    deleted INTEGER NOT NULL DEFAULT 0, retention TEXT NOT NULL DEFAULT 'hours=24') STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS programs (hash TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS names (
     name TEXT PRIMARY KEY, identity TEXT NOT NULL REFERENCES databases(identity), position INTEGER NOT NULL
@@ -83,6 +84,8 @@ class Database(NamedTuple):
     """Keccak-256 of the program of the creation or the last reset, 32 bytes in digest order."""
     created_us: int
     locked: bool = False
+    retention: Retention = DEFAULT_RETENTION
+    """Which records are kept behind the stored rows."""
 
 
 class _Picture(NamedTuple):
@@ -191,10 +194,10 @@ class Control:
             self.check_create(database.owner, database.identity, name)
             _store_program(connection, database.program_hash, program)
             connection.execute(
-                "INSERT OR REPLACE INTO databases VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+                "INSERT OR REPLACE INTO databases VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)",
                 (
                     _hex(database.identity), _hex(database.address), _hex(database.owner), database.host_type,
-                    database.program_hash.hex(), database.locked, database.created_us,
+                    database.program_hash.hex(), database.locked, database.created_us, str(database.retention),
                 ),
             )  # fmt: skip
             if name is not None and self.resolve(name) is None:
@@ -220,6 +223,13 @@ class Control:
         """Set or clear the lock that keeps a database from being deleted or reset."""
         with self._change() as connection:
             connection.execute("UPDATE databases SET locked = ? WHERE identity = ?", (locked, _hex(identity)))
+
+    def set_retention(self, identity: bytes, retention: Retention) -> None:
+        """Set which records of a database are kept behind the stored rows; its log follows within seconds."""
+        with self._change() as connection:
+            connection.execute(
+                "UPDATE databases SET retention = ? WHERE identity = ?", (str(retention), _hex(identity))
+            )
 
     def add_name(self, name: str, identity: bytes, caller: bytes) -> None:
         """Register one more name for a database of the caller.
@@ -313,17 +323,33 @@ def _open(path: str) -> sqlite3.Connection:
         try:
             connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
             connection.executescript(_SCHEMA)
+            _add_retention(connection)
         except sqlite3.Error:
             connection.close()
             raise
     return connection
 
 
+def _add_retention(connection: sqlite3.Connection) -> None:
+    """Bring a store up to date that was made before databases had a retention."""
+    columns = [column[1] for column in connection.execute("PRAGMA table_info(databases)")]
+    if "retention" not in columns:
+        connection.execute(f"ALTER TABLE databases ADD COLUMN retention TEXT NOT NULL DEFAULT '{DEFAULT_RETENTION}'")
+
+
+def _retention(text: str) -> Retention:
+    try:
+        return parse_retention(text)
+    except ValueError as error:
+        raise sqlite3.DatabaseError(str(error)) from error
+
+
 def _read(connection: sqlite3.Connection) -> _Picture:
     databases: dict[bytes, Database] = {}
     deleted: dict[bytes, Database] = {}
-    for identity, address, owner, host_type, program, locked, created_us, gone in connection.execute(
-        "SELECT identity, address, owner, host_type, program_hash, locked, created_us, deleted FROM databases"
+    for identity, address, owner, host_type, program, locked, created_us, gone, retention in connection.execute(
+        "SELECT identity, address, owner, host_type, program_hash, locked, created_us, deleted, retention"
+        " FROM databases"
     ):
         (deleted if gone else databases)[_unhex(identity)] = Database(
             _unhex(identity),
@@ -333,6 +359,7 @@ def _read(connection: sqlite3.Connection) -> _Picture:
             bytes.fromhex(program),
             created_us,
             bool(locked),
+            _retention(retention),
         )
     names: dict[str, bytes] = {}
     names_of: dict[bytes, tuple[str, ...]] = {}

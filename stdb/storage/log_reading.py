@@ -96,7 +96,8 @@ def _verdict(connection: sqlite3.Connection) -> str:
 
 _SELECT_GROUPS = """
 SELECT first_offset, count, body FROM log
-WHERE first_offset >= (SELECT coalesce(max(first_offset), 0) FROM log WHERE first_offset <= ?) ORDER BY first_offset
+WHERE first_offset >= (SELECT coalesce(max(first_offset), 0) FROM log WHERE first_offset <= ?1)
+AND first_offset + count > ?1 ORDER BY first_offset
 """
 
 

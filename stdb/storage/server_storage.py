@@ -14,6 +14,7 @@ from stdb.storage.control import Control
 from stdb.storage.data_directory import DataDirectory
 from stdb.storage.log import SqliteLog
 from stdb.storage.module_log import ModuleLog
+from stdb.storage.retention import DEFAULT_RETENTION, Retention
 
 __all__ = ["ServerStorage"]
 
@@ -45,7 +46,11 @@ class ServerStorage:
         def tell(durable: int) -> None:
             self._loop.run_sync_soon(on_durable, durable)
 
-        return SqliteLog(self._directory.database_path(identity), tell)
+        def retention() -> Retention:
+            database = self.control.database(identity)
+            return DEFAULT_RETENTION if database is None else database.retention
+
+        return SqliteLog(self._directory.database_path(identity), tell, retention=retention)
 
     async def run(self, function: Callable[[Unpack[Args]], Result], *args: *Args) -> Result:
         """Call a function that waits for the disk in a thread."""
