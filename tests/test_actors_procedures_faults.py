@@ -95,7 +95,7 @@ _U32 = bsatn.codec(U32).encode
 _STRING = bsatn.codec(STRING)
 
 
-def run(test: Callable[[Host, DatabaseHandle], Awaitable[None]]) -> None:
+def run(test: Callable[[Host, DatabaseHandle], Awaitable[None]], limit_seconds: float = LIMIT_SECONDS) -> None:
     """Run a test within an open database and a real time limit; sleeping takes no time."""
 
     async def play(deadline: Deadline) -> None:
@@ -106,7 +106,7 @@ def run(test: Callable[[Host, DatabaseHandle], Awaitable[None]]) -> None:
             with trio.fail_after(1_000_000):
                 await test(host, handle)
 
-    with open_deadline(LIMIT_SECONDS) as deadline:
+    with open_deadline(limit_seconds) as deadline:
         trio.run(play, deadline, clock=MockClock(autojump_threshold=0))
 
 
@@ -392,6 +392,29 @@ def test_a_mistake_ends_its_procedure_alone(source: str, said: str) -> None:
     run(test)
 
 
+def test_a_wait_that_begins_when_the_time_is_over_wakes_nobody() -> None:
+    """The time limit may pass within code of the server, where nothing is raised: then the wait has begun."""
+
+    async def test(_host: Host, handle: DatabaseHandle) -> None:
+        client, actor = TestClient(handle, 1), handle._actor
+        wait = actor.answers.wait
+
+        async def wait_late(work: Any) -> Any:
+            until = perf_counter() + 2 * LIMIT_SECONDS
+            while perf_counter() < until:
+                pass
+            return await wait(work)
+
+        actor.answers.wait = wait_late  # type: ignore[method-assign]
+        for _ in range(3):
+            assert await probe(client, "await ctx.transact(put, 1)") == OUT_OF_TIME
+        actor.answers.wait = wait  # type: ignore[method-assign]
+        await works(handle)
+        assert (handle._actor, stored(handle)) == (actor, [77_777_777])
+
+    run(test)
+
+
 def test_a_transaction_inside_a_transaction_is_not_run() -> None:
     """`await` is a syntax error in a plain function, so what is left is a coroutine that nobody awaits."""
 
@@ -451,6 +474,7 @@ def test_no_more_procedures_run_at_once_than_may() -> None:
         assert refused.text == "more than 3 procedures of this database are running; try again later"
         assert (await other.call("add", _U32(100))).outcome.kind == OutcomeKind.COMMITTED
         await client.leave()
+        await trio.sleep(1)
         assert (await answer(other, "nap", _U32(9))).returned == _U32(9)
         assert stored(handle) == [9, 100]
 
@@ -481,7 +505,7 @@ def test_a_thousand_sleeping_procedures_cost_reducers_nothing() -> None:
         await trio.sleep(1000)
         assert len(client.messages(ProcedureReturned)) == 1000
 
-    run(test)
+    run(test, limit_seconds=10)
 
 
 # What a confirmed caller is told

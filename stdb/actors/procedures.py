@@ -68,7 +68,7 @@ class _Ended(NamedTuple):
 
 
 _NOT_RUN = _Ended(None, None)
-"""Of a procedure that was cancelled before its transaction had its turn; nobody takes it."""
+"""Of a procedure that ended before its transaction had its turn; nobody takes it."""
 
 
 class _Stretch:
@@ -104,7 +104,13 @@ class _Host:
         """Run one transaction in the database's own turn; see `ProcedureHost.transact`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         scope = self._actor.procedures.scope_of(trio.lowlevel.current_task())
-        ended = await self._actor.answers.wait(lambda: (_NOT_RUN if scope.cancel_called else self._run(run), 0))
+        is_wanted = True
+        try:
+            ended = await self._actor.answers.wait(
+                lambda: (self._run(run) if is_wanted and not scope.cancel_called else _NOT_RUN, 0)
+            )
+        finally:
+            is_wanted = False
         if ended.error is not None:
             raise ended.error
         result: T = ended.result

@@ -5,7 +5,8 @@ coroutines that do not end when they are told to.
 Not responsible for: what a coroutine may wait for (`ProcedureHost`), sorting what it raises (`entries`).
 
 What a module awaits goes on to whoever runs the procedure as it is, so the host's own coroutines work through this.
-Whoever runs it throws exceptions in, or sends them in an outcome, whose `error` they are.
+Whoever runs it throws exceptions in, or sends them in an outcome, whose `error` they are. A wait that was begun and then
+dropped would wake up a task that does not wait: it is let go of by its `abort_func`, or waited for where it cannot be.
 
 A coroutine that has to end is told so at every wait it tries, so often that any clean-up gets through; one that still
 goes on is left where it is, for ever, at a wait that nothing ends. It must not be closed there: that would run it.
@@ -116,9 +117,10 @@ class Steps(Generic[T]):
                     if "no running event loop" in failure_text(error):
                         error.add_note(_FOREIGN)
                     raise
-            if limit.expired:
+            is_late = limit.expired
+            if is_late and _is_let_go(waits_for):
                 self._end()
-                self._check(limit.expired)
+                self._check(is_late)
             if _is_foreign(waits_for):
                 resume, with_value = coroutine.throw, TypeError(_FOREIGN)
                 continue
@@ -127,6 +129,9 @@ class Steps(Generic[T]):
                 resume, raised = coroutine.send, getattr(with_value, "error", None)
             except BaseException as error:  # noqa: BLE001 - whoever runs us throws what the coroutine is to see
                 resume, with_value, raised = coroutine.throw, error, error
+            if is_late:
+                self._end()
+                self._check(is_late)
             if type(raised) is self._waits.cancelled:
                 cancellations += 1
                 if cancellations > WAITS_MAX:
@@ -163,6 +168,16 @@ def _chain(coroutine: Any) -> list[Coroutine[Any, Any, Any]]:
         found.append(coroutine)
         coroutine = coroutine.cr_await
     return found
+
+
+def _is_let_go(waits_for: object) -> bool:
+    """Let go of a wait that was begun and handed to nobody; False where it can only be waited for."""
+    abort = getattr(waits_for, "abort_func", None)
+    return abort is None or getattr(abort(_not_cancelled), "name", "") == "SUCCEEDED"
+
+
+def _not_cancelled() -> None:
+    raise AssertionError("a wait that was let go of is over")
 
 
 def _is_foreign(waits_for: object) -> bool:
