@@ -5,8 +5,8 @@ coroutines that do not end when they are told to.
 Not responsible for: what a coroutine may wait for (`ProcedureHost`), sorting what it raises (`entries`).
 
 What a module awaits goes on to whoever runs the procedure as it is, so the host's own coroutines work through this.
-Whoever runs it throws exceptions in, or sends them in an outcome, whose `error` they are. A wait that was begun and then
-dropped would wake up a task that does not wait: it is let go of by its `abort_func`, or waited for where it cannot be.
+Whoever runs it throws exceptions in, or sends them in an outcome, whose `error` they are. A wait that was begun and
+then dropped would wake up a task that does not wait: its `abort_func` lets go of it, or it is waited for to its end.
 
 A coroutine that has to end is told so at every wait it tries, so often that any clean-up gets through; one that still
 goes on is left where it is, for ever, at a wait that nothing ends. It must not be closed there: that would run it.
