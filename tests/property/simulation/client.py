@@ -9,6 +9,7 @@ transactions it reflects. So the cache can be held to the model at every offset,
 
 from collections import Counter
 from random import Random
+from zlib import crc32
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
@@ -90,6 +91,8 @@ class SimulatedClient:
         """Forget the last connection."""
         self.held = {}
         self.is_ending = False
+        self.may_fail = self.life.is_full
+        """The database was stopped while it was connected."""
         self.is_silent = False
         self._asked: dict[int, tuple[int, list[Query]]] = {}
         self._answered: set[int] = set()
@@ -296,7 +299,8 @@ class SimulatedClient:
             self._check_cache(history, told.needs, answer.kind)
         if answer.request_id is not None:
             self._answered.add(answer.request_id)
-        self.life.simulation.trace(f"{self.character.number} hears {answer.kind} {told.needs} {len(answer.changes)}")
+        digest = crc32(repr(answer.changes).encode())
+        self.life.simulation.trace(f"{self.character.number} hears {answer.kind} {told.needs} {digest:08x}")
 
     def _apply(self, answer: Answer, told: Told, history: History) -> None:
         set_id, queries = self._asked.get(answer.request_id or 0, (-1, []))

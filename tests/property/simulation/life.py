@@ -43,8 +43,9 @@ class Life:
         self.number = number
         self.pipes: list[Pipe] = []
         self.is_over = False
-        self._is_full = False
         """The server ends: connections may end with it."""
+        self.is_full = False
+        """The disk is: the database is stopped."""
         self.nursery: trio.Nursery
         self.host: Host
         self._door: FrontDoor
@@ -125,10 +126,9 @@ class Life:
         for client in self._clients:
             await client.one_off(self.simulation.world.queries[0], wait=True)
 
-    @property
-    def is_failing(self) -> bool:
-        """Tell whether connections may end, or be refused, by no fault of anybody."""
-        return self.is_over or self._is_full
+    def is_failing(self, client: SimulatedClient) -> bool:
+        """Tell whether a connection may end, or be refused, by no fault of anybody."""
+        return self.is_over or client.may_fail or self.is_full
 
     async def _fill_disk(self) -> None:
         """Have the disk fill up; when there is space again, launch the database anew."""
@@ -136,17 +136,20 @@ class Life:
         await trio.sleep(self._random.random() * 0.3)
         if self.is_over:
             return
-        self._is_full = True
+        self.is_full = True
         simulation.trace(f"the disk is full; {simulation.durable()} are durable")
         simulation.durable_before = simulation.durable()
         simulation.complaints.expected = FULL
         simulation.storage.fill()
+        for client in self._clients:
+            client.may_fail = True  # some learn of it late
         await trio.sleep(0.5 + self._random.random())
         with suppress(DatabaseUnavailable):
             await self.host.restart(OWNER, simulation.identity)
-        await trio.sleep(1.0)  # by now everybody knows what became of their connection
         simulation.complaints.expected = ""
-        self._is_full = False
+        for client in self._clients:
+            client.may_fail = True
+        self.is_full = False
 
     # ------------------------------------------------------------------ what clients ask
     async def serve(self, stream: ServerEnd, scope: trio.CancelScope) -> None:
@@ -169,13 +172,13 @@ class Life:
         """Take in the answer to an upgrade; tell whether it was granted."""
         status = int(head.split()[1])
         self.simulation.trace(f"{client.character.number} connects as {client.connection}: {status}")
-        self.simulation.checks.holds("I31", status == 101 or self.is_failing, f"an upgrade was answered {head!r}")
+        self.simulation.checks.holds("I31", status == 101 or self.is_failing(client), f"an upgrade was answered {head!r}")
         return status == 101
 
     def closed(self, client: SimulatedClient, code: int) -> None:
         """Take in a Close."""
         self.simulation.trace(f"{client.character.number} is closed with {code}")
-        is_expected = client.is_ending or self.is_failing
+        is_expected = client.is_ending or self.is_failing(client)
         self.simulation.checks.holds("I31", is_expected, f"client {client.character.number} was closed with {code}")
 
     def ended(self, client: SimulatedClient) -> None:
@@ -183,7 +186,7 @@ class Life:
         simulation = self.simulation
         simulation.trace(f"the connection of {client.character.number} ends")
         is_banned = client.connection % 7 == 3
-        is_expected = client.is_ending or self.is_failing or is_banned or client.character.is_slow
+        is_expected = client.is_ending or self.is_failing(client) or is_banned or client.character.is_slow
         is_expected |= simulation.probes.is_tight and client.is_confirmed  # while the disk is slow, too much waits
         simulation.checks.holds("I31", is_expected, f"client {client.character.number} was cut")
 
@@ -202,6 +205,7 @@ class Life:
         for client in self._clients:
             if not client.is_over:
                 await client.leave()
+        await trio.sleep(1.0)
         checks.equal("I21", len(simulation.datastore.table("st_client")), 0, "clients when all have left")
         if self._random.random() < 0.3:
             await reset(simulation, self.host)

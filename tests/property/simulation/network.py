@@ -17,10 +17,6 @@ import trio
 __all__ = ["Behaviour", "ClientEnd", "Pipe", "ServerEnd"]
 
 
-class _GoneError(BrokenPipeError, trio.BrokenResourceError):
-    """What a socket says, and what trio makes of it."""
-
-
 class Behaviour(NamedTuple):
     """How a connection treats what is sent over it."""
 
@@ -144,8 +140,10 @@ class ServerEnd:
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Hand over what fits."""
         if self._pipe.down.is_over:
-            raise _GoneError("the client is gone")
+            raise BrokenPipeError("the client is gone")
         taken = self._pipe.down.put(data)
+        if not taken:
+            raise BlockingIOError("the connection is full")
         self._starts.append(self._sent)
         self._durables.append(self._durable())
         self._sent += taken

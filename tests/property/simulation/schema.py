@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from stdb.actors.host import Host
-from stdb.actors.refusals import DatabaseUnavailable, PublishFailed, UpdateRejected
+from stdb.actors.refusals import DatabaseUnavailable, PublishFailed, Unconfirmed, UpdateRejected
 from stdb.datastore.datastore import Datastore
 from stdb.errors import UniqueViolation
 from stdb.schema.model import IndexAlgorithm, IndexDef, UniqueDef
@@ -31,7 +31,7 @@ async def operate(life: "Life", host: Host, random: Random) -> None:
     simulation.trace(f"the operator: {action.__name__.strip('_')}")
     try:
         await action(simulation, host, random)
-    except DatabaseUnavailable:
+    except (DatabaseUnavailable, Unconfirmed):
         simulation.trace("the operator: the database does not run")
 
 

@@ -197,6 +197,7 @@ class Simulation:
         else:
             self.probes.history = check_recovered(self, actor, before, is_clean=self._is_clean)
             self.probes.generated.forget(actor.datastore.next_offset)
+        self._is_clean = False  # until this life ends so
         self._names = {table_id: each.schema.name for table_id, each in actor.datastore.tables.items()}
         self.probes.newcomers = set()
         self._check_promises(actor.datastore)
