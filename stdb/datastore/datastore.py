@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from stdb.datastore.catalog import CATALOG_TABLES, RULES_TABLE, Catalog, read_backing_ids, read_rules, read_schemas
 from stdb.datastore.delta import TableDelta, UndoEntry
-from stdb.datastore.records import Change, Record, decode_changes
+from stdb.datastore.records import Change, Record, decode_changes, decode_few
 from stdb.datastore.sequence import Reservations, Sequence
 from stdb.datastore.table import Table, TableSchema
 from stdb.datastore.transaction import Transaction
@@ -35,6 +35,8 @@ _CATALOG_IDS = {SYSTEM_TABLE_IDS[name] for name in CATALOG_TABLES}
 _CATALOG_ID_LAST = max(_CATALOG_IDS)
 _SEQUENCE_TABLE = SYSTEM_TABLE_IDS["st_sequence"]
 _RULES_ID = SYSTEM_TABLE_IDS[RULES_TABLE]
+_TAIL_LOOKED_AT = 1024
+"""Replayed records after which parts of the tail that are full are ended."""
 
 
 class Datastore:
@@ -240,8 +242,18 @@ class Datastore:
         """
         if record.offset != self.next_offset:
             raise StorageError(f"offset {self.next_offset} expected, the next record has {record.offset}")
-        self._apply(record.offset, decode_changes(record))
+        few = decode_few(record)
+        table = None if few is None or few[0] < USER_ID_FIRST else self.tables.get(few[0])
+        if few is None or table is None or table.is_event:
+            self._apply(record.offset, decode_changes(record))
+        else:
+            try:
+                table.apply(few[1], few[2], self._tail.open_parts.get(table) or self._tail.part(table))
+            except StorageError as error:
+                raise StorageError(f"offset {record.offset}: {error}") from error
         self.next_offset += 1
+        if not self.next_offset % _TAIL_LOOKED_AT:
+            self._tail.end_full_parts()
 
     def unreplay(self, record: Record) -> None:
         """Take back the last transaction: the record of a delete holds the whole row. Sequences may repeat values.
@@ -256,6 +268,7 @@ class Datastore:
         self.next_offset -= 1
 
     def _apply(self, offset: int, changes: list[Change]) -> None:
+        open_parts = self._tail.open_parts
         try:
             if changes and changes[0].table_id <= _CATALOG_ID_LAST:
                 changes = self._replay_catalog(changes)
@@ -264,7 +277,7 @@ class Datastore:
                 if table is None:
                     raise StorageError(f"there is no table {table_id}")
                 if not table.is_event:
-                    table.apply(deletes, inserts, self._tail.part(table))
+                    table.apply(deletes, inserts, open_parts.get(table) or self._tail.part(table))
         except StorageError as error:
             raise StorageError(f"offset {offset}: {error}") from error
 

@@ -16,8 +16,9 @@ ascending table id, so that the catalogue's rows come before those they describe
 """
 
 import struct
-from collections.abc import Generator, Sequence
+from collections.abc import Container, Generator, Sequence
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from struct import Struct
 from typing import NamedTuple, Protocol
 from zlib import crc32
@@ -34,8 +35,10 @@ __all__ = [
     "RecordError",
     "decode_changes",
     "decode_context",
+    "decode_few",
     "encode",
     "join",
+    "only",
     "split",
 ]
 
@@ -49,6 +52,8 @@ _GROUP = Struct("<IIII")
 _OFFSET_SIZE = 8
 _CONTEXT_END = _CONTEXT.size - _OFFSET_SIZE
 _ROWS_DIFFER = 0xFFFFFFFF
+_CUT_MAX = 16
+"""Rows of one size that are cut out at once."""
 _HAS_CONNECTION = 1
 _NO_CONNECTION = bytes(16)
 
@@ -154,7 +159,7 @@ def split(data: bytes, expected_offset: int) -> Generator[Record, None, int]:
     Raises:
         RecordError: A checksum differs, a record is cut, or an offset is not the next. Those before it are good.
     """
-    position, end, unpack_head = 0, len(data), _FULL_HEAD.unpack_from
+    position, end, unpack_head, new = 0, len(data), _FULL_HEAD.unpack_from, tuple.__new__
     while position < end:
         if end - position < _FULL_HEAD.size:
             raise RecordError("the record is cut", expected_offset)
@@ -167,7 +172,7 @@ def split(data: bytes, expected_offset: int) -> Generator[Record, None, int]:
             raise RecordError("the checksum differs, the record is damaged", expected_offset)
         if offset != expected_offset:
             raise RecordError(f"the record is missing, one of offset {offset} stands there", expected_offset)
-        yield Record(offset, data[start:position])
+        yield new(Record, (offset, data[start:position]))  # without the call of its own `__new__`
         expected_offset += 1
     return expected_offset
 
@@ -202,21 +207,22 @@ def decode_changes(record: Record) -> list[Change]:
             table_id, delete_count, insert_count, size = _GROUP.unpack_from(payload, position)
             position += 16
             count = delete_count + insert_count
-            sizes: Sequence[int]
+            rows: Sequence[bytes]
             if size == _ROWS_DIFFER:
                 sizes = _sizes(count).unpack_from(payload, position)
-                position += 4 * count
+                ends = list(accumulate(sizes, initial=position + 4 * count))
+                position = ends[-1]
+                rows = [payload[start:end] for start, end in pairwise(ends)]
+            elif count <= _CUT_MAX:
+                rows = _cutter(size, count)(payload, position)
+                position += size * count
             else:
-                sizes = (size,) * count
-            deletes: list[bytes] = []
-            inserts: list[bytes] = []
-            rows = deletes
-            for number, each in enumerate(sizes):
-                if number == delete_count:
-                    rows = inserts
-                rows.append(payload[position : position + each])
-                position += each
-            changes.append(Change(table_id, deletes, inserts))
+                end = position + size * count
+                rows = (
+                    [payload[start : start + size] for start in range(position, end, size)] if size else [b""] * count
+                )
+                position = end
+            changes.append(Change(table_id, list(rows[:delete_count]), list(rows[delete_count:])))
     except struct.error as error:
         raise StorageError(f"offset {record.offset}: the payload is cut: {error}") from error
     if position != len(payload):
@@ -224,8 +230,43 @@ def decode_changes(record: Record) -> list[Change]:
     return changes
 
 
+def decode_few(record: Record) -> tuple[int, Sequence[bytes], Sequence[bytes]] | None:
+    """Return the one change of a record, the quick way that does for most; None where it takes `decode_changes`."""
+    payload = record.payload
+    try:
+        name_size, args_size, groups = _unpack_sizes(payload)
+        if groups != 1:
+            return None
+        position = _CONTEXT_END + name_size + args_size
+        table_id, delete_count, insert_count, size = _unpack_group(payload, position)
+        count = delete_count + insert_count
+        position += 16
+        if count > _CUT_MAX or len(payload) != position + size * count:
+            return None
+        rows = _cutter(size, count)(payload, position)
+    except struct.error:
+        return None
+    return table_id, rows[:delete_count], rows[delete_count:]
+
+
+def only(record: Record, table_ids: Container[int]) -> Record:
+    """Return a record as if the transaction had changed only these tables."""
+    payload = record.payload
+    name_size, args_size, _ = _PAYLOAD_SIZES.unpack_from(payload, 0)
+    kept = [change for change in decode_changes(record) if change.table_id in table_ids]
+    parts = [payload[: _CONTEXT_END - 4], len(kept).to_bytes(4, "little")]
+    parts.append(payload[_CONTEXT_END : _CONTEXT_END + name_size + args_size])
+    for table_id, deletes, inserts in kept:
+        parts.append(_GROUP.pack(table_id, len(deletes), len(inserts), _ROWS_DIFFER))
+        parts.append(_sizes(len(deletes) + len(inserts)).pack(*map(len, deletes), *map(len, inserts)))
+        parts += deletes
+        parts += inserts
+    return Record(record.offset, b"".join(parts))
+
+
 _PAYLOAD_HEAD = Struct("<q32s16sBIII")
 _PAYLOAD_SIZES = Struct("<57xIII")  # the same without what replay does not need
+_unpack_sizes, _unpack_group = _PAYLOAD_SIZES.unpack_from, _GROUP.unpack_from
 
 
 def _context_of(record: Record) -> tuple[int, bytes, bytes, int, int, int, int]:
@@ -239,3 +280,9 @@ def _context_of(record: Record) -> tuple[int, bytes, bytes, int, int, int, int]:
 @lru_cache(maxsize=1024)
 def _sizes(count: int) -> Struct:
     return Struct(f"<{count}I")
+
+
+@lru_cache(maxsize=4096)
+def _cutter(size: int, count: int) -> Callable[[bytes, int], tuple[bytes, ...]]:
+    """Return the function that cuts rows of one size out of a payload."""
+    return Struct(f"{size}s" * count).unpack_from

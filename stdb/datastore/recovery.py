@@ -5,6 +5,7 @@ Not responsible for: reading files (`stdb.storage`), the module and its clients 
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.log import Log
@@ -30,11 +31,12 @@ def recover(log: Log) -> Datastore:
 def recover_in_slices(datastore: Datastore, log: Log) -> Iterator[None]:
     """Do the same to a fresh datastore in slices of a millisecond or so, between which others may run."""
     yield from log.snapshots().load_newest(datastore, log.durable)
-    replay = datastore.replay
-    for number, record in enumerate(log.records(datastore.next_offset)):
-        replay(record)
-        if not number % _RECORDS_AT_ONCE:
-            yield
+    replay, records = datastore.replay, iter(log.records(datastore.next_offset))
+    for first in records:
+        replay(first)
+        for record in islice(records, _RECORDS_AT_ONCE):
+            replay(record)
+        yield
     if datastore.next_offset != log.durable:
         raise StorageError(f"the log ends at offset {datastore.next_offset}, it said that it holds {log.durable}")
     log.follow(datastore.take_tail())

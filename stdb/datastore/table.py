@@ -319,7 +319,7 @@ class Table:
                     add(key_of(row), place, row)
                 yield
 
-    def apply(self, deletes: list[bytes], inserts: list[bytes], changes: dict[Key, bytes | None]) -> None:
+    def apply(self, deletes: SequenceOf[bytes], inserts: SequenceOf[bytes], changes: dict[Key, bytes | None]) -> None:
         """Change rows as a stored transaction did; deletes first, an insert may have the key of a deleted row.
 
         What it did is entered in `changes`: the new row by place, or None.
@@ -330,7 +330,19 @@ class Table:
         stored, key_of = self.stored, self.key_of
         is_plain = not self._others
         for shared in self._sharing:
-            is_plain = is_plain and shared.order is None
+            if shared.order is not None:
+                is_plain = False
+        if is_plain and len(deletes) == len(inserts):
+            done = 0
+            for old, row in zip(deletes, inserts, strict=True):  # updates keep the order in which they were made
+                place = key_of(row)
+                if key_of(old) != place or stored.get(place) != old:
+                    break
+                stored[place] = changes[place] = row
+                done += 1
+            else:
+                return
+            deletes, inserts = deletes[done:], inserts[done:]
         for row in deletes:
             place = key_of(row)
             if stored.get(place) != row:

@@ -29,7 +29,7 @@ Part: TypeAlias = "dict[Key, bytes | None]"
 class Window:
     """The net change of the transactions of one run. Used by one thread at a time."""
 
-    __slots__ = ("_open", "dropped", "parts", "row_keyed")
+    __slots__ = ("dropped", "open_parts", "parts", "row_keyed")
 
     def __init__(self) -> None:
         self.parts: dict[int, list[Part]] = {}
@@ -38,7 +38,8 @@ class Window:
         """The tables among them that have no primary key: a row is its own key."""
         self.dropped: set[int] = set()
         """Ids of tables that are no more, rows of which may be left whatever the parts say."""
-        self._open: dict[Table, Part] = {}
+        self.open_parts: dict[Table, Part] = {}
+        """Those that take more, by table."""
 
     def __len__(self) -> int:
         """Return how many changes it holds; a key in two parts counts twice."""
@@ -49,7 +50,7 @@ class Window:
 
     def add(self, deltas: Iterable[Delta]) -> None:
         """Add committed transactions, the next ones in order."""
-        open_get = self._open.get
+        open_get = self.open_parts.get
         for delta in deltas:
             for each in delta.tables:
                 table, changes = each.table, each.changes
@@ -62,15 +63,19 @@ class Window:
                 if part is None:
                     part = self.part(table)
                 part.update(changes)
-        for table, part in list(self._open.items()):
+        self.end_full_parts()
+
+    def end_full_parts(self) -> None:
+        """Let the next changes of tables whose parts are full begin others."""
+        for table, part in list(self.open_parts.items()):
             if len(part) > PART_CHANGES_MAX:
-                del self._open[table]
+                del self.open_parts[table]
 
     def part(self, table: "Table") -> Part:
         """Return the part that takes the next changes of a table; write it at once, the next call may begin another."""
-        part = self._open.get(table)
+        part = self.open_parts.get(table)
         if part is None or len(part) > PART_CHANGES_MAX:
-            part = self._open[table] = {}
+            part = self.open_parts[table] = {}
             self._parts(table).append(part)
         return part
 
@@ -81,7 +86,7 @@ class Window:
 
     def _adopt(self, table: "Table", changes: Part) -> None:
         """Take a great delta as it is: nobody changes it any more."""
-        self._open.pop(table, None)
+        self.open_parts.pop(table, None)
         self._parts(table).append(changes)
 
     def _parts(self, table: "Table") -> list[Part]:

@@ -113,7 +113,7 @@ class SqliteLog:
             StorageError: The file is damaged, a record missing or no longer kept; names file and offset, and what to
                 do. What was yielded before is good, and no record after is.
         """
-        yield from read_records(self.path, from_offset, self._writer.durable)
+        return read_records(self.path, from_offset, self._writer.durable)
 
     def history(self, to_offset: int | None = None) -> Iterator[Record]:
         """Yield the records backwards from the newest durable one down to an offset, by default `first`.
@@ -121,7 +121,7 @@ class SqliteLog:
         Raises:
             StorageError: As `records`.
         """
-        yield from read_backwards(self.path, self._writer.durable, self.first if to_offset is None else to_offset)
+        return read_backwards(self.path, self._writer.durable, self.first if to_offset is None else to_offset)
 
     def snapshots(self) -> SqliteRows:
         """Return the stored rows."""

@@ -14,7 +14,7 @@ from stdb.datastore.records import Record, RecordError, split
 from stdb.errors import StorageError
 from stdb.storage.log_file import advice, damage, read_metadata
 
-__all__ = ["CHECKED_BYTES_MAX", "read_backwards", "read_records"]
+__all__ = ["CHECKED_BYTES_MAX", "read_backwards", "read_records", "walk_backwards", "walk_forwards"]
 
 CHECKED_BYTES_MAX = 64 * 1024 * 1024
 """Up to this size the whole file is checked page by page before it is read; checksums settle greater ones."""
@@ -63,22 +63,48 @@ def read_backwards(path: Path, below: int, to_offset: int) -> Iterator[Record]:
     Raises:
         StorageError: As `read_records`.
     """
-    position = below
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("PRAGMA cell_size_check=ON")
-            groups = connection.execute(
-                "SELECT first_offset, count, body FROM log WHERE first_offset < ? ORDER BY first_offset DESC", (below,)
-            )
-            for first_offset, count, body in groups:
-                if position <= to_offset:
-                    return
-                if first_offset + count < position:
-                    raise damage(path, position - 1, "the record is missing")
-                for record in reversed(list(_split(path, first_offset, first_offset, count, body))):
-                    if to_offset <= record.offset < position:
-                        yield record
-                position = first_offset
+            yield from walk_backwards(path, connection, below, to_offset)
+    except sqlite3.Error as error:
+        raise damage(path, below, str(error)) from error
+
+
+def walk_forwards(path: Path, connection: sqlite3.Connection, from_offset: int) -> Iterator[Record]:
+    """Yield the records from an offset on, which is kept, over a connection that is the caller's.
+
+    Raises:
+        StorageError: As `read_records`.
+    """
+    position = from_offset
+    try:
+        for first_offset, count, body in connection.execute(_SELECT_GROUPS, (from_offset,)):
+            if position == from_offset:
+                position = min(first_offset, from_offset)
+            records = _split(path, position, first_offset, count, body)
+            yield from dropwhile(lambda record: record.offset < from_offset, records)
+            position += count
+    except sqlite3.Error as error:
+        raise damage(path, position, str(error)) from error
+
+
+def walk_backwards(path: Path, connection: sqlite3.Connection, below: int, to_offset: int) -> Iterator[Record]:
+    """Do as `read_backwards` over a connection that is the caller's."""
+    position = below
+    try:
+        groups = connection.execute(
+            "SELECT first_offset, count, body FROM log WHERE first_offset < ? ORDER BY first_offset DESC", (below,)
+        )
+        for first_offset, count, body in groups:
+            if position <= to_offset:
+                return
+            if first_offset + count < position:
+                raise damage(path, position - 1, "the record is missing")
+            for record in reversed(list(_split(path, first_offset, first_offset, count, body))):
+                if to_offset <= record.offset < position:
+                    yield record
+            position = first_offset
     except sqlite3.Error as error:
         raise damage(path, position, str(error)) from error
     if position > to_offset:

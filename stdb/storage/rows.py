@@ -27,7 +27,7 @@ from stdb.storage.log_file import damage, read_metadata
 from stdb.storage.log_reading import read_records
 from stdb.storage.stored_keys import stored_key, wrapped
 
-__all__ = ["BACKUP_SUFFIX", "SqliteRows", "load_rows", "whole_window"]
+__all__ = ["BACKUP_SUFFIX", "RowsOfFile", "SqliteRows", "load_rows", "whole_window"]
 
 BACKUP_SUFFIX = ".backup"
 """What a backup beside a database's file is called, behind the file's name."""
@@ -109,7 +109,7 @@ def _load(
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("PRAGMA cell_size_check=ON")
             connection.execute("BEGIN")  # one state for all that is read
-            reader = _Reader(path, connection)
+            reader = RowsOfFile(path, connection)
             if reader.offset > next_offset_max:
                 raise damage(path, next_offset_max, f"its rows reflect {reader.offset} transactions, its log has fewer")
             yield from load(datastore, reader, records)
@@ -117,7 +117,7 @@ def _load(
         raise _RowsDamagedError(f"{path}: the stored rows are damaged: {error}") from error
 
 
-class _Reader:
+class RowsOfFile:
     """A `stdb.datastore.loading.StoredRows` over a connection."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
