@@ -16,7 +16,7 @@ ascending table id, so that the catalogue's rows come before those they describe
 """
 
 import struct
-from collections.abc import Container, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from struct import Struct
