@@ -4,13 +4,16 @@ Responsible for: `MemoryStorage`, a `stdb.actors.host.Storage`; `DiskLog`, a log
 Not responsible for: real files (`stdb.storage`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
 from stdb.datastore.delta import Delta
 from stdb.datastore.log import MemoryLog
+from stdb.datastore.records import Record
 from stdb.errors import StorageError
 from stdb.storage.control import Control
 from stdb.storage.module_log import ModuleLog
@@ -18,7 +21,7 @@ from stdb.storage.module_log import ModuleLog
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
 
-__all__ = ["DiskLog", "MemoryStorage"]
+__all__ = ["DiskLog", "MemoryHistory", "MemoryStorage"]
 
 
 class DiskLog(MemoryLog):
@@ -62,6 +65,23 @@ class DiskLog(MemoryLog):
             self._listener(durable)
 
 
+class MemoryHistory:
+    """A `stdb.datastore.history.History` of a log in memory, which grows behind it."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self.first, self.end, self.rows = log.first, log.durable, log.rows
+
+    def records(self, from_offset: int) -> Iterator[Record]:
+        """Yield the records from an offset on."""
+        return islice(self._log.records(from_offset), self.end - from_offset)
+
+    def backwards(self, below: int, to_offset: int) -> Iterator[Record]:
+        """Yield the records from the one before `below` down to `to_offset`."""
+        for offset in range(below - 1, to_offset - 1, -1):
+            yield next(self._log.records(offset))
+
+
 class MemoryStorage:
     """A data directory in memory. With `delayed`, nothing is durable before `sync` or the log's own `sync`.
 
@@ -75,6 +95,14 @@ class MemoryStorage:
         self._merging = merging
         self._now_us = now_us
         self._module_logs: dict[bytes, ModuleLog] = {}
+
+    @contextmanager
+    def open_history(self, identity: bytes) -> Iterator["MemoryHistory"]:
+        """Hold what the log of a database has stored."""
+        yield MemoryHistory(self.logs[identity])
+
+    def database_path(self, identity: bytes) -> None:
+        """Return None: nothing is in a file."""
 
     def open_log(self, identity: bytes, on_durable: Callable[[int], None]) -> DiskLog:
         """Open or make the log of a database."""
