@@ -315,6 +315,22 @@ def test_a_zeroed_page_is_refused_or_harmless(tmp_path: Path) -> None:
         assert found == expected
 
 
+def test_a_group_whose_count_is_lost_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.sqlite"
+    write(path, 3)
+    page = bytearray(path.read_bytes())
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA writable_schema=ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, 'count INT NOT NULL', 'count INT')")
+    connection.close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE log SET count = NULL")
+    connection.close()
+    assert path.read_bytes() != page
+    with pytest.raises(StorageError, match="the count of the last group is no number"):
+        SqliteLog(path)
+
+
 def test_another_file_is_no_log(tmp_path: Path) -> None:
     text = tmp_path / "text.sqlite"
     text.write_text("this is not a database, whatever its name says" * 100)

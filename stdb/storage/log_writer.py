@@ -295,7 +295,11 @@ class LogWriter:
         row = self._connection.execute(
             "SELECT first_offset, count FROM log ORDER BY first_offset DESC LIMIT 1"
         ).fetchone()
-        return 0 if row is None else int(row[0]) + int(row[1])
+        if row is None:
+            return 0
+        if not isinstance(row[1], int):
+            raise sqlite3.DatabaseError(f"the count of the last group is no number but {row[1]!r}")
+        return int(row[0]) + row[1]
 
 
 def _tell_nobody(durable: int) -> None:
