@@ -82,10 +82,15 @@ def test_another_process_gives_the_same_trace() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(each, marks=[pytest.mark.slow] if each in QUICK else [pytest.mark.long, pytest.mark.slow]) for each in MUTATIONS],
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if each in QUICK else [pytest.mark.long, pytest.mark.slow])
+        for each in MUTATIONS
+    ],
 )
 def test_a_planted_bug_is_found(name: str) -> None:
     mutation = MUTATIONS[name]
     with mutation.planted():
         outcomes = (simulate(seed) for seed in range(mutation.seeds_max))
-        assert any(outcome.error is not None for outcome in outcomes), f"not found in {mutation.seeds_max} seeds: {name}"
+        assert any(outcome.error is not None for outcome in outcomes), (
+            f"not found in {mutation.seeds_max} seeds: {name}"
+        )

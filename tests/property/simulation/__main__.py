@@ -19,7 +19,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.seed is not None:
         outcome = simulate(options.seed, steps=options.steps)
-        print("\n".join(outcome.trace), f"digest {outcome.digest}", sep="\n")
+        say("\n".join(outcome.trace), f"digest {outcome.digest}")
         return report(options.seed, options.steps, outcome.error)
     stop_at = time.monotonic() + options.seconds
     first = int(time.time()) if options.first is None else options.first
@@ -27,9 +27,14 @@ def main() -> int:
         if report(seed, options.steps, simulate(seed, steps=options.steps).error):
             return 1
         if time.monotonic() >= stop_at:
-            print(f"simulation: {seed - first + 1} seeds from {first} on, {options.steps} steps each: all is well")
+            say(f"simulation: {seed - first + 1} seeds from {first} on, {options.steps} steps each: all is well")
             return 0
     return 0
+
+
+def say(*lines: str) -> None:
+    """Write lines."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def report(seed: int, steps: int, error: BaseException | None) -> int:
@@ -37,7 +42,7 @@ def report(seed: int, steps: int, error: BaseException | None) -> int:
     if error is None:
         return 0
     traceback.print_exception(error)
-    print(f"seed {seed} fails: python -m tests.property.simulation --seed {seed} --steps {steps}", file=sys.stderr)
+    say(f"seed {seed} fails: python -m tests.property.simulation --seed {seed} --steps {steps}")
     return 1
 
 

@@ -9,8 +9,8 @@ transactions it reflects. So the cache can be held to the model at every offset,
 
 from collections import Counter
 from random import Random
-from zlib import crc32
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
 
 import trio
 

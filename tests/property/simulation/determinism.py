@@ -1,12 +1,12 @@
 """Chance and time taken out: everything that differs between two runs of a server follows from a seed instead.
 
 Responsible for: trio's scheduling order, stopwatches (they decide where a turn of an actor ends), entropy.
-Not responsible for: the wall's clock, which the server is handed; `trio.testing.MockClock`, which the simulation runs on.
+Not responsible for: the wall's clock, which the server is handed; `trio.testing.MockClock`, which all of it runs on.
 
-Why a generator of our own and not Hypothesis: a failing run must come back from one number, in another process, on another
-machine, after the code under test has changed, and a run of ten minutes must not be cut into examples of a size that
-shrinking can bear. Hypothesis replays through a database or a blob that belongs to one version of the strategies, and
-shrinks by running hundreds of variants; what we shrink by is the length of a run (`Settings.steps`). Its own seeding of
+Why a generator of our own and not Hypothesis: a failing run must come back from one number, in another process, on
+another machine, after the code under test has changed, and a run of ten minutes must not be cut into examples of a size
+that shrinking can bear. Hypothesis replays through a database or a blob that belongs to one version of the strategies,
+and shrinks by running hundreds of variants; what we shrink by is the length of a run (`--steps`). Its own seeding of
 trio is repeated here, because it only holds within its examples.
 """
 
@@ -51,7 +51,7 @@ class PlainKey:
 
     def sign(self, payload: str) -> str:
         """Return the token over exactly this payload text."""
-        message = f'{_encode(_HEADER)}.{_encode(payload.encode())}'
+        message = f"{_encode(_HEADER)}.{_encode(payload.encode())}"
         return f"{message}.{_encode(sha512(message.encode()).digest())}"
 
     def has_signed(self, message: bytes, signature: bytes) -> bool:

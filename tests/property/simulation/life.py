@@ -88,7 +88,7 @@ class Life:
                     finally:
                         self.is_over = True
                 with trio.move_on_after(CLOSING_SECONDS_MAX):
-                    while not all(pipe.is_over for pipe in self.pipes):
+                    while not all(pipe.is_over for pipe in self.pipes):  # noqa: ASYNC110 - no event for all
                         await trio.sleep(0.1)
                 self.nursery.cancel_scope.cancel()
         for pipe in self.pipes:
@@ -172,7 +172,9 @@ class Life:
         """Take in the answer to an upgrade; tell whether it was granted."""
         status = int(head.split()[1])
         self.simulation.trace(f"{client.character.number} connects as {client.connection}: {status}")
-        self.simulation.checks.holds("I31", status == 101 or self.is_failing(client), f"an upgrade was answered {head!r}")
+        self.simulation.checks.holds(
+            "I31", status == 101 or self.is_failing(client), f"an upgrade was answered {head!r}"
+        )
         return status == 101
 
     def closed(self, client: SimulatedClient, code: int) -> None:

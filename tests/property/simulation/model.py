@@ -122,5 +122,7 @@ class Query(NamedTuple):
         return bool(self.shapes[0].decode(row)[self.own_column] == identity)
 
     def _passes(self, values: Sequence[Row]) -> bool:
-        outcomes = (_OPERATORS[each.operator](values[each.relation][each.column], each.value) for each in self.conditions)
+        outcomes = (
+            _OPERATORS[each.operator](values[each.relation][each.column], each.value) for each in self.conditions
+        )
         return not self.conditions or (any(outcomes) if self.is_any else all(outcomes))

@@ -1,10 +1,10 @@
 """Mutations: bugs put into the server on purpose, which the simulation has to find.
 
 Responsible for: the list, each with how it is planted and within how many seeds it must be found.
-Not responsible for: finding them (`simulation`), running the list (`tests/property/test_simulation_mutations.py`).
+Not responsible for: finding them (`simulation`), running the list (`tests/property/test_simulation.py`).
 
-A mutation takes the place of one method for the time of a block. Most are bugs that this server, the reference or another
-database had at some time.
+A mutation takes the place of one method for the time of a block. Most are bugs that this server, the reference or
+another database had at some time.
 """
 
 from collections.abc import Callable, Iterator
@@ -264,7 +264,9 @@ MUTATIONS = {
     "a transaction without changes takes an offset": Mutation(Transaction, "commit", _offset_for_nothing, 10),
     "events stay in their table": Mutation(transactions, "_empty", _nothing, 10),
     "who was connected at a crash is never disconnected": Mutation(Connections, "post_dangling", _nothing, 10),
-    "who is refused is connected all the same": Mutation(Connections, "_insert_client", _presence_kept_when_refused, 10),
+    "who is refused is connected all the same": Mutation(
+        Connections, "_insert_client", _presence_kept_when_refused, 10
+    ),
     "some are disconnected twice": Mutation(Connections, "depart", _departs_twice, 10),
     "the row of a one-shot is deleted in a second transaction": Mutation(Scheduler, "_run_reducer", _deleted_apart, 10),
     "some intervals ring only once": Mutation(Scheduler, "_arm_again", _never_again, 20),

@@ -4,7 +4,8 @@ Responsible for: `Pipe`, one connection with a server's end (`stdb.net.stream.Fr
 Not responsible for: frames, who uses it.
 
 What is sent arrives in order or not at all. Each piece takes a delay of its own and is cut into chunks at random; a
-half-open connection takes bytes until it is full and delivers none; a cut ends both directions, with what was under way.
+half-open connection takes bytes until it is full and delivers none; a cut ends both directions, with what was under
+way.
 """
 
 from bisect import bisect_right

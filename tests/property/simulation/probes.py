@@ -1,8 +1,8 @@
 """Probes: what the simulation sees inside the server, and the checks that belong to every transaction.
 
-Responsible for: the state after every transaction, transactions held to I1 to I8 and I21, evaluation held to its plain twin,
-    what every client was told beside what arrives.
-Not responsible for: what reducers do (`operations`), what clients make of it (`client`), the life after a crash (`recovery`).
+Responsible for: the state after every transaction, transactions held to I1 to I8 and I21, evaluation held to its plain
+    twin, what every client was told beside what arrives.
+Not responsible for: what reducers do (`operations`), what clients make of it (`client`), launches (`recovery`).
 
 The probes wrap a few methods of the server for the time of a run; they change nothing that it does.
 """
@@ -20,8 +20,8 @@ from stdb.datastore.delta import Delta
 from stdb.datastore.transaction import Transaction
 from stdb.net import connection
 from stdb.net.protocols import registry
-from stdb.subscriptions.fragment import ClientUpdate
 from stdb.subscriptions import plain
+from stdb.subscriptions.fragment import ClientUpdate
 from stdb.subscriptions.plain import Rows, evaluate_plainly, rows_now
 from stdb.subscriptions.registry import Evaluation, Registry
 from tests.property.simulation.invariants import Checks
@@ -278,7 +278,9 @@ class Probes:
             if hasattr(sink, name):
                 setattr(sink, name, self._tapped(tap, getattr(sink, name), name, needs_of))
 
-    def _tapped(self, tap: Tap, tell: Callable[..., Any], name: str, needs_of: Callable[..., int]) -> Callable[..., Any]:
+    def _tapped(
+        self, tap: Tap, tell: Callable[..., Any], name: str, needs_of: Callable[..., int]
+    ) -> Callable[..., Any]:
         def told(*arguments: Any) -> Any:
             if tap.is_telling:  # one method by another
                 return tell(*arguments)
@@ -312,8 +314,8 @@ class Probes:
         wrap(DatabaseActor, "__init__", self._wrap_init)
         wrap(DatabaseActor, "attach", self._wrap_attach)
         keys_of, known = plain._keys_of, {}
-        plain._keys_of = lambda table, row: known.get((table.schema.id, row)) or known.setdefault(
-            (table.schema.id, row), keys_of(table, row)
+        plain._keys_of = lambda table, row: (
+            known.get((table.schema.id, row)) or known.setdefault((table.schema.id, row), keys_of(table, row))
         )
         dialects, outbox = dict(registry._DIALECTS), connection.Outbox
         if self.is_tight:
@@ -381,7 +383,10 @@ def _inserts(delta: Delta, name: str) -> list[bytes]:
 
 def _changed(before: State, after: State) -> dict[str, Any]:
     return {
-        name: (after.get(name, frozenset()) - before.get(name, frozenset()), before.get(name, frozenset()) - after[name])
+        name: (
+            after.get(name, frozenset()) - before.get(name, frozenset()),
+            before.get(name, frozenset()) - after[name],
+        )
         for name in before.keys() & after.keys()
         if before[name] != after[name]
     }
@@ -392,6 +397,9 @@ def _shown(update: ClientUpdate | None) -> list[Any] | None:
     if update is None:
         return None
     return [
-        (each.query_set_id, [(f.table_name, Counter(f.inserts), Counter(f.deletes), f.is_event) for f in each.fragments])
+        (
+            each.query_set_id,
+            [(f.table_name, Counter(f.inserts), Counter(f.deletes), f.is_event) for f in each.fragments],
+        )
         for each in update.sets
     ]

@@ -251,10 +251,15 @@ class Simulation:
                 connection = int.from_bytes(context.caller_connection_id or b"", "little")
                 call = Call(context.caller, connection, context.timestamp_us)
                 given = iter(self.probes.given.get(offset, ()))
-                run(Writer(self.world, self.checks, call, state, given), *self._arguments(context.reducer_name, context.args))
+                run(
+                    Writer(self.world, self.checks, call, state, given),
+                    *self._arguments(context.reducer_name, context.args),
+                )
             state["flash"].clear()
             for name in names:
-                self.checks.holds("I7", state[name] == history.at(offset + 1)[name], f"{name} after {offset}, run again")
+                self.checks.holds(
+                    "I7", state[name] == history.at(offset + 1)[name], f"{name} after {offset}, run again"
+                )
 
     def _arguments(self, name: str, args: bytes) -> list[Any]:
         if name == "ring":

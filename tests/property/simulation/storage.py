@@ -1,13 +1,13 @@
-"""The disk: the real log of every database in a real file, written when the simulation says so, and lost in part at a crash.
+"""The disk: the real log of every database in a real file, written when the simulation says so, torn by crashes.
 
-Responsible for: `SimulatedStorage`, a `stdb.actors.host.Storage`; `SteppedLog`, an SqliteLog without a thread; `Disk`, what
-    of one database outlives a process.
+Responsible for: `SimulatedStorage`, a `stdb.actors.host.Storage`; `SteppedLog`, an SqliteLog without a thread; `Disk`,
+    what of one database outlives a process.
 Not responsible for: what must be there afterwards (`recovery`).
 
-The writer of a log is a thread that waits on a queue. Here its turns are taken by a task of the simulation, so that groups,
-steps of merging, truncation and checkpoints happen in an order that follows from the seed, and a crash may come between
-any two of them. A crash leaves the files as they are, but for the end of SQLite's log, which is torn where a group was
-being written. The files lie in memory where the machine has such a directory.
+The writer of a log is a thread that waits on a queue. Here its turns are taken by a task of the simulation, so that
+groups, steps of merging, truncation and checkpoints happen in an order that follows from the seed, and a crash may come
+between any two of them. A crash leaves the files as they are, but for the end of SQLite's log, which is torn where a
+group was being written. The files lie in memory where the machine has such a directory.
 """
 
 import shutil

@@ -27,7 +27,7 @@ class Change(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A message from the server: `connected`, `subscribed`, `unsubscribed`, `refused`, `one-off`, `update`, `result`."""
+    """A message from the server; `kind` is connected, subscribed, unsubscribed, refused, one-off, update or result."""
 
     kind: str
     request_id: int | None = None
@@ -136,7 +136,9 @@ class Speech:
                 is_mine = fields[2] == identity and fields[3] == connection
                 is_committed = fields[0][0] == 0
                 changes = self._v1(fields[0][1][0]) if is_committed else ()
-                return Answer("result" if is_mine else "update", fields[4][3] if is_mine else None, changes, is_committed)
+                return Answer(
+                    "result" if is_mine else "update", fields[4][3] if is_mine else None, changes, is_committed
+                )
         raise AssertionError(tag)
 
     def _v1(self, tables: list[Any]) -> tuple[Change, ...]:
@@ -155,19 +157,23 @@ class Speech:
                 return Answer("subscribed", fields[0], self._v2_rows(fields[1][0], fields[2][0]))
             case 2:
                 rows = self._v2_rows(fields[1][0], fields[2][0] if fields[2] else [])
-                return Answer("unsubscribed", fields[0], tuple(each._replace(inserts=[], deletes=each.inserts) for each in rows))
+                return Answer(
+                    "unsubscribed", fields[0], tuple(each._replace(inserts=[], deletes=each.inserts) for each in rows)
+                )
             case 3:
                 return Answer("refused", fields[0], text=fields[2])
             case 4:
                 return Answer("update", None, self._v2_update(fields[0]))
             case 5:
                 is_failed, what = fields[1]
-                return Answer("one-off", fields[0], () if is_failed else self._v2_rows(0, what[0]), text=what if is_failed else "")
+                return Answer(
+                    "one-off", fields[0], () if is_failed else self._v2_rows(0, what[0]), text=what if is_failed else ""
+                )
             case 6:
                 outcome, what = fields[2]
                 return Answer("result", fields[0], self._v2_update(what[1][0]) if outcome == 0 else (), outcome < 2)
             case 8:
-                ((set_id,), (is_failed, what)), = fields[1]
+                (((set_id,), (is_failed, what)),) = fields[1]
                 if is_failed:
                     return Answer("refused", fields[0], text=what)
                 return Answer("subscribed", fields[0], self._v2_rows(set_id, what[0]))

@@ -3,8 +3,8 @@
 Responsible for: `World`, everything about the schema that chance decides.
 Not responsible for: what reducers do (`operations`), who calls them (`script`).
 
-Some tables are always there, so that effects can be counted: `journal` (a row per acknowledged call), `presence` (who came
-and went), `alarm` and `rung` (schedules and what they did), `flash` (events). The others are drawn.
+Some tables are always there, so that effects can be counted: `journal` (a row per acknowledged call), `presence` (who
+came and went), `alarm` and `rung` (schedules and what they did), `flash` (events). The others are drawn.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,22 @@ from dataclasses import replace
 from random import Random
 from typing import Any, NamedTuple
 
-from stdb.sats.types import BOOL, BYTES, F64, I32, I64, IDENTITY, SCHEDULE_AT, STRING, U8, U32, U64, AlgebraicType, option
 from stdb.sats.special import Identity
+from stdb.sats.types import (
+    BOOL,
+    BYTES,
+    F64,
+    I32,
+    I64,
+    IDENTITY,
+    SCHEDULE_AT,
+    STRING,
+    U8,
+    U32,
+    U64,
+    AlgebraicType,
+    option,
+)
 from stdb.schema.model import IndexAlgorithm, IndexDef, SequenceDef, TableDef, UniqueDef
 from stdb.schema.system_tables import SYSTEM_TABLES
 from stdb.testing.modules import table
