@@ -72,6 +72,17 @@ def test_a_flipped_byte_before_the_last_transaction_refuses_to_open(copied: Path
     assert wal.exists()
 
 
+def test_a_damaged_header_with_transactions_behind_it_refuses_to_open(copied: Path) -> None:
+    wal = copied.with_name("a.sqlite-wal")
+    whole = wal.read_bytes()
+    headers = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 : 32] for at in range(32)]
+    for header in (bytes(32), b"\xff" * 32, *headers):
+        wal.write_bytes(header + whole[32:])
+        assert damaged_frame(wal) == 0
+        with pytest.raises(StorageError, match="frame 0 of its -wal file is damaged"):
+            SqliteLog(copied)
+
+
 def test_recover_keeps_what_stands_before_the_damage(copied: Path) -> None:
     wal = copied.with_name("a.sqlite-wal")
     damaged = bytearray(wal.read_bytes())

@@ -21,6 +21,7 @@ _HEADER = Struct(">8I")
 _FRAME = Struct(">6I")
 _MAGIC_LITTLE, _MAGIC_BIG = 0x377F0682, 0x377F0683
 _MASK = 0xFFFFFFFF
+_PAGE_SIZES = tuple(1 << power for power in range(9, 17))
 
 
 def damaged_frame(path: Path) -> int | None:
@@ -35,12 +36,36 @@ def damaged_frame(path: Path) -> int | None:
     if len(data) < _HEADER.size:
         return None
     magic, _, page_size, _, *salts, first, second = _HEADER.unpack_from(data)
-    if magic not in (_MAGIC_LITTLE, _MAGIC_BIG) or not 512 <= page_size <= 65536:
-        return None
     order = ">" if magic == _MAGIC_BIG else "<"
+    if magic not in (_MAGIC_LITTLE, _MAGIC_BIG) or _checksum(data[: _HEADER.size - 8], order) != (first, second):
+        return 0 if _has_frames(data) else None  # SQLite would take it for an empty log
     frames = _Frames(data, page_size, order, (salts[0], salts[1]))
     bad = frames.first_bad((first, second))
     return bad if bad is not None and frames.has_transaction_behind(bad) else None
+
+
+def _checksum(data: bytes, order: str) -> tuple[int, int]:
+    first = second = 0
+    words = unpack(f"{order}{len(data) // 4}I", data)
+    for i in range(0, len(words), 2):
+        first = (first + words[i] + second) & _MASK
+        second = (second + words[i + 1] + first) & _MASK
+    return first, second
+
+
+def _has_frames(data: bytes) -> bool:
+    """Tell whether frames stand behind a header that does not check: two, of which one goes on from the other."""
+    for page_size in _PAGE_SIZES:
+        for order in "<>":
+            if len(data) < _HEADER.size + _FRAME.size + page_size:
+                continue
+            _, _, *salts, _, _ = _FRAME.unpack_from(data, _HEADER.size)
+            frames = _Frames(data, page_size, order, (salts[0], salts[1]))
+            for number in range(frames.count - 1):
+                page, _, _, stored = frames.head(number)
+                if page and frames.checks(number + 1, stored):
+                    return True
+    return False
 
 
 class _Frames:
