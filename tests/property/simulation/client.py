@@ -23,7 +23,7 @@ from tests.property.simulation.world import OWNER
 from tests.websocket_bytes import client_frame
 
 if TYPE_CHECKING:
-    from tests.property.simulation.simulation import Life
+    from tests.property.simulation.life import Life
 
 __all__ = ["Character", "SimulatedClient"]
 

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from stdb.actors.connections import Connections
 from stdb.actors.database import DatabaseActor
 from stdb.actors.scheduler import Scheduler
+from stdb.datastore import loading
 from stdb.datastore import transaction as transactions
 from stdb.datastore.datastore import Datastore
-from stdb.datastore.delta import Delta
+from stdb.datastore.delta import Delta, net
 from stdb.datastore.records import Record
 from stdb.datastore.sequence import BLOCK_COUNT, Sequence
 from stdb.datastore.table import Table
@@ -98,11 +99,12 @@ def _appended_twice(turn: Any) -> Any:
             if len(records) > 1:
                 append(records[-1:], *(each[-1:] for each in more))
 
-        actor.log.append_nowait = twice  # type: ignore[method-assign]
+        log: Any = actor.log
+        log.append_nowait = twice
         try:
             turn(actor)
         finally:
-            del actor.log.append_nowait
+            del log.append_nowait
 
     return mutated
 
@@ -119,6 +121,11 @@ def _replayed_twice(replay: Any) -> Any:
 
 def _deletes_not_replayed(apply: Any) -> Any:
     return lambda table, deletes, inserts: apply(table, deletes if table.schema.is_system else [], inserts)
+
+
+def _mix_not_undone(_window: Any) -> Any:
+    """Rows of a window that was half applied stay a mix of two offsets."""
+    return lambda _records, _start, _end: iter(())
 
 
 # ---------------------------------------------------------------------- sequences
@@ -154,7 +161,7 @@ def _index_not_undone(revert: Any) -> Any:
 def _failure_sent(rollback: Any) -> Any:
     def mutated(transaction: Transaction) -> None:
         datastore = transaction._datastore
-        tables = transactions.net(datastore.undo, datastore.tables) if datastore.undo else []
+        tables = net(datastore.undo, datastore.tables) if datastore.undo else []
         actor = _ACTORS.get(id(datastore))
         if tables and actor is not None:
             event = TransactionEvent(actor.owner, None, 0, needs=datastore.next_offset)
@@ -256,6 +263,7 @@ MUTATIONS = {
     "confirmed clients are told before it is durable": Mutation(Outbox, "flush", _not_waiting, 10),
     "the last record of a group is appended twice": Mutation(DatabaseActor, "turn", _appended_twice, 10),
     "a record is replayed twice": Mutation(Datastore, "replay", _replayed_twice, 10),
+    "a window that was half applied is not healed": Mutation(loading, "_window", _mix_not_undone, 30),
     "deletes are not replayed": Mutation(Table, "apply", _deletes_not_replayed, 10),
     "a block of a sequence is issued again after a restart": Mutation(Sequence, "resume", _block_reissued, 10),
     "a rollback forgets that a block was reserved": Mutation(Transaction, "rollback", _reservation_forgotten, 30),

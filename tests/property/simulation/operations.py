@@ -122,7 +122,7 @@ class Writer:
         old = next((each for each in rows if shape.key(columns, each) == shape.key(columns, row)), None)
         is_possible = old is not None and not shape.conflicts(rows - {old}, row)
         stored = self._on_database(
-            lambda transaction, table: transaction.update(table, table.index_on(columns), row),  # type: ignore[arg-type]
+            lambda transaction, table: transaction.update(table, table.index_on(columns), row),
             name,
             row if is_possible else None,
         )

@@ -227,7 +227,7 @@ class Probes:
                 self.checks.equal("I1", told, writer.state[name], "events of a transaction")
             else:
                 self.checks.equal("I1", set(after[name]), writer.state[name], f"{name} after a reducer")
-        if writer is not None and all(writer.state[name] == before.get(name) for name in self.world.shapes):
+        if writer is not None and all(writer.state[name] == set(before.get(name, ())) for name in self.world.shapes):
             is_quiet = delta is None or all(each.table.schema.is_system for each in delta.tables)
             self.checks.holds("I10", is_quiet, "what came back as it was is in the delta")
         if "presence" in after:
@@ -313,20 +313,23 @@ class Probes:
         wrap(Registry, "evaluate", self._wrap_evaluate)
         wrap(DatabaseActor, "__init__", self._wrap_init)
         wrap(DatabaseActor, "attach", self._wrap_attach)
-        keys_of, known = plain._keys_of, {}
+        keys_of = plain._keys_of
+        known: dict[tuple[int, bytes], list[Any]] = {}
         plain._keys_of = lambda table, row: (
             known.get((table.schema.id, row)) or known.setdefault((table.schema.id, row), keys_of(table, row))
         )
-        dialects, outbox = dict(registry._DIALECTS), connection.Outbox
+        dialects = dict(registry._DIALECTS)
+        edge: Any = connection
+        outbox = edge.Outbox
         if self.is_tight:
-            connection.Outbox = partial(outbox, messages_max=WAITING_MESSAGES_TIGHT)  # type: ignore[assignment,misc]
+            edge.Outbox = partial(outbox, messages_max=WAITING_MESSAGES_TIGHT)
         registry._DIALECTS.update({name: type(each.__name__, (each,), {}) for name, each in dialects.items()})
         try:
             yield
         finally:
             registry._DIALECTS.update(dialects)
             plain._keys_of = keys_of
-            connection.Outbox = outbox  # type: ignore[misc]
+            edge.Outbox = outbox
             for owner, name, original in reversed(undo):
                 setattr(owner, name, original)
 

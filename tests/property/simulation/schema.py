@@ -16,7 +16,8 @@ from tests.property.simulation.probes import state_of
 from tests.property.simulation.world import OWNER
 
 if TYPE_CHECKING:
-    from tests.property.simulation.simulation import Life, Simulation
+    from tests.property.simulation.life import Life
+    from tests.property.simulation.simulation import Simulation
 
 __all__ = ["operate", "reset"]
 

@@ -16,7 +16,7 @@ from tests.property.simulation.network import Behaviour
 from tests.property.simulation.world import OWNER, PEOPLE
 
 if TYPE_CHECKING:
-    from tests.property.simulation.simulation import Life
+    from tests.property.simulation.life import Life
 
 __all__ = ["draw_characters", "play"]
 

@@ -84,14 +84,15 @@ class _Queue(deque[Any]):
 @contextmanager
 def stepped() -> Iterator[None]:
     """Have logs without threads and real time within the block."""
-    before = log_writer.threading, log_writer.monotonic, log_writer.time_ns, log_writer.WINDOW_TRANSACTIONS
-    log_writer.threading = SimpleNamespace(Thread=_Thread)  # type: ignore[assignment]
-    log_writer.monotonic, log_writer.time_ns = trio.current_time, lambda: virtual_now_us() * 1000
-    log_writer.WINDOW_TRANSACTIONS = 20
+    writer: Any = log_writer
+    before = writer.threading, writer.monotonic, writer.time_ns, writer.WINDOW_TRANSACTIONS
+    writer.threading = SimpleNamespace(Thread=_Thread)
+    writer.monotonic, writer.time_ns = trio.current_time, lambda: virtual_now_us() * 1000
+    writer.WINDOW_TRANSACTIONS = 20
     try:
         yield
     finally:
-        log_writer.threading, log_writer.monotonic, log_writer.time_ns, log_writer.WINDOW_TRANSACTIONS = before
+        writer.threading, writer.monotonic, writer.time_ns, writer.WINDOW_TRANSACTIONS = before
 
 
 class SteppedLog(SqliteLog):
@@ -147,7 +148,7 @@ class SteppedLog(SqliteLog):
         """Write everything and close; what a full disk does not take is lost."""
         if self.is_dead:
             return
-        while self._writer._queue and self._writer.failure is None:  # type: ignore[truthy-bool]
+        while self._writer._queue and self._writer.failure is None:
             self.step()
         if self._writer.failure is None:
             self._writer._finish()

@@ -197,7 +197,7 @@ class Speech:
             return listed
         row_type = self._shapes[name].definition.row_type
         codec = bsatn.codec(row_type)
-        return [codec.encode(json.decode(row_type, json.parse(text))) for text in listed]  # type: ignore[arg-type]
+        return [codec.encode(json.decode(row_type, json.parse(text))) for text in listed]
 
 
 def _head_size(size: int) -> int:
