@@ -44,6 +44,12 @@ class DatabaseHandle:
         """
         await self._supervisor.ready()
 
+    async def wait_durable(self) -> None:
+        """Return once everything that was committed so far is durable. Raises DatabaseUnavailable."""
+        await self.ready()
+        actor = self._actor
+        await actor.answers.wait(lambda: (None, actor.datastore.next_offset))
+
     @property
     def definition(self) -> "ModuleDef":
         """The definition of the running module. Raises DatabaseUnavailable when none runs."""

@@ -9,17 +9,19 @@ Rules: spec 05 sections 1.1 and 1.3.12 to 1.3.28, spec 07 sections 5 and 6, DESI
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from math import inf
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from stdb.actors.archive import Archive
 from stdb.actors.attachment import QUEUED_REQUESTS_MAX
 from stdb.actors.deadline import Deadline, NoDeadline
 from stdb.actors.handle import DatabaseHandle
-from stdb.actors.launching import FirstRecord, Launcher, LoadProgram
+from stdb.actors.launching import FirstRecord, Launcher, LoadProgram, load_or_refuse
 from stdb.actors.outgoing import HttpSender, NoHttp
 from stdb.actors.refusals import (
     DatabaseUnavailable,
@@ -31,12 +33,13 @@ from stdb.actors.refusals import (
 )
 from stdb.actors.supervision import Supervisor
 from stdb.actors.updates import COMPATIBLE, Policy, Update, is_major_upgrade
+from stdb.datastore.history import History
 from stdb.datastore.log import Log
-from stdb.errors import ModuleFault, SchemaError
 from stdb.modules.protocol import LogSink, Module
 from stdb.sats.special import Identity
 from stdb.storage.control import PUBLISH_PYTHON, Control, Database
 from stdb.storage.module_log import ModuleLog
+from stdb.storage.retention import Retention
 
 __all__ = ["CONFIRMATION_SECONDS", "Host", "HostSettings", "Prospect", "PublishResult", "Storage", "now_us"]
 
@@ -62,6 +65,12 @@ class Storage(Protocol):
 
     def open_log(self, identity: bytes, on_durable: Callable[[int], None]) -> Log:
         """Open or make the durable log of a database; the callback runs in the event loop's thread."""
+
+    def open_history(self, identity: bytes) -> AbstractContextManager[History]:
+        """Open what a database has stored at this moment."""
+
+    def database_path(self, identity: bytes) -> Path | None:
+        """Return where the file of a database is, or would be; None where nothing is in files."""
 
     async def run(self, function: Callable[[Unpack[Args]], Result], *args: *Args) -> Result:
         """Call a function that waits for the disk, and let others run meanwhile."""
@@ -122,6 +131,8 @@ class Host:
         self._storage = storage
         self._launcher = launcher
         self._nursery = nursery
+        self.archive = Archive(self, storage, launcher)
+        """The past of the databases, and copies of them."""
         self._living: dict[bytes, _Living] = {}
         self._publishing: dict[bytes | str, trio.Lock] = {}
         for database in self.control.databases():
@@ -230,7 +241,7 @@ class Host:
                 return PublishResult(identity, name, "updated")
             identity = self._identity_to_create(caller, identity)
             self.control.check_create(caller, identity, name)
-            self._check_grant(caller, host_type)
+            self.check_grant(caller, host_type)
             await self._create(caller, identity, program, name, host_type)
             return PublishResult(identity, name, "created")
 
@@ -242,7 +253,7 @@ class Host:
         """
         async with self._alone(identity):
             self._check_publisher(caller, identity, "update database", host_type)
-            module = self._load(program)
+            module = load_or_refuse(self._launcher, program)
             supervisor, handle = self._living[identity]
             try:
                 await supervisor.revive()
@@ -287,6 +298,35 @@ class Host:
             self._storage.delete_database(identity)
             self._storage.module_log(identity).clear()
 
+    async def adopt(self, database: Database, program: bytes, name: str | None, put: Callable[[], None]) -> None:
+        """Take in a database that has a file already, which `put`, run in a thread, moves to its place; launch it.
+
+        Raises:
+            NotYourDatabaseError, NameNotYoursError, NameInUseError (`stdb.storage.control`): See `Control.create`.
+            DatabaseUnavailable: It was taken in, but does not run; the text says why.
+        """
+        identity = database.identity
+        async with self._alone(identity):
+            if self.control.database(identity) is not None:
+                raise NotAuthorized(f"database {_hex(identity)} was made meanwhile")
+            self.control.check_create(database.owner, identity, name)
+            with trio.CancelScope(shield=True):
+                self._storage.delete_database(identity)
+                self._storage.module_log(identity).clear()
+                await self._storage.run(put)
+                try:
+                    await self._storage.run(self.control.create, database, program, name)
+                except BaseException:
+                    self._storage.delete_database(identity)
+                    raise
+                supervisor = self._start(identity, database.owner).supervisor
+            await supervisor.ready()
+
+    async def set_retention(self, caller: bytes, identity: bytes, retention: Retention) -> None:
+        """Set which records of a database are kept. Raises NotAuthorized, NoSuchDatabase."""
+        self.check_owner(caller, identity, "change retention")
+        await self._storage.run(self.control.set_retention, identity, retention)
+
     async def restart(self, caller: bytes, identity: bytes) -> None:
         """Launch a database again that stays down, and wait for it. Raises NotAuthorized, DatabaseUnavailable."""
         self._known(identity)
@@ -323,9 +363,10 @@ class Host:
         self.check_owner(caller, identity, action)
         if action == "reset database":
             self._check_unlocked(identity, "reset with --delete-data")
-        self._check_grant(caller, host_type)
+        self.check_grant(caller, host_type)
 
-    def _check_grant(self, caller: bytes, host_type: str) -> None:
+    def check_grant(self, caller: bytes, host_type: str) -> None:
+        """Raise NotAuthorized unless this identity may publish code of this kind."""
         if not self.may_publish(caller, host_type):
             raise NotAuthorized(
                 f"{_hex(caller)} may not publish Python modules, which run inside the server: "
@@ -351,17 +392,8 @@ class Host:
             raise NoSuchDatabase("No such database.")
         return identity
 
-    def _load(self, program: bytes) -> Module:
-        try:
-            return self._launcher.load_in_time(program)
-        except SchemaError as error:
-            findings = "".join(f"{finding}\n\n" for finding in error.errors)
-            raise PublishFailed(f"Errors occurred:\n{findings}") from error
-        except ModuleFault as error:
-            raise PublishFailed(str(error)) from error
-
     def _first_record(self, program: bytes, identity: bytes, owner: bytes) -> "_First":
-        module = self._load(program)
+        module = load_or_refuse(self._launcher, program)
         lines = _Lines()
         try:
             record = self._launcher.create(module, program, identity, owner, lines)
@@ -414,7 +446,7 @@ class Host:
             log.close()
 
     async def _update(self, identity: bytes, program: bytes, policy: Policy, confirmation_seconds_max: float) -> None:
-        module = self._load(program)
+        module = load_or_refuse(self._launcher, program)
         supervisor, handle = self._living[identity]
         try:
             await supervisor.revive()

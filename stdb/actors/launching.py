@@ -7,7 +7,7 @@ Not responsible for: who may publish (`host`), updates (`programs`), serving (`d
 Rules: spec 04 section 7, spec 07 sections 5, 6 and 8.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import NamedTuple, Protocol
@@ -26,13 +26,13 @@ from stdb.datastore.datastore import Datastore
 from stdb.datastore.log import Log
 from stdb.datastore.recovery import recover_in_slices
 from stdb.datastore.transaction import Transaction
-from stdb.errors import ReducerTimeout, SchemaError
+from stdb.errors import ModuleFault, ReducerTimeout, SchemaError
 from stdb.modules.protocol import LogSink, Module, ReducerCall
 from stdb.schema.model import Lifecycle
 from stdb.storage.module_log import ModuleLog
 from stdb.subscriptions.registry import Registry
 
-__all__ = ["FirstRecord", "Launcher", "LoadProgram", "OpenLog"]
+__all__ = ["FirstRecord", "Launcher", "LoadProgram", "OpenLog", "in_slices", "load_or_refuse"]
 
 REPLAY_SECONDS = 0.005
 """Replay lets others run this often."""
@@ -156,7 +156,7 @@ class Launcher(NamedTuple):
         log = self.open_log(identity, wake)
         try:
             datastore = Datastore()
-            await _replay(datastore, log)
+            await in_slices(recover_in_slices(datastore, log))
             if positions is not None and datastore.next_offset == 1:
                 datastore.go_on_at(positions)
             program = stored_program(datastore, identity)
@@ -195,16 +195,27 @@ class Launcher(NamedTuple):
         log = self.open_log(identity, lambda _durable: None)
         try:
             datastore = Datastore()
-            await _replay(datastore, log)
+            await in_slices(recover_in_slices(datastore, log))
             return plan_update(datastore, identity, TablesOnly(datastore).definition, module)
         finally:
             log.close()
 
 
-async def _replay(datastore: Datastore, log: Log) -> None:
-    """Bring a fresh datastore to the state after every durable transaction, in slices."""
+def load_or_refuse(launcher: Launcher, program: bytes) -> Module:
+    """Return the module of a program. Raises PublishFailed with the text for the publisher."""
+    try:
+        return launcher.load_in_time(program)
+    except SchemaError as error:
+        findings = "".join(f"{finding}\n\n" for finding in error.errors)
+        raise PublishFailed(f"Errors occurred:\n{findings}") from error
+    except ModuleFault as error:
+        raise PublishFailed(str(error)) from error
+
+
+async def in_slices(steps: Iterator[None]) -> None:
+    """Run steps to their end, and let others run every REPLAY_SECONDS."""
     stop_at = perf_counter() + REPLAY_SECONDS
-    for _ in recover_in_slices(datastore, log):
+    for _ in steps:
         if perf_counter() >= stop_at:
             await trio.lowlevel.checkpoint()
             stop_at = perf_counter() + REPLAY_SECONDS

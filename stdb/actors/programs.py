@@ -25,7 +25,16 @@ from stdb.sats.types import Typespace
 from stdb.schema.model import ModuleDef, RowLevelSecurityDef
 from stdb.sql.rules import replace_rules
 
-__all__ = ["TablesOnly", "running_hash", "store_program", "store_rules", "stored_program"]
+__all__ = [
+    "TablesOnly",
+    "move_program",
+    "owner_of_program",
+    "program_of",
+    "running_hash",
+    "store_program",
+    "store_rules",
+    "stored_program",
+]
 
 WASM, PYTHON = 0, 2
 """`st_module.program_kind` of a WebAssembly module (spec 04 section 12) and of a Python module (spec 08)."""
@@ -66,6 +75,32 @@ def stored_program(datastore: Datastore, identity: bytes) -> bytes:
             f"the program is of kind {kind}, this server runs kinds {WASM} (WebAssembly) and {PYTHON} (Python)"
         )
     return bytes(program)
+
+
+def program_of(datastore: Datastore) -> tuple[bytes, bytes]:
+    """Return the identity that the program's row is for, and the program. Raises StorageError."""
+    table = datastore.table("st_module")
+    for row in table.rows():
+        identity = table.schema.codec.decode_exact(row)[0].to_bytes(32, "little")
+        return identity, stored_program(datastore, identity)
+    return b"", stored_program(datastore, b"")
+
+
+def owner_of_program(datastore: Datastore) -> bytes:
+    """Return the owner that the program's row names."""
+    table = datastore.table("st_module")
+    (row,) = table.rows()
+    number: int = table.schema.codec.decode_exact(row)[1]
+    return number.to_bytes(32, "little")
+
+
+def move_program(datastore: Datastore, identity: bytes, owner: bytes) -> None:
+    """Let the program's row be for another database and owner, within the open transaction."""
+    table = datastore.table("st_module")
+    (row,) = table.rows()
+    values = table.schema.codec.decode_exact(row)
+    table.delete(row)
+    table.insert(table.schema.codec.encode((_u256(identity), _u256(owner), *values[2:])))
 
 
 def running_hash(datastore: Datastore) -> bytes:

@@ -11,11 +11,13 @@ from stdb.errors import RequestError
 # ruff: noqa: N818 - named for what happened, as in `stdb.errors`
 
 __all__ = [
+    "BackupRefused",
     "BadArguments",
     "ConnectOutOfTime",
     "ConnectRefused",
     "DatabaseUnavailable",
     "LifecycleCall",
+    "NoFiles",
     "NoSuchDatabase",
     "NoSuchFunction",
     "NoSuchRoute",
@@ -78,6 +80,14 @@ class PublishFailed(RequestError):
 
 class UpdateRejected(RequestError):
     """The program would change the stored tables in a way that cannot be done; nothing changed (400)."""
+
+
+class BackupRefused(RequestError):
+    """A file is no backup that can be restored here; the text says why (400)."""
+
+
+class NoFiles(RequestError):
+    """This server keeps its databases in memory (400)."""
 
 
 class Unconfirmed(RequestError):

@@ -234,6 +234,6 @@ class _CatalogueRows:
         self._ids = ids
         self.offset, self.merging_to = rows.offset, rows.merging_to
 
-    def read(self, table: Table) -> Iterator[list[tuple[Key, bytes]]]:
+    def read(self, table: Table) -> Iterator[dict[Key, bytes]]:
         """Yield the rows of a table of the catalogue; of others none."""
         return self._rows.read(table) if table.schema.id in self._ids else iter(())

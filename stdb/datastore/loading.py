@@ -35,8 +35,8 @@ class StoredRows(Protocol):
     def merging_to(self) -> int | None:
         """Return M when some reflect so many already."""
 
-    def read(self, table: "Table") -> Iterator[list[tuple[Key, bytes]]]:
-        """Yield the rows of a table with their places, in slices.
+    def read(self, table: "Table") -> Iterator[dict[Key, bytes]]:
+        """Yield the rows of a table by their places, in slices.
 
         Raises:
             StorageError: They are damaged.

@@ -41,10 +41,10 @@ class MemoryRows:
         assert (self.merging_to or self.offset) <= next_offset_max, "the rows never pass what is durable"
         return load(datastore, self, self._records)
 
-    def read(self, table: "Table") -> Iterator[list[tuple[Key, bytes]]]:
+    def read(self, table: "Table") -> Iterator[dict[Key, bytes]]:
         """Yield the rows of a table by key, in slices."""
         rows = iter(self.tables.get(table.schema.id, {}).items())
-        while part := list(islice(rows, 1000)):
+        while part := dict(islice(rows, 1000)):
             yield part
 
     def apply(self, table_id: int, changes: Sequence[tuple[Key, bytes | None]] | None) -> None:

@@ -126,7 +126,7 @@ class RowsOfFile:
         self.offset = read_metadata(connection, "rows_offset") or 0
         self.merging_to = read_metadata(connection, "merging_to")
 
-    def read(self, table: Table) -> Iterator[list[tuple[Key, bytes]]]:
+    def read(self, table: Table) -> Iterator[dict[Key, bytes]]:
         """Yield the rows of a table with their places, in slices."""
         if table.is_event:
             return
@@ -142,7 +142,7 @@ class RowsOfFile:
                 f" {found.values()}, those of what was stored are {stored}"
             )
 
-    def _by_key(self, table: Table, found: "_Sums") -> Iterator[list[tuple[Key, bytes]]]:
+    def _by_key(self, table: Table, found: "_Sums") -> Iterator[dict[Key, bytes]]:
         """Read a table with a primary key. Integers come first; what is a BLOB may be no key in memory."""
         for some in self._slices(table, _NATIVE):
             found.add(some)
@@ -150,28 +150,28 @@ class RowsOfFile:
         for some in self._slices(table, _BLOBS):
             found.add(some)
             key_of = table.key_of
-            placed = [(key_of(row), row) for _, row in some]
-            if any(stored_key(place) != key for (place, _), (key, _) in zip(placed, some, strict=True)):
+            placed = {key_of(row): row for row in some.values()}
+            if list(map(stored_key, placed)) != list(some):
                 raise _RowsDamagedError(
                     f"{self._path}: table `{table.schema.name}`: a stored row is under another's key"
                 )
             yield placed
 
-    def _by_itself(self, table: Table, found: "_Sums") -> Iterator[list[tuple[Key, bytes]]]:
+    def _by_itself(self, table: Table, found: "_Sums") -> Iterator[dict[Key, bytes]]:
         """Read a table without one."""
         for some in self._slices(table, _NATIVE):
             found.add(some)
-            yield [(row, row) for _, row in some]
+            yield dict(zip(some.values(), some.values(), strict=True))
         for some in self._slices(table, _BLOBS):
-            found.add_inline([row for row, _ in some])
-            yield [(row, row) for row, _ in some]
+            found.add_inline(some)
+            yield dict(zip(some, some, strict=True))
 
-    def _slices(self, table: Table, condition: str) -> Iterator[list[tuple[Key, bytes]]]:
+    def _slices(self, table: Table, condition: str) -> Iterator[dict[Key, bytes]]:
         cursor = self._connection.execute(
             f"SELECT key, row FROM rows WHERE table_id = ? AND {condition}", (table.schema.id,)
         )
         while some := cursor.fetchmany(_ROWS_AT_ONCE):
-            yield some
+            yield dict(some)
 
 
 _NATIVE, _BLOBS = "key < x''", "key >= x''"
@@ -187,20 +187,23 @@ class _Sums:
         """Return them as stored."""
         return self.count, self.crc, wrapped((self.keys,))
 
-    def add(self, rows: list[tuple[Key, bytes]]) -> None:
-        """Add rows by their stored keys, which are of one type."""
-        keys, contents = zip(*rows, strict=True)
+    def add(self, rows: dict[Key, bytes]) -> None:
+        """Add rows by their stored keys: integers and strings, or bytes."""
         self.count += len(rows)
         try:
-            self.crc += sum(map(crc32, contents))
+            self.crc += sum(map(crc32, rows.values()))
         except TypeError as error:
             raise sqlite3.DatabaseError("a row is no blob") from error
-        if type(keys[0]) is int:
-            self.keys += sum(keys)
-        else:
-            self.crc += sum(crc32(key.encode() if isinstance(key, str) else key) for key in keys)
+        try:
+            self.keys += sum(rows)
+        except TypeError:
+            for key in rows:
+                if isinstance(key, str | bytes):
+                    self.crc += crc32(key.encode() if isinstance(key, str) else key)
+                else:
+                    self.keys += key
 
-    def add_inline(self, rows: list[bytes]) -> None:
+    def add_inline(self, rows: dict[Key, bytes]) -> None:
         """Add rows that are their own keys."""
         self.count += len(rows)
         self.crc += sum(map(crc32, rows))

@@ -5,18 +5,24 @@ Not responsible for: the layout (`data_directory`), what the files hold (`contro
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
 from stdb.errors import StorageError
+from stdb.storage.backup import remove_file
 from stdb.storage.control import Control
 from stdb.storage.data_directory import DataDirectory
+from stdb.storage.history import FileHistory
 from stdb.storage.log import SqliteLog
 from stdb.storage.module_log import ModuleLog
 from stdb.storage.retention import DEFAULT_RETENTION, Retention
 
-__all__ = ["ServerStorage"]
+__all__ = ["PART_SUFFIX", "ServerStorage"]
+
+PART_SUFFIX = ".part"
+"""What ends the names of files beside the databases that are made or sent right now, and are nothing after a crash."""
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
@@ -34,6 +40,8 @@ class ServerStorage:
             StorageError: The control store cannot be read, or is missing where there are databases.
         """
         _check_control_store(directory)
+        for leftover in directory.control_path.with_name("databases").glob(f"*{PART_SUFFIX}*"):
+            remove_file(leftover)
         self.control = Control(str(directory.control_path))
         self._directory = directory
         self._now_us = now_us
@@ -51,6 +59,14 @@ class ServerStorage:
             return DEFAULT_RETENTION if database is None else database.retention
 
         return SqliteLog(self._directory.database_path(identity), tell, retention=retention)
+
+    def open_history(self, identity: bytes) -> FileHistory:
+        """Open what the file of a database has stored, at this moment; to be closed in the same thread."""
+        return FileHistory(self._directory.database_path(identity))
+
+    def database_path(self, identity: bytes) -> Path:
+        """Return where the file of a database is, or would be."""
+        return self._directory.database_path(identity)
 
     async def run(self, function: Callable[[Unpack[Args]], Result], *args: *Args) -> Result:
         """Call a function that waits for the disk in a thread."""
