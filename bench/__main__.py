@@ -5,11 +5,12 @@ import json
 import sys
 from pathlib import Path
 
-from bench import codec, fanout, keynote, latency, sleepers, subscriptions, timers, world
+from bench import codec, durability, fanout, keynote, latency, sleepers, subscriptions, timers, world
 from bench.harness import QUICK, Effort, Report
 
 BENCHMARKS = {
     "codec": codec.run,
+    "durability": durability.run,
     "fanout": fanout.run,
     "keynote": keynote.run,
     "latency": latency.run,

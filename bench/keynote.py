@@ -92,7 +92,7 @@ def _measure(server: Process, ceiling: Process, alpha: float, seconds: float, ro
     for name, process in (("ours", server), ("ceiling", ceiling)):
         connections = [load.connect(process.port, DATABASE) for _ in range(CONNECTIONS)]
         sockets += connections
-        sides[name] = _side(process, connections, prepared, seconds)
+        sides[name] = side(process, connections, prepared, seconds)
     series = alternate(rounds, sides)
     for sock in sockets:
         sock.close()
@@ -100,9 +100,10 @@ def _measure(server: Process, ceiling: Process, alpha: float, seconds: float, ro
     return Report(name, "transfers per server CPU second", series["ours"], series["ceiling"], {"alpha": alpha})
 
 
-def _side(
+def side(
     process: Process, sockets: list[socket.socket], prepared: list[list[bytes]], seconds: float
 ) -> Callable[[], tuple[float, float, float]]:
+    """Return the measurement of one server."""
     window = load.Window(sockets, prepared, IN_FLIGHT)
 
     def measure() -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from stdb.storage.log_file import advice, damage, read_metadata
 
 __all__ = ["CHECKED_BYTES_MAX", "read_backwards", "read_records", "walk_backwards", "walk_forwards"]
 
-CHECKED_BYTES_MAX = 64 * 1024 * 1024
+CHECKED_BYTES_MAX = 16 * 1024 * 1024
 """Up to this size the whole file is checked page by page before it is read; checksums settle greater ones."""
 
 
