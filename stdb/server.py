@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +31,7 @@ from stdb.modules.python.archive import MAGIC
 from stdb.modules.python.loader import load_archive
 from stdb.modules.wasm.loader import MAGIC as WASM_MAGIC
 from stdb.modules.wasm.loader import load_wasm
+from stdb.modules.wasm.runtime import TICK_SECONDS, Limits
 from stdb.net.front_door import FrontDoor
 from stdb.net.http_client import HttpClient
 from stdb.net.issuers import Issuers
@@ -77,15 +80,15 @@ class Running(NamedTuple):
     """Name and identity (64 hex digits) of what was published at start."""
 
 
-def load_program(program: bytes) -> Module:
-    """Return the module of an uploaded program.
+def load_program(program: bytes, call_seconds_max: float = 1.0) -> Module:
+    """Return the module of an uploaded program; a call of one in WebAssembly is stopped after `call_seconds_max`.
 
     Raises:
         SchemaError, ModuleFault: It is no program that this server can run.
     """
     if program.startswith(WASM_MAGIC):
         keep_ticking()
-        return load_wasm(program, _now_us)
+        return load_wasm(program, _now_us, limits=Limits(call_ticks_max=ceil(call_seconds_max / TICK_SECONDS)))
     if not program.startswith(MAGIC):
         raise SchemaError(
             ["the program is neither a packed Python module nor WebAssembly: pack it with `stdb publish`"]
@@ -170,8 +173,9 @@ async def _serve_until_signal(
     host_settings = _host_settings(options, settings, operator)
     closed = trio.Event()
     http = HttpClient(settings.module_http)
+    load = partial(load_program, call_seconds_max=settings.stdb.reducer_seconds_max)
     with open_deadline(settings.stdb.reducer_seconds_max) as deadline:
-        async with Host.open(storage, load_program, host_settings, deadline=deadline, http=http) as host:
+        async with Host.open(storage, load, host_settings, deadline=deadline, http=http) as host:
             door = FrontDoor(host, tokens, settings, operator=operator.identity)
             listeners = await trio.open_tcp_listeners(options.port, host=options.host)
             await nursery.start(_serve_door, door, listeners, closed)

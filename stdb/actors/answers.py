@@ -105,8 +105,8 @@ class Answers:
         """
         return await self._owe(lambda answer: self._run(answer, work))
 
-    async def wait_started(self, start: Callable[[Answer[Result]], None]) -> Result:
-        """Run `start` in the actor's turn and return what it, or what it started, hands to `give`.
+    async def wait_started(self, start: Callable[[Answer[Result]], LongJob | None]) -> Result:
+        """Run `start` in the actor's turn and return what it, the steps it returns, or what it started hands to `give`.
 
         A RequestError of `start` is raised here; anything else ends the actor.
         """
@@ -167,8 +167,17 @@ class Answers:
             return
         self.give(answer, result, needs)
 
-    def _start(self, answer: Answer[Result], start: Callable[[Answer[Result]], None]) -> None:
+    def _start(self, answer: Answer[Result], start: Callable[[Answer[Result]], LongJob | None]) -> LongJob | None:
         try:
-            start(answer)
+            steps = start(answer)
         except RequestError as error:
             answer.fail(error)
+            return None
+        return None if steps is None else self._go_on(answer, steps)
+
+    def _go_on(self, answer: Answer[Result], steps: LongJob) -> LongJob:
+        try:
+            return (yield from steps)
+        except RequestError as error:
+            answer.fail(error)
+            return None

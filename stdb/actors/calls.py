@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from stdb.actors.sink import OutcomeKind, ReducerOutcome
 from stdb.errors import DecodeError, ModuleFault, ReducerError, ReducerTimeout
-from stdb.modules.protocol import LogLevel, LogSink, Module, ReducerCall
+from stdb.modules.protocol import LogLevel, LogSink, Module, ReducerCall, Suspending
 from stdb.sats import bsatn, json
 from stdb.schema.model import Lifecycle, ReducerDef, Visibility
+from stdb.sql.work import Steps
 
 __all__ = ["COMMITTED", "NO_SUCH_REDUCER", "RUN_ERRORS", "ReducerEntry", "Reducers", "bad_arguments"]
 
@@ -36,6 +37,8 @@ class ReducerEntry(NamedTuple):
     id: int
     definition: ReducerDef
     run: Callable[[ReducerCall, bytes], None]
+    start: Callable[[ReducerCall, bytes], Steps[None] | None] | None = None
+    """Runs it as `run` does, but may come back early with the rest; None where it cannot."""
 
 
 class Reducers:
@@ -46,7 +49,7 @@ class Reducers:
         self._owner = owner
         self._log = log
         self.by_name = {
-            definition.name: ReducerEntry(definition.name, i, definition, module.reducer(i))
+            definition.name: ReducerEntry(definition.name, i, definition, module.reducer(i), _starter(module, i))
             for i, definition in enumerate(module.definition.reducers)
         }
         self.public = {
@@ -122,6 +125,10 @@ class Reducers:
 
     def _tell(self, message: str, function: str) -> None:
         self._log.write(LogLevel.ERROR, message, target=_HOST, filename=_HOST, function=function)
+
+
+def _starter(module: Module, reducer_id: int) -> Callable[[ReducerCall, bytes], Steps[None] | None] | None:
+    return module.reducer_steps(reducer_id) if isinstance(module, Suspending) else None
 
 
 def bad_arguments(kind: str, name: str, error: DecodeError, *, is_json: bool) -> ReducerOutcome:

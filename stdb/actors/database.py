@@ -30,10 +30,12 @@ from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline, LoopWatch
+from stdb.actors.long_calls import Ran, transact_in_steps
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.pausing import Done, UnwantedError, run_slice
 from stdb.actors.procedures import Procedures
 from stdb.actors.queries import Queries
+from stdb.actors.queued_calls import QueuedCalls
 from stdb.actors.requests import (
     CallProcedure,
     CallReducer,
@@ -77,8 +79,6 @@ BACKLOG_CHECKED = 16_384
 
 _NO_REDUCER = 0xFFFFFFFF
 
-_Ran: TypeAlias = tuple[ReducerOutcome, TransactionEvent, ClientUpdate | None]
-"""One transaction that ended: how, and what the caller's own subscriptions saw of it."""
 _Step: TypeAlias = "Callable[[Transaction], None]"
 _new_call = tuple.__new__
 """Makes a NamedTuple without its own `__new__`: 0.1 µs less a call."""
@@ -146,6 +146,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self._statements = Statements(datastore, owner, query_rows_max, now_us, self.publish)
         self.procedures = Procedures(self, http)
         self.visits = Visits(self)
+        self._queued_calls = QueuedCalls(self)
         self._handlers: dict[type, Callable[[Attachment, Any], LongJob | None]] = {
             CallProcedure: self.procedures.call,
             Subscribe: queries.subscribe,
@@ -191,6 +192,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.module = module
         self.reducers = Reducers(module, self.owner, self.module_log)
         self._public_reducers = self.reducers.public
+        self._queued_calls.serve(module)
         self.scheduler.bind()
 
     async def shutdown(self) -> None:
@@ -273,7 +275,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             for request in requests:
                 if type(request) is CallReducer:
                     self._is_last_request = served == last and not mailbox
-                    call_reducer(attachment, request)
+                    steps = call_reducer(attachment, request)
+                    if steps is not None:
+                        self._begin_long(steps, attachment)
                 else:
                     steps = handlers[type(request)](attachment, request)
                     if steps is None:
@@ -358,7 +362,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         due_us: int = 0,
         before: "_Step | None" = None,
         after: "_Step | None" = None,
-    ) -> _Ran:
+    ) -> Ran:
         """Run one transaction to its end and tell everyone but the caller; the records wait for the end of the turn.
 
         Within it run `before`, the reducer of `entry` if any (else the event says `name` and `reducer_id`), then
@@ -447,7 +451,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
                     dirty[sink] = None
 
     # ------------------------------------------------------------------ calls
-    def _call_reducer(self, attachment: Attachment, call: CallReducer) -> None:
+    def _call_reducer(self, attachment: Attachment, call: CallReducer) -> LongJob | None:
         client = attachment.client
         entry = self._public_reducers.get(call.reducer)
         args, args_json = call.args, None
@@ -455,13 +459,36 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             prepared = self.prepare(client, call.reducer, args)
             if isinstance(prepared, ReducerOutcome):
                 self._refuse(attachment, call, prepared)
-                return
+                return None
             entry, encoded = prepared
             args_json = args if type(args) is str else None
             args = encoded
-        outcome, event, update = self.transact(
-            entry, client, client[1], args, args_json, call.request_id, attachment.subscriber
+        if entry.start is not None:
+            return self._call_in_steps(attachment, call, entry, args, args_json)
+        self._answer_call(
+            attachment,
+            call,
+            *self.transact(entry, client, client[1], args, args_json, call.request_id, attachment.subscriber),
         )
+        return None
+
+    def _call_in_steps(
+        self, attachment: Attachment, call: CallReducer, entry: ReducerEntry, args: bytes, args_json: str | None
+    ) -> LongJob:
+        ran = yield from transact_in_steps(
+            self, entry, attachment.client, args, args_json, call.request_id, attachment.subscriber
+        )
+        self._answer_call(attachment, call, *ran)
+        return None
+
+    def _answer_call(
+        self,
+        attachment: Attachment,
+        call: CallReducer,
+        outcome: ReducerOutcome,
+        event: TransactionEvent,
+        update: ClientUpdate | None,
+    ) -> None:
         kind = outcome.kind
         if kind == OutcomeKind.NOT_RUN:
             self._refuse(attachment, call, outcome)

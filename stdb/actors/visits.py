@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import trio
 
-from stdb.actors.answers import Answer, CallResult, ProcedureOutcome
+from stdb.actors.answers import Answer, CallResult, LongJob, ProcedureOutcome
 from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER
+from stdb.actors.long_calls import transact_in_steps
 from stdb.actors.procedures import NO_SUCH_PROCEDURE, PreparedCall
 from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction, NoSuchRoute, TooBusy
 from stdb.actors.sink import Client, OutcomeKind, ReducerOutcome
 from stdb.modules.protocol import HttpRequest, HttpResponse, Module, RouteCall
 from stdb.schema.model import STANDARD_HTTP_METHODS, HttpRouteDef
+from stdb.sql.work import Steps
 
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
@@ -71,7 +73,7 @@ class Visits:
         confirmed: bool,
         scope: trio.CancelScope,
         answer: Answer[CallResult | ProcedureOutcome],
-    ) -> None:
+    ) -> LongJob | None:
         """Connect, run a reducer, disconnect, answer; or start a procedure, whose end, or that of `scope`, brings both.
 
         Raises:
@@ -80,18 +82,40 @@ class Visits:
         actor = self._actor
         if name not in actor.reducers.by_name and actor.module.definition.procedure_id(name) is not None:
             self._start_procedure(client, name, args, confirmed, scope, answer)
-            return
-        with actor.connections.visit(client):
-            result = self._run_reducer(client, name, args)
-            actor.answers.give(answer, result, actor.datastore.next_offset if confirmed else 0)
+            return None
+        return self._visit(client, name, args, confirmed, answer)
 
-    def _run_reducer(self, client: Client, name: str, args: bytes | str) -> CallResult:
+    def _visit(
+        self,
+        client: Client,
+        name: str,
+        args: bytes | str,
+        confirmed: bool,
+        answer: Answer[CallResult | ProcedureOutcome],
+    ) -> LongJob:
+        actor = self._actor
+        actor.connections.arrive(client)
+        try:
+            result = yield from self._run_reducer(client, name, args)
+            actor.answers.give(answer, result, actor.datastore.next_offset if confirmed else 0)
+        except GeneratorExit:  # the database is gone: nothing runs in it any more
+            raise
+        except BaseException:
+            actor.connections.depart(client)
+            raise
+        actor.connections.depart(client)
+        return None
+
+    def _run_reducer(self, client: Client, name: str, args: bytes | str) -> Steps[CallResult]:
         actor = self._actor
         prepared = actor.prepare(client, name, args)
         if not isinstance(prepared, ReducerOutcome):
             entry, encoded = prepared
             args_json = args if isinstance(args, str) else None
-            outcome, event, _ = actor.transact(entry, client, client.connection_id, encoded, args_json)
+            if entry.start is None:
+                outcome, event, _ = actor.transact(entry, client, client.connection_id, encoded, args_json)
+            else:
+                outcome, event, _ = yield from transact_in_steps(actor, entry, client, encoded, args_json)
             if outcome.kind != OutcomeKind.NOT_RUN:
                 return CallResult(outcome, event.duration_us)
             prepared = outcome

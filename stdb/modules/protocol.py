@@ -9,7 +9,7 @@ Source: spec 04 sections 3.7 and 5; spec 08, "Functions".
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
     from contextlib import AbstractContextManager
 
     from stdb.datastore.datastore import Datastore
@@ -30,9 +30,11 @@ __all__ = [
     "Module",
     "ProcedureCall",
     "ProcedureHost",
+    "Queueing",
     "ReadSet",
     "ReducerCall",
     "RouteCall",
+    "Suspending",
     "ViewCall",
     "ViewSql",
 ]
@@ -207,6 +209,27 @@ class Migrating(Protocol):
         Raises:
             ReducerError, ReducerTimeout, ModuleFault: It failed; the text is for the publisher and names the place.
         """
+
+
+@runtime_checkable
+class Suspending(Protocol):
+    """What a module has whose reducers can come back before they are through."""
+
+    def reducer_steps(self, reducer_id: int) -> "Callable[[ReducerCall, bytes], Generator[None, None, None] | None]":
+        """Return what starts a reducer, called as its entry is, and raising what that raises.
+
+        It returns None when the reducer is through, else the rest, which is run step by step to its end, or closed.
+        Until then the transaction stays open and the module is called for nothing else.
+        """
+
+
+@runtime_checkable
+class Queueing(Protocol):
+    """What a module has that asks for calls of its own functions."""
+
+    immediate: "Callable[[str, bytes], None] | None"
+    """Takes the name of a function and BSATN of its arguments: it is called once, as soon as may be, by the database
+    itself and whatever becomes of the transaction that asked for it. Set by the database; told of no failure."""
 
 
 class LogLevel:

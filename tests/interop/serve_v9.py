@@ -13,9 +13,9 @@ from stdb.modules.protocol import Module
 _load = stdb.server.load_program
 
 
-def load_as_v9(program: bytes) -> Module:
+def load_as_v9(program: bytes, call_seconds_max: float = 1.0) -> Module:
     """Return the module of a program, its definition marked as V9."""
-    module = _load(program)
+    module = _load(program, call_seconds_max)
     module.definition = replace(module.definition, abi_is_v10=False)
     return module
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stdb.errors import ModuleFault, ReducerTimeout
 from stdb.modules.python.entries import FATAL
 from stdb.modules.wasm import abi
-from stdb.modules.wasm.runtime import CALL_TICKS_MAX, LOAD_TICKS_MAX, SUSPENDED, Guest, GuestTrap
+from stdb.modules.wasm.runtime import LOAD_TICKS_MAX, SUSPENDED, Guest, GuestTrap
 
 if TYPE_CHECKING:
     from stdb.modules.wasm.engine import CompiledProgram
@@ -39,12 +39,13 @@ class Instance:
         ModuleFault: It cannot be made, or one of its first functions failed; the text is for the publisher.
     """
 
-    __slots__ = ("call_reducer", "description", "guest", "host")
+    __slots__ = ("call_reducer", "description", "guest", "host", "ticks_max")
 
     def __init__(
         self, runtime: "Runtime", program: "CompiledProgram", imports: "Imports", host: "Host", limits: "Limits"
     ) -> None:
         self.host = host
+        self.ticks_max = limits.call_ticks_max
         try:
             self.guest: Guest = runtime.instantiate(program, imports, limits)
         except GuestTrap as trap:
@@ -104,7 +105,7 @@ class Instance:
 
     def run(self, name: str, *args: int) -> int:
         """Run a function to its end, under the limit of the host's `expiry`; return its code. Raises GuestTrap."""
-        self.guest.limit(self.host.expiry, CALL_TICKS_MAX)
+        self.guest.limit(self.host.expiry, self.ticks_max)
         code = self.entry(name)(*args)
         while code == SUSPENDED:
             code = self.guest.resume()

@@ -22,7 +22,7 @@ from stdb.modules.wasm.http import decode_response, encode_request
 from stdb.modules.wasm.imports import host_functions
 from stdb.modules.wasm.instance import FAILURE, Instance, connection_words, raise_for, words
 from stdb.modules.wasm.procedures import drive
-from stdb.modules.wasm.runtime import CALL_TICKS_MAX, SUSPENDED, GuestTrap, Limits
+from stdb.modules.wasm.runtime import SUSPENDED, GuestTrap, Limits
 from stdb.modules.wasm.tables import Tables
 from stdb.modules.wasm.views import WITH_HEADER, rows_reader
 from stdb.sats import bsatn
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from stdb.schema.model import ModuleDef
 
 __all__ = ["WasmModule"]
-
-_ENDED: Generator[None, None, None] = (_ for _ in ())
 
 
 class WasmModule:
@@ -64,6 +62,8 @@ class WasmModule:
         self._now_us = now_us
         self._limits = limits
         self._main: Instance | None = first
+        self._idle: list[Instance] = []
+        """Instances for what may wait, between two calls."""
         self._tables: Tables | None = None
         self._identity = bytes(32)
         self._log: LogSink | None = None
@@ -74,6 +74,8 @@ class WasmModule:
         self._tables, self._identity, self._log = Tables(datastore), database_identity, log
         if not is_first:
             self._discard()
+            while self._idle:
+                self._idle.pop().close()
         elif self._main is not None:
             self._bind(self._main.host)
 
@@ -82,25 +84,22 @@ class WasmModule:
         start = self._starter(reducer_id)
 
         def run(call: ReducerCall, args: bytes) -> None:
-            for _ in start(call, args):
+            for _ in start(call, args) or ():
                 pass
 
         return run
 
-    def reducer_steps(self, reducer_id: int) -> Callable[[ReducerCall, bytes], "Generator[None, None, None]"]:
-        """Return the entry of a reducer that comes back whenever an epoch has passed; it raises what the other does.
-
-        What it returns is to be run to its end or closed: the transaction stays open meanwhile.
-        """
+    def reducer_steps(self, reducer_id: int) -> Callable[[ReducerCall, bytes], "Generator[None, None, None] | None"]:
+        """Return the entry of a reducer that comes back whenever an epoch has passed; see `Suspending`."""
         return self._starter(reducer_id)
 
-    def _starter(self, reducer_id: int) -> Callable[[ReducerCall, bytes], "Generator[None, None, None]"]:
+    def _starter(self, reducer_id: int) -> Callable[[ReducerCall, bytes], "Generator[None, None, None] | None"]:
         """Return what starts a reducer; nothing is left of most of them when it returns."""
         definition = self.definition.reducers[reducer_id]
         name = definition.name
         skip = bsatn.codec(definition.params, self.definition.typespace).skip
 
-        def start(call: ReducerCall, args: bytes) -> "Generator[None, None, None]":
+        def start(call: ReducerCall, args: bytes) -> "Generator[None, None, None] | None":
             end = skip(args, 0)
             instance = self._main or self._make()
             host, guest = instance.host, instance.guest
@@ -108,7 +107,7 @@ class WasmModule:
             host.open(transaction)
             host.function = name
             handles = host.handles
-            guest.limit(transaction, CALL_TICKS_MAX)
+            guest.limit(transaction, instance.ticks_max)
             try:
                 code = instance.call_reducer(
                     reducer_id,
@@ -126,7 +125,7 @@ class WasmModule:
                 self._refuse(instance, name, code)
             host.close()
             handles.end_call()
-            return _ENDED
+            return None
 
         return start
 
@@ -228,7 +227,7 @@ class WasmModule:
 
             await self._drive(instance, call.host, name, start)
             returned = bytes(handles.sinks[sink])
-            instance.close()
+            self._put_back(instance)
             return returned
 
         return run
@@ -257,7 +256,7 @@ class WasmModule:
 
             await self._drive(instance, call.host, name, start)
             head, body = (bytes(handles.sinks[sink]) for sink in sinks)
-            instance.close()
+            self._put_back(instance)
             try:
                 return decode_response(head, body)
             except DecodeError as error:
@@ -279,12 +278,24 @@ class WasmModule:
             raise
 
     def _make_for_waiting(self, name: str) -> Instance:
-        """Return an instance for one function that may wait."""
+        """Return an instance for one function that may wait: one that has served another, or a fresh one."""
+        if self._idle:
+            instance = self._idle.pop()
+            instance.host.function = name
+            return instance
         host = Host(self._now_us)
         host.is_procedure = True
         self._bind(host)
         host.function = name
         return Instance(self._runtime, self._program, host_functions(host), host, self._limits)
+
+    def _put_back(self, instance: Instance) -> None:
+        """Keep an instance whose function has ended well, for the next one; not one that knows other tables."""
+        instance.host.handles.end_call()
+        if len(self._idle) < IDLE_MAX and instance.host.tables is self._tables:
+            self._idle.append(instance)
+        else:
+            instance.close()
 
     @property
     def _handlers_know_callers(self) -> bool:
@@ -315,5 +326,7 @@ class WasmModule:
 
 
 _U64 = 0xFFFFFFFFFFFFFFFF
+IDLE_MAX = 8
+"""Instances kept for procedures and handlers that are not called just now."""
 _HANDLER_PARAMS = 6
 """Of `__call_http_handler__` before 2.14 (spec 09 section 4)."""

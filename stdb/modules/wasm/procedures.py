@@ -16,7 +16,7 @@ from stdb.errors import HttpError, ReducerError, ReducerTimeout
 from stdb.modules.protocol import LogLevel, ReducerCall
 from stdb.modules.wasm.http import encode_response, encode_text
 from stdb.modules.wasm.imports_10 import Errno
-from stdb.modules.wasm.runtime import CALL_TICKS_MAX, SUSPENDED, HostTrap, Wait
+from stdb.modules.wasm.runtime import SUSPENDED, HostTrap, Wait
 from stdb.modules.wasm.waiting import Abort, Commit, Http, Sleep, StartTransaction
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def drive(instance: "Instance", host: "ProcedureHost", name: str, start: C
 def _step(instance: "Instance", host: "ProcedureHost", go_on: Callable[[], int]) -> int:
     """Let the guest run until it waits or ends, under the time limit of a reducer."""
     with host.running() as stretch:
-        instance.guest.limit(stretch, CALL_TICKS_MAX)
+        instance.guest.limit(stretch, instance.ticks_max)
         code = go_on()
     if stretch.expired:
         raise ReducerTimeout("the time limit of a procedure between two waits has passed")
@@ -87,7 +87,7 @@ async def _transact(instance: "Instance", host: "ProcedureHost", wait: Wait, req
 
     def run(call: ReducerCall) -> Wait:
         instance.host.open(call.transaction)
-        guest.limit(call.transaction, CALL_TICKS_MAX)
+        guest.limit(call.transaction, instance.ticks_max)
         try:
             instance.host.memory.write_u64(request.out, call.timestamp_us & _U64)
             wait.answer = Errno.OK

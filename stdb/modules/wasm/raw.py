@@ -18,7 +18,9 @@ wasmtime asks `_is_answered` at every resumption whether to go on.
 import ctypes
 import itertools
 from collections.abc import Callable
+from functools import cache
 from struct import Struct
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
@@ -207,7 +209,7 @@ class RawGuest:
             **{"trap": self._trap_slot, "error": self._error_slot, "RESULT": _VALUE_OFFSET // 4},
             **{"keep": (function, values, results), "SUSPENDED": SUSPENDED},
         }
-        exec(compile(source, "<entry of a guest>", "exec"), scope)
+        exec(_code(source, "<entry of a guest>"), scope)
         enter: Callable[..., int] = scope["enter"]
         return enter
 
@@ -293,7 +295,7 @@ class RawGuest:
         source = _CALLBACK.format(arguments=arguments, result="slots[0] = " if function.type.results else "")
         scope: dict[str, Any] = {"get": self._slot_views.get, "view": self._slot_view}
         scope |= {"run": function.run, "failed": self._failed}
-        exec(compile(source, "<host function>", "exec"), scope)
+        exec(_code(source, "<host function>"), scope)
         callback: Callable[..., int] = scope["callback"]
         return callback
 
@@ -383,6 +385,12 @@ def callback(env, caller, address, count):
         return failed(error)
     return 0
 """
+
+
+@cache
+def _code(source: str, name: str) -> CodeType:
+    """Return compiled source: there are as many as there are signatures, and instances are made often."""
+    return compile(source, name, "exec")
 
 
 def _layout(type_: str) -> str:

@@ -36,8 +36,8 @@ __all__ = [
 
 TICK_SECONDS = 0.005
 """How often whoever runs this process increments the epoch (`Engine.tick`)."""
-CALL_TICKS_MAX = 2_000
-"""A call is stopped after so many epochs, whoever else holds a time limit over it."""
+CALL_TICKS_MAX = 200
+"""A call is stopped after so many epochs of its own, unless its Limits say otherwise."""
 LOAD_TICKS_MAX = 2_000
 """So is everything that runs before a module's first call."""
 EXHAUSTED = 0xFFFFFFFF
@@ -107,6 +107,9 @@ class Limits(NamedTuple):
     table_elements_max: int = 1_000_000
     """Each table."""
     tables_max: int = 16
+    call_ticks_max: int = CALL_TICKS_MAX
+    """Epochs that one call may take, those in which others ran not counted; a procedure has as many between two waits
+    and in each of its transactions."""
 
 
 class HostTrap(Exception):  # noqa: N818 - what it does to the guest
