@@ -12,11 +12,13 @@ import trio
 from stdb.actors.answers import CallResult, ProcedureOutcome, SqlResult
 from stdb.actors.attachment import Attachment
 from stdb.actors.sink import Client, ClientSink
+from stdb.actors.transfer import TableRows, find_table, put_rows, take_rows
 
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
     from stdb.actors.supervision import Supervisor
     from stdb.actors.visits import RouteResult
+    from stdb.datastore.table import TableSchema
     from stdb.modules.protocol import HttpRequest
     from stdb.schema.model import ModuleDef
     from stdb.storage.module_log import ModuleLog
@@ -131,6 +133,23 @@ class DatabaseHandle:
         await self.ready()
         actor = self._actor
         return await actor.answers.wait_long(partial(actor.sql_over_http, client, text, confirmed))
+
+    async def table(self, name: str) -> "TableSchema":
+        """Return a table that rows can be put into. Raises as `transfer.find_table`, and DatabaseUnavailable."""
+        await self.ready()
+        return find_table(self._actor.datastore, name, to_write=True).schema
+
+    async def take_rows(self, table: str) -> TableRows:
+        """Return all rows of a table at one moment, once that is durable. Raises as `transfer.take_rows`."""
+        await self.ready()
+        actor = self._actor
+        return await actor.answers.wait_long(lambda is_wanted: take_rows(actor.datastore, table, is_wanted))
+
+    async def put_rows(self, caller: bytes, schema: "TableSchema", rows: list[bytes]) -> int:
+        """Insert rows in one transaction; return how many were new, once durable. Raises as `transfer.put_rows`."""
+        await self.ready()
+        actor = self._actor
+        return await actor.answers.wait_long(lambda _is_wanted: put_rows(actor, caller, schema, rows))
 
     @property
     def _actor(self) -> "DatabaseActor":

@@ -21,8 +21,10 @@ __all__ = [
     "NoSuchDatabase",
     "NoSuchFunction",
     "NoSuchRoute",
+    "NoSuchTable",
     "NotAuthorized",
     "PublishFailed",
+    "RowRefused",
     "TooBusy",
     "Unconfirmed",
     "UpdateRejected",
@@ -42,6 +44,18 @@ class NoSuchRoute(RequestError):
 
     def __init__(self) -> None:
         super().__init__("Database has not registered a handler for this route")
+
+
+class NoSuchTable(RequestError):
+    """The module has no table of that name (404)."""
+
+
+class RowRefused(RequestError):
+    """A row breaks a constraint; `place` says which of those that were given (400)."""
+
+    def __init__(self, text: str, place: int) -> None:
+        super().__init__(text)
+        self.place = place
 
 
 class TooBusy(RequestError):

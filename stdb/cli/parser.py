@@ -35,6 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser)
     for add in (_add_serve, _add_publish, _add_call, _add_sql, _add_logs, _add_subscribe, _add_describe):
         add(commands)
+    for add in (_add_log, _add_fork, _add_backup, _add_export, _add_retention):
+        add(commands)
     for add in (_add_databases, _add_recover, _add_login, _add_grants):
         add(commands)
     return parser
@@ -149,6 +151,12 @@ def _yes(parser: argparse.ArgumentParser) -> None:
 
 def _confirmed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confirmed", choices=("true", "false"), help="wait until what is read is durable")
+
+
+def _at(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--at", metavar="OFFSET|TIME", help=f"{text}: behind a transaction's offset, or a time like 2026-11-28T07:30Z"
+    )
 
 
 def _at_least(lowest: int, bits: int = 32) -> Callable[[str], int]:
@@ -283,6 +291,7 @@ def _add_sql(commands: _Commands) -> None:
     )
     _database(parser)
     parser.add_argument("query", metavar="QUERY", help="one statement")
+    _at(parser, "read the tables as they were then; the owner may")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: the answer as it came")
     _server(parser)
     _confirmed(parser)
@@ -363,6 +372,96 @@ def _add_databases(commands: _Commands) -> None:
         _with_api("databases", "restart"),
     )
     _database(parser)
+    _server(parser)
+
+
+def _add_log(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "log",
+        "Print a database's transactions: offset, time, reducer, caller, rows out and in; its owner may.",
+        _with_api("log", "log"),
+        "log my-chat --from 1000 --rows",
+    )
+    _database(parser)
+    parser.add_argument(
+        "--from", dest="start", type=_at_least(0, bits=64), metavar="OFFSET", help="begin here (default: the oldest)"
+    )
+    parser.add_argument(
+        "--to", dest="end", type=_at_least(0, bits=64), metavar="OFFSET", help="end here (default: the newest)"
+    )
+    parser.add_argument("--rows", action="store_true", help="print the rows, too")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="json: the lines as they came")
+    _server(parser)
+
+
+def _add_fork(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "fork",
+        "Make a database of your own that begins as another one of yours is, or was.",
+        _with_api("fork", "fork"),
+        "fork my-chat my-chat-yesterday --at 2026-11-27T18:00Z",
+    )
+    _database(parser)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the new database (default: none)")
+    _at(parser, "begin as it was then")
+    _server(parser)
+
+
+def _add_backup(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "backup",
+        "Copy a database into a file while it runs; its owner may.",
+        _with_api("backup", "backup"),
+        "backup my-chat my-chat.stdb",
+    )
+    _database(parser)
+    parser.add_argument("file", nargs="?", metavar="FILE", help="where to (default: DATABASE.stdb; - is stdout)")
+    _server(parser)
+    parser = _command(
+        commands,
+        "restore",
+        "Make a database of a backup; the operator may.",
+        _with_api("backup", "restore"),
+        "restore my-chat.stdb my-chat",
+    )
+    parser.add_argument("file", metavar="FILE", help="the backup (- is stdin)")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the database (default: none)")
+    parser.add_argument("--owner", metavar="IDENTITY", help="whose it will be (default: whose it was)")
+    _server(parser)
+
+
+def _add_export(commands: _Commands) -> None:
+    for name, text, example in (
+        ("export", "Write a table's rows into a file; the owner may.", "export my-chat message message.csv"),
+        ("import", "Insert a file's rows into a table; the owner may.", "import my-chat message message.csv"),
+    ):
+        parser = _command(commands, name, text, _with_api("export", f"{name}_table"), example)
+        _database(parser)
+        parser.add_argument("table", metavar="TABLE")
+        if name == "export":
+            parser.add_argument("file", nargs="?", metavar="FILE", help="where to (default: TABLE.jsonl; - is stdout)")
+        else:
+            parser.add_argument("file", metavar="FILE", help="the rows (- is stdin)")
+            parser.add_argument(
+                "--rows", type=_at_least(1), metavar="N", help="commit after so many rows (default: 1000)"
+            )
+        parser.add_argument("--format", choices=("jsonl", "csv"), help="default: as the file's name says")
+        _server(parser)
+
+
+def _add_retention(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "retention",
+        "Show or set how long a database keeps its log, which time travel needs; its owner may.",
+        _with_api("retention", "retention"),
+        "retention my-chat hours=168",
+    )
+    _database(parser)
+    parser.add_argument("keep", nargs="?", metavar="all|hours=T|bytes=B", help="keep so much (default: show it)")
     _server(parser)
 
 

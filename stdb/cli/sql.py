@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 from typing import Any
+from urllib.parse import urlencode
 
 from stdb.cli.api import Api, refused
 from stdb.cli.render import cell, psql_table
@@ -17,10 +18,11 @@ __all__ = ["result_table", "sql"]
 def sql(api: Api, options: argparse.Namespace) -> None:
     """Run a statement; `--format json` prints the answer as it came."""
     identity = api.database(options.database)
-    query = "" if options.confirmed is None else f"?confirmed={options.confirmed}"
+    asked = (("confirmed", options.confirmed), ("at", options.at))
+    query = urlencode({name: value for name, value in asked if value is not None})
     response = api.request(
         "POST",
-        f"/v1/database/{identity}/sql{query}",
+        f"/v1/database/{identity}/sql?{query}",
         content=options.query.encode("utf-8", "surrogateescape"),
         headers={"Content-Type": "text/plain; charset=utf-8"},
     )

@@ -18,10 +18,13 @@ import trio
 from stdb.actors.host import Host
 from stdb.errors import StdbError
 from stdb.net import (
+    routes_backup,
     routes_call,
     routes_database,
+    routes_history,
     routes_identity,
     routes_publish,
+    routes_rows,
     routes_server,
     routes_subscribe,
     routes_user,
@@ -45,6 +48,9 @@ _RESOURCES = (
     *routes_database.RESOURCES,
     *routes_publish.RESOURCES,
     *routes_call.RESOURCES,
+    *routes_history.RESOURCES,
+    *routes_backup.RESOURCES,
+    *routes_rows.RESOURCES,
     *routes_user.RESOURCES,
     *routes_subscribe.RESOURCES,
 )

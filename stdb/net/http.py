@@ -148,6 +148,11 @@ class HttpConnection:
             pieces.append(piece)
         return b"".join(pieces)
 
+    async def body_pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body of the request piece by piece, however long it is. Raises as `read_body`."""
+        while piece := await self._next_piece():
+            yield piece
+
     async def while_connected(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Return what `work` returns; it is cancelled when the client leaves meanwhile. The body is read before.
 

@@ -7,8 +7,10 @@ Source: spec 05 section 1.1 and 1.3. Unknown parameters are ignored; one that a 
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
+from stdb.datastore.history import Moment
 from stdb.errors import RequestError
 from stdb.storage.settings import parse_duration
 
@@ -79,6 +81,22 @@ class Query:
         except ValueError as error:
             raise QueryStringError(str(error)) from error
 
+    def moment(self, name: str) -> Moment | None:
+        """Return an offset, or a time as in ISO 8601 (UTC unless it says otherwise), or None."""
+        value = self.text(name)
+        if value is None:
+            return None
+        if value.isascii() and value.isdigit():
+            return Moment(offset=self.number(name, 64))
+        try:
+            time = datetime.fromisoformat(value)
+            time = time if time.tzinfo else time.replace(tzinfo=UTC)
+            return Moment(timestamp_us=(time - _EPOCH) // timedelta(microseconds=1))
+        except (ValueError, OverflowError) as error:
+            raise QueryStringError(
+                f"`{name}` is neither an offset nor a time such as 2026-11-28T07:30:00Z: `{value}`"
+            ) from error
+
     def hash(self, name: str) -> bytes | None:
         """Return a hash written as `0x` and hex digits of a little-endian number, 32 bytes, or None."""
         value = self.text(name)
@@ -91,4 +109,5 @@ class Query:
             raise QueryStringError(_BAD_DIGIT) from error
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BAD_DIGIT = "invalid digit found in string"

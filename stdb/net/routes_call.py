@@ -79,13 +79,21 @@ def _procedure_response(result: ProcedureOutcome) -> Response:
 
 
 async def run_sql(call: Call) -> Response:
-    """Run one SQL statement; one that only reads is given up when the client leaves."""
+    """Run one SQL statement; one that only reads is given up when the client leaves.
+
+    With `at`, an offset or a time, the owner reads the tables as they were then.
+    """
     database = call.database()
     confirmed = call.query.flag("confirmed", True)
+    moment = call.query.moment("at")
     text = await call.text()
-    call.door.host.check_sql(call.caller.identity, database.identity)
-    handle = call.door.host.database(database.identity)
-    work = partial(handle.sql, call.client(), text, confirmed=confirmed)
+    host, caller = call.door.host, call.caller.identity
+    host.check_sql(caller, database.identity)
+    if moment is None:
+        work = partial(host.database(database.identity).sql, call.client(), text, confirmed=confirmed)
+    else:
+        host.check_owner(caller, database.identity, "query the past")
+        work = partial(host.archive.sql, database.identity, text, moment)
     result = await call.connection.while_connected(work)
     headers = (JSON, ("spacetime-execution-duration-micros", str(result.duration_us)))
     document = sql_document(result)
