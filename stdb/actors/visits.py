@@ -25,6 +25,7 @@ from stdb.actors.long_calls import transact_in_steps
 from stdb.actors.procedures import NO_SUCH_PROCEDURE, PreparedCall
 from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction, NoSuchRoute, TooBusy
 from stdb.actors.sink import Client, OutcomeKind, ReducerOutcome
+from stdb.errors import RequestError
 from stdb.modules.protocol import HttpRequest, HttpResponse, Module, RouteCall
 from stdb.schema.model import STANDARD_HTTP_METHODS, HttpRouteDef
 from stdb.sql.work import Steps
@@ -95,16 +96,21 @@ class Visits:
     ) -> LongJob:
         actor = self._actor
         actor.connections.arrive(client)
+        outcome: CallResult | RequestError
         try:
-            result = yield from self._run_reducer(client, name, args)
-            actor.answers.give(answer, result, actor.datastore.next_offset if confirmed else 0)
-        except GeneratorExit:  # the database is gone: nothing runs in it any more
-            raise
-        except BaseException:
+            outcome = yield from self._run_reducer(client, name, args)
+        except RequestError as error:
+            outcome = error
+        needs = actor.datastore.next_offset if confirmed else 0
+
+        def end() -> None:
             actor.connections.depart(client)
-            raise
-        actor.connections.depart(client)
-        return None
+            if isinstance(outcome, RequestError):
+                answer.fail(outcome)
+            else:
+                actor.answers.give(answer, outcome, needs)
+
+        return end
 
     def _run_reducer(self, client: Client, name: str, args: bytes | str) -> Steps[CallResult]:
         actor = self._actor
