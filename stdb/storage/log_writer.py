@@ -44,6 +44,8 @@ WINDOW_BYTES = 256 * 1024 * 1024
 WINDOW_CHANGES = 262_144
 """so many distinct changed rows, or when nothing comes in."""
 _FRAME_BYTES = 4120
+_MEASURED_CHANGES = 256
+"""Merged rows from which on it is worth measuring what one of them adds to SQLite's log."""
 
 
 class _Group(NamedTuple):
@@ -89,6 +91,10 @@ class LogWriter:
         self._window_start = self.durable
         self._window_bytes = 0
         self._unmoved_bytes = 0
+        """About how much SQLite's log holds: records, and what steps of merging wrote, which is estimated."""
+        self._unmoved_changes = 0
+        self._bytes_per_change = float(_FRAME_BYTES)
+        """What a merged row added to SQLite's log, measured whenever that is moved: a page for one row, or for many."""
         self._looked_at = monotonic()
         self._queue: SimpleQueue[_Group | _Follow | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"log writer {path.stem}", daemon=True)
@@ -206,8 +212,12 @@ class LogWriter:
             self._move_wal()
 
     def _move_wal(self) -> None:
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        self._unmoved_bytes = 0
+        (_, frames, _), *_ = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if self._unmoved_changes >= _MEASURED_CHANGES:
+            records = self._unmoved_bytes - self._unmoved_changes * self._bytes_per_change
+            per_change = (frames * _FRAME_BYTES - records) / self._unmoved_changes
+            self._bytes_per_change = min(max(per_change, _FRAME_BYTES / 64), float(_FRAME_BYTES))
+        self._unmoved_bytes = self._unmoved_changes = 0
 
     # Windows
 
@@ -240,7 +250,8 @@ class LogWriter:
         changed = self._connection.total_changes - before
         if self._queue.empty() or not self._merger.is_busy:
             self._commit()
-        self._wrote(changed * _FRAME_BYTES // 4)
+        self._unmoved_changes += changed
+        self._wrote(int(changed * self._bytes_per_change))
 
     # When there is time
 
