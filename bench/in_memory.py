@@ -25,7 +25,7 @@ class _Log(MemoryLog):
 
 _LOGS: dict[Path, _Log] = {}
 
-stdb.storage.server_storage.SqliteLog = _Log  # type: ignore[misc, assignment]
+setattr(stdb.storage.server_storage, "SqliteLog", _Log)  # noqa: B010 - a name that the module only imports
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
