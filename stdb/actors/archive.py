@@ -23,6 +23,7 @@ from stdb.actors.launching import Launcher, in_slices, load_or_refuse
 from stdb.actors.pausing import run_slice
 from stdb.actors.programs import move_program, owner_of_program, program_of, running_hash
 from stdb.actors.refusals import BackupRefused, NoFiles
+from stdb.datastore.catalog import read_views
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.history import Entry, History, Moment, entries, travel
 from stdb.datastore.records import Context, Record, encode, split
@@ -30,7 +31,7 @@ from stdb.datastore.recovery import recover_in_slices
 from stdb.errors import QueryError, RequestError, StorageError
 from stdb.sats.names import database_name_error
 from stdb.sats.special import Identity
-from stdb.sql import Caller, ChangeStatement, check_row_limit, compile_sql, work_of
+from stdb.sql import Caller, ChangeStatement, SelectStatement, check_row_limit, compile_sql, work_of
 from stdb.storage.backup import check_backup, copy_database, remove_file
 from stdb.storage.control import Database
 from stdb.storage.log import SqliteLog
@@ -88,7 +89,7 @@ class Archive:
         owner = self._host.database(identity).owner
         async with self._state(identity, moment) as datastore:
             asking = Caller(owner, True)
-            statement = compile_sql(text, datastore, asking)
+            statement = _compiled(text, datastore, asking)
             if isinstance(statement, ChangeStatement):
                 raise QueryError("the past cannot be changed: with `at` goes SELECT only")
             check_row_limit([statement], datastore, asking)
@@ -258,6 +259,16 @@ class _refusals:  # noqa: N801 - reads like a function
             text = str(error).partition(f". `{RECOVER_COMMAND} ")[0].replace(f"{self._path}: ", "")
             text = text.replace(str(self._path), "the file")
             raise BackupRefused(f"the backup cannot be restored: {text}") from error
+
+
+def _compiled(text: str, datastore: Datastore, asking: Caller) -> SelectStatement | ChangeStatement:
+    try:
+        return compile_sql(text, datastore, asking)
+    except QueryError as error:
+        view = next((view for each in read_views(datastore) if f"`{(view := each.shape.name)}`" in str(error)), None)
+        if view is None:
+            raise
+        raise QueryError(f"`{view}` is a view, and views have no past: query the tables it reads") from error
 
 
 def _check_name(name: str | None) -> None:

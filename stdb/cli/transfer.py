@@ -59,12 +59,13 @@ def receive(response: httpx.Response, file: BinaryIO, what: str) -> int:
 @contextmanager
 def uploading(path: Path, what: str) -> Iterator[Iterator[bytes]]:
     """Hold the pieces of a file to send; `-` is stdin."""
+    is_stdin = str(path) == "-"
     try:
-        file = sys.stdin.buffer if str(path) == "-" else open(path, "rb")  # noqa: SIM115 - closed below
+        file = sys.stdin.buffer if is_stdin else open(path, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise CliError(f"cannot read {path}: {error.strerror}") from error
     try:
-        total = os.fstat(file.fileno()).st_size if str(path) != "-" else None
+        total = None if is_stdin else os.fstat(file.fileno()).st_size
         with _progress() as progress:
             task = progress.add_task(what, total=total)
 
@@ -75,7 +76,7 @@ def uploading(path: Path, what: str) -> Iterator[Iterator[bytes]]:
 
             yield pieces()
     finally:
-        if file is not sys.stdin.buffer:
+        if not is_stdin:
             file.close()
 
 
