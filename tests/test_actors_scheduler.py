@@ -312,6 +312,18 @@ async def test_the_sign_of_an_interval_does_not_count(its: World) -> None:
 
 
 @in_world
+async def test_an_interval_of_zero_or_below_is_reported_once_a_table(its: World) -> None:
+    await its.schedule(every(SECOND), "one", 6)
+    assert b"interval" not in b"".join(its.handle.log.tail(None))
+    await its.schedule(every(-SECOND), "one", 7)
+    await its.schedule(every(0), "one", 8)
+    log = b"".join(its.handle.log.tail(None)).decode()
+    assert log.count("is taken for") == 1
+    assert "a row of table `tick` has an interval of -1000000 µs, which is taken for 1000000 µs" in log
+    await its.ann.call("unschedule", (8).to_bytes(8, "little"))
+
+
+@in_world
 async def test_extreme_times_wait_for_ever(its: World) -> None:
     await its.schedule(every(-(2**63)), "one", 7)
     await its.schedule(every(2**63 - 1), "two", 8)

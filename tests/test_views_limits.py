@@ -11,7 +11,7 @@ import trio
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.requests import Subscribe, SubscribeBatch, SubscriptionKind
 from stdb.actors.sink import Client, OutcomeKind
-from stdb.errors import QueryError, ReducerTimeout
+from stdb.errors import QueryError, ReducerError, ReducerTimeout
 from stdb.modules import views
 from stdb.sats.types import IDENTITY, U32
 from stdb.testing.hosts import TestClient, identity, open_host
@@ -247,3 +247,34 @@ def test_one_database_has_so_many_arguments_and_no_more(monkeypatch: pytest.Monk
         await TestClient(handle, 12).subscribe(1, "SELECT * FROM of_kind(3)", "SELECT * FROM quick")
 
     test()
+
+
+def broken_for_all(read: Reader) -> list[Any]:
+    if any(row[0] == ENDLESS for row in read.rows("item")):
+        raise ReducerError("broken")
+    return []
+
+
+def test_of_a_view_that_fails_for_many_a_few_failures_are_told_and_how_many_more_there_are() -> None:
+    async def main() -> None:
+        programs = {
+            b"m": lambda: FunctionModule(
+                [table("item", {"id": U32, "owner": IDENTITY, "kind": U32}, primary_key="id")],
+                {"add": reducer(add, {"number": U32})},
+                views={"broken": view(broken_for_all, "item")},
+            )
+        }
+        async with open_host(programs) as host:
+            published = await host.publish(OWNER, b"m", name="m")
+            handle = host.database(published.identity)
+            readers = [TestClient(handle, i) for i in range(views.FAILURES_TOLD_MAX + 15)]
+            for client in readers:
+                await client.subscribe(1, "SELECT * FROM broken")
+            for number in (ENDLESS, 1):
+                before = len(lines(handle))
+                await readers[0].call("add", number.to_bytes(4, "little"))
+                told = lines(handle)[before:]
+                assert told.count('"message":"broken"') == views.FAILURES_TOLD_MAX
+                assert told.count("the view failed for 15 more of its readers") == 1
+
+    run(main)

@@ -27,6 +27,7 @@ from stdb.actors.calls import COMMITTED, ReducerEntry
 from stdb.actors.sink import Client
 from stdb.actors.timers import Timer, Timers
 from stdb.datastore.schedules import RowSchedule
+from stdb.modules.protocol import LogLevel
 
 if TYPE_CHECKING:
     from stdb.actors.answers import LongJob
@@ -72,6 +73,8 @@ class Scheduler:
         self._start_procedure = start_procedure
         self._client = Client(actor.identity, bytes(16), "")
         self._timers = Timers()
+        self._doubted: set[int] = set()
+        """The tables whose rows were complained of."""
         self._is_running = False
         self._is_stopped = False
         self._clock_us: int | None = None
@@ -135,10 +138,20 @@ class Scheduler:
         first, place_of = self.tables[table_id].schedule.first, self._datastore.tables[table_id].key_of
         timers, now_us = self._timers, self._now_us()
         for row in rows:
-            timers.arm(table_id, place_of(row), row, *first(row, now_us))
+            due_us, interval_us = first(row, now_us)
+            timers.arm(table_id, place_of(row), row, due_us, interval_us)
+            if interval_us and table_id not in self._doubted:
+                self._doubt(table_id, row)
         if len(timers) > TIMERS_KEPT_MIN and len(timers) > 2 * self._row_count():
             timers.sweep(self._is_there)
         self._wake()
+
+    def _doubt(self, table_id: int, row: bytes) -> None:
+        """Tell the module's author, once a table, of an interval that is none."""
+        text = self.tables[table_id].schedule.doubt(row)
+        if text is not None:
+            self._doubted.add(table_id)
+            self._actor.module_log.write(LogLevel.WARN, text)
 
     def _row_count(self) -> int:
         return sum(len(self._datastore.tables[table_id]) for table_id in self.tables)

@@ -40,6 +40,16 @@ class RowSchedule:
         interval_us = max(abs(micros), 1)
         return now_us + interval_us, interval_us
 
+    def doubt(self, row: bytes) -> str | None:
+        """Return what is odd about the interval of a row, for its module's author; None for most rows."""
+        tag, micros = self._at(row)
+        if tag == _TIME or micros > 0:
+            return None
+        return (
+            f"a row of table `{self._name}` has an interval of {micros} µs, which is taken for "
+            f"{max(abs(micros), 1)} µs: give one above 0"
+        )
+
     def check_delay(self, row: bytes, now_us: int) -> None:
         """Check a row that a module is about to write.
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ARGUMENTS_A_CALLER_MAX",
     "ARGUMENTS_MAX",
+    "FAILURES_TOLD_MAX",
     "REFRESH_SECONDS_MAX",
     "VIEW_ROWS_MAX",
     "MaterialisedViews",
@@ -51,6 +52,8 @@ ARGUMENTS_MAX = 20_000
 """How many instances of views with arguments one database may have."""
 REFRESH_SECONDS_MAX = 3.0
 """After so long no further view is run again in one transaction."""
+FAILURES_TOLD_MAX = 5
+"""Of so many of its instances a view that fails is told in one transaction; of the others, how many there are."""
 
 _FAILURES = (DecodeError, ReducerError, ModuleFault, ReducerTimeout, QueryError)
 _Run: TypeAlias = Callable[[ViewCall], list[bytes] | ViewSql]
@@ -119,6 +122,8 @@ class MaterialisedViews:
         """Instances that would have been run again, had there been time."""
         self._rests: dict[str, _Rest] = {}
         """By the names of views."""
+        self._failures: Counter[str] = Counter()
+        """How many instances of a view have failed in this transaction."""
         self._askers: Counter[bytes] = Counter()
         """How many instances with arguments each caller was the first to ask for."""
         self._readers: Readers[_Instance] = Readers(datastore.tables)
@@ -253,7 +258,21 @@ class MaterialisedViews:
         for name in awake:
             if self._rests[name].left < 0 and not is_over:  # it kept its time
                 del self._rests[name]
+        self._end_failures()
         return found
+
+    def _tell(self, name: str, error: BaseException) -> None:
+        """Log that a view failed again, unless that was told of enough of its instances."""
+        self._failures[name] += 1
+        if self._failures[name] <= FAILURES_TOLD_MAX:
+            self._failed(name, error)
+
+    def _end_failures(self) -> None:
+        """Log how many failures were not told."""
+        for name, count in self._failures.items():
+            if count > FAILURES_TOLD_MAX:
+                self._failed(name, QueryError(f"the view failed for {count - FAILURES_TOLD_MAX} more of its readers"))
+        self._failures.clear()
 
     def _tire(self, name: str, error: ReducerTimeout) -> None:
         """Let a view rest that ran out of time, twice as long as the last time."""
@@ -274,7 +293,7 @@ class MaterialisedViews:
             self._tire(instance.shape.name, error)
             rows = instance.table.stored
         except _FAILURES as error:
-            self._failed(instance.shape.name, error)
+            self._tell(instance.shape.name, error)
             rows = instance.table.stored
         self._readers.remove(instance, before)
         self._readers.add(instance, instance.reads)
