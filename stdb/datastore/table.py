@@ -336,7 +336,7 @@ class Table:
             done = 0
             for old, row in zip(deletes, inserts, strict=True):  # updates keep the order in which they were made
                 place = key_of(row)
-                if key_of(old) != place or stored.get(place) != old:
+                if stored.get(place) != old:  # not the row of this place
                     break
                 stored[place] = changes[place] = row
                 done += 1
