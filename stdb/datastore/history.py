@@ -17,6 +17,7 @@ from stdb.datastore.loading import StoredRows, load
 from stdb.datastore.records import Change, Context, Record, decode_changes, decode_context, only
 from stdb.datastore.table import Table, TableSchema
 from stdb.errors import RequestError
+from stdb.sats.special import format_timestamp
 
 __all__ = ["ChangedTable", "Entry", "History", "Moment", "UnreachableError", "entries", "time_text", "travel"]
 
@@ -122,21 +123,7 @@ def _reach(history: History) -> str:
 
 def time_text(time_us: int) -> str:
     """Return a time as people read it, in UTC."""
-    seconds, micros = divmod(time_us, 1_000_000)
-    days, second = divmod(seconds, 86_400)
-    year, month, day = _civil(days)
-    return f"{year:04}-{month:02}-{day:02}T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}.{micros:06}Z"
-
-
-def _civil(days: int) -> tuple[int, int, int]:
-    """Return year, month and day of a day since 1970; any year, unlike `datetime`."""
-    days += 719_468
-    era, day_of_era = divmod(days, 146_097)
-    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
-    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    part = (5 * day_of_year + 2) // 153
-    month = part + 3 if part < 10 else part - 9
-    return year_of_era + era * 400 + (month <= 2), month, day_of_year - (153 * part + 2) // 5 + 1
+    return format_timestamp(time_us).replace("+00:00", "Z")
 
 
 # --------------------------------------------------------------------------------------------------- transactions
