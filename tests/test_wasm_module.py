@@ -81,7 +81,7 @@ def program(reducer: str, more: str = "", imports: str = "") -> bytes:
 def test_a_reducer_refuses_with_its_text(runtime: Runtime) -> None:
     text = '(data (i32.const 80000) "no\\ff!")'
     world = World(program("(call $say (local.get 9) (i32.const 80000) (i32.const 4)) i32.const 1", text), runtime)
-    with pytest.raises(ReducerError, match="^no\ufffd!$"):
+    with pytest.raises(ReducerError, match="no\ufffd!"):
         world.call()
 
 
@@ -188,8 +188,8 @@ def test_a_suspended_reducer_is_given_up() -> None:
     next(steps)
     steps.close()
     transaction.rollback()
+    replace_limit(world)
     with pytest.raises(ReducerTimeout):  # the statics are new, too
-        replace_limit(world)
         world.call()
 
 
