@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench import codec, durability, fanout, keynote, latency, sleepers, subscriptions, timers, world
+from bench import codec, durability, fanout, keynote, latency, sleepers, subscriptions, timers, wasm, world
 from bench.harness import QUICK, Effort, Report
 
 BENCHMARKS = {
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "sleepers": sleepers.run,
     "subscriptions": subscriptions.run,
     "timers": timers.run,
+    "wasm": wasm.run,
     "world": world.run,
 }
 
