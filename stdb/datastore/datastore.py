@@ -8,7 +8,7 @@ The rows that the system tables have of themselves are made at every start and a
 more system tables opens an older log.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from stdb.datastore.catalog import CATALOG_TABLES, RULES_TABLE, Catalog, read_backing_ids, read_rules, read_schemas
 from stdb.datastore.delta import TableDelta, UndoEntry
@@ -33,6 +33,7 @@ __all__ = ["Datastore"]
 
 _CATALOG_IDS = {SYSTEM_TABLE_IDS[name] for name in CATALOG_TABLES}
 _CATALOG_ID_LAST = max(_CATALOG_IDS)
+_ROWS_A_PART = 500
 _SEQUENCE_TABLE = SYSTEM_TABLE_IDS["st_sequence"]
 _RULES_ID = SYSTEM_TABLE_IDS[RULES_TABLE]
 _TAIL_LOOKED_AT = 1024
@@ -267,6 +268,24 @@ class Datastore:
         self._apply(record.offset, backwards)
         self.next_offset -= 1
 
+    def go_in_slices(self, record: Record, *, backwards: bool) -> Iterator[None]:
+        """Do as `replay`, or as `unreplay`, some rows at a time; until the end the state is neither."""
+        assert record.offset == self.next_offset - backwards, "records come one after another"
+        changes = decode_changes(record)
+        if backwards:
+            changes = [Change(table_id, inserts, deletes) for table_id, deletes, inserts in changes]
+        yield
+        described = {change.table_id for change in changes} & _CATALOG_IDS
+        if described <= {_SEQUENCE_TABLE}:  # else rows may be of another shape behind the change of the catalogue
+            for change in changes:
+                if change.table_id not in _CATALOG_IDS:
+                    for part in _parts(change):
+                        self._apply(record.offset, [part])
+                        yield
+            changes = [change for change in changes if change.table_id in _CATALOG_IDS]
+        self._apply(record.offset, changes)
+        self.next_offset += -1 if backwards else 1
+
     def _apply(self, offset: int, changes: list[Change]) -> None:
         open_parts = self._tail.open_parts
         try:
@@ -346,3 +365,12 @@ class Datastore:
             return {named.schema.id for row in rows if (named := self._by_name.get(row[position])) is not None}
         index_names = {row[0] for row in rows}
         return {each.schema.id for each in self.tables.values() for index in each.indexes if index.name in index_names}
+
+
+def _parts(change: Change) -> Iterator[Change]:
+    """Yield a change of a table in parts; all deletes come first, an insert may have the key of a deleted row."""
+    table_id, deletes, inserts = change
+    for start in range(0, len(deletes), _ROWS_A_PART):
+        yield Change(table_id, deletes[start : start + _ROWS_A_PART], [])
+    for start in range(0, len(inserts), _ROWS_A_PART):
+        yield Change(table_id, [], inserts[start : start + _ROWS_A_PART])

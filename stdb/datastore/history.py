@@ -22,6 +22,8 @@ from stdb.sats.special import format_timestamp
 __all__ = ["ChangedTable", "Entry", "History", "Moment", "UnreachableError", "entries", "time_text", "travel"]
 
 _RECORDS_AT_ONCE = 64
+_GREAT_BYTES = 65_536
+"""A record greater than this is applied some rows at a time."""
 
 
 class UnreachableError(RequestError):
@@ -72,13 +74,19 @@ def travel(datastore: Datastore, history: History, moment: Moment, now_us: int) 
 def _follow(datastore: Datastore, history: History, end: int) -> Iterator[None]:
     if datastore.next_offset < end:
         for record in history.records(datastore.next_offset):
-            datastore.replay(record)
+            if len(record.payload) > _GREAT_BYTES:
+                yield from datastore.go_in_slices(record, backwards=False)
+            else:
+                datastore.replay(record)
             yield from _now_and_then(record.offset)
             if datastore.next_offset == end:
                 break
     else:
         for record in history.backwards(datastore.next_offset, end):
-            datastore.unreplay(record)
+            if len(record.payload) > _GREAT_BYTES:
+                yield from datastore.go_in_slices(record, backwards=True)
+            else:
+                datastore.unreplay(record)
             yield from _now_and_then(record.offset)
     datastore.take_tail()
     assert datastore.next_offset == end, "the history reaches that far"

@@ -250,18 +250,24 @@ def decode_few(record: Record) -> tuple[int, Sequence[bytes], Sequence[bytes]] |
 
 
 def only(record: Record, table_ids: Container[int]) -> Record:
-    """Return a record as if the transaction had changed only these tables."""
+    """Return a record as if the transaction had changed only these tables. Its rows are not looked at one by one."""
     payload = record.payload
-    name_size, args_size, _ = _PAYLOAD_SIZES.unpack_from(payload, 0)
-    kept = [change for change in decode_changes(record) if change.table_id in table_ids]
-    parts = [payload[: _CONTEXT_END - 4], len(kept).to_bytes(4, "little")]
-    parts.append(payload[_CONTEXT_END : _CONTEXT_END + name_size + args_size])
-    for table_id, deletes, inserts in kept:
-        parts.append(_GROUP.pack(table_id, len(deletes), len(inserts), _ROWS_DIFFER))
-        parts.append(_sizes(len(deletes) + len(inserts)).pack(*map(len, deletes), *map(len, inserts)))
-        parts += deletes
-        parts += inserts
-    return Record(record.offset, b"".join(parts))
+    name_size, args_size, groups = _unpack_sizes(payload)
+    position = _CONTEXT_END + name_size + args_size
+    kept, context = [], payload[_CONTEXT_END:position]
+    for _ in range(groups):
+        start = position
+        table_id, deletes, inserts, size = _unpack_group(payload, start)
+        position += 16
+        count = deletes + inserts
+        if size == _ROWS_DIFFER:
+            position += 4 * count + sum(_sizes(count).unpack_from(payload, position))
+        else:
+            position += size * count
+        if table_id in table_ids:
+            kept.append(payload[start:position])
+    head = payload[: _CONTEXT_END - 4] + len(kept).to_bytes(4, "little")
+    return Record(record.offset, b"".join((head, context, *kept)))
 
 
 _PAYLOAD_HEAD = Struct("<q32s16sBIII")
