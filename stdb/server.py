@@ -36,6 +36,7 @@ from stdb.net.front_door import FrontDoor
 from stdb.net.http_client import HttpClient
 from stdb.net.issuers import Issuers
 from stdb.net.tokens import Credentials, Tokens, load_or_make_key, load_or_make_operator
+from stdb.storage.compiled_cache import CompiledCacheDirectory
 from stdb.storage.data_directory import DataDirectory
 from stdb.storage.server_storage import ServerStorage
 from stdb.storage.settings import Settings
@@ -80,7 +81,7 @@ class Running(NamedTuple):
     """Name and identity (64 hex digits) of what was published at start."""
 
 
-def load_program(program: bytes, call_seconds_max: float = 1.0) -> Module:
+def load_program(program: bytes, call_seconds_max: float = 1.0, cache: CompiledCacheDirectory | None = None) -> Module:
     """Return the module of an uploaded program; a call of one in WebAssembly is stopped after `call_seconds_max`.
 
     Raises:
@@ -88,7 +89,9 @@ def load_program(program: bytes, call_seconds_max: float = 1.0) -> Module:
     """
     if program.startswith(WASM_MAGIC):
         keep_ticking()
-        return load_wasm(program, _now_us, limits=Limits(call_ticks_max=ceil(call_seconds_max / TICK_SECONDS)))
+        return load_wasm(
+            program, _now_us, cache=cache, limits=Limits(call_ticks_max=ceil(call_seconds_max / TICK_SECONDS))
+        )
     if not program.startswith(MAGIC):
         raise SchemaError(
             ["the program is neither a packed Python module nor WebAssembly: pack it with `stdb publish`"]
@@ -173,7 +176,8 @@ async def _serve_until_signal(
     host_settings = _host_settings(options, settings, operator)
     closed = trio.Event()
     http = HttpClient(settings.module_http)
-    load = partial(load_program, call_seconds_max=settings.stdb.reducer_seconds_max)
+    cache = CompiledCacheDirectory(directory.path / "cache")
+    load = partial(load_program, call_seconds_max=settings.stdb.reducer_seconds_max, cache=cache)
     with open_deadline(settings.stdb.reducer_seconds_max) as deadline:
         async with Host.open(storage, load, host_settings, deadline=deadline, http=http) as host:
             door = FrontDoor(host, tokens, settings, operator=operator.identity)

@@ -37,13 +37,15 @@ class Slab(Generic[T]):
 
     def get(self, number: int) -> T | None:
         """Return what has that number."""
-        return self._items[number - 1] if 0 < number <= len(self._items) else None
+        items = self._items
+        return items[number - 1] if 0 < number <= len(items) else None
 
     def take(self, number: int) -> T | None:
         """Take out what has that number and return it."""
-        item = self.get(number)
+        items = self._items
+        item = items[number - 1] if 0 < number <= len(items) else None
         if item is not None:
-            self._items[number - 1] = None
+            items[number - 1] = None
             self._free.append(number)
         return item
 

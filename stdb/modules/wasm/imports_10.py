@@ -46,6 +46,7 @@ class Errno:
     HTTP_ERROR = 21
 
 
+OK, NOT_IN_TRANSACTION = Errno.OK, Errno.NOT_IN_TRANSACTION
 _LEVELS = {
     0: LogLevel.ERROR,
     1: LogLevel.WARN,
@@ -135,7 +136,12 @@ class Names(_Group):
 class Scans(_Group):
     """Reading rows."""
 
-    __slots__ = ()
+    __slots__ = ("_add", "_find", "_take")
+
+    def __init__(self, host: "Host") -> None:
+        super().__init__(host)
+        iterators = host.handles.iterators
+        self._add, self._find, self._take = iterators.add, iterators.get, iterators.take
 
     def table_scan(self, table_id: int, out: int) -> int:
         """Write an iterator over all rows of a table."""
@@ -153,21 +159,24 @@ class Scans(_Group):
     def point_scan(self, index_id: int, pointer: int, length: int, out: int) -> int:
         """Write an iterator over the rows that have a key."""
         host = self._host
-        tables = self._open()
-        if tables is None:
-            return Errno.NOT_IN_TRANSACTION
-        bound: BoundIndex | None = tables.indexes.get(index_id)
+        expiry = host.expiry
+        if expiry is None:
+            return NOT_IN_TRANSACTION
+        if expiry.expired:
+            self._open()
+        bound: BoundIndex | None = host.tables.indexes.get(index_id)  # type: ignore[union-attr]  # open, so attached
         if bound is None:
             return Errno.NO_SUCH_INDEX
+        memory = host.memory
         try:
-            key = bound.point(host.memory.read(pointer, length))
+            key = bound.point(memory.read(pointer, length))
         except DecodeError:
             return Errno.BSATN_DECODE_ERROR
         if host.reads is not None:
             host.reads.add_key(bound.table.id, index_id, key)
         rows = bound.find_all(key)
-        host.memory.write_u32(out, self._handles.iterators.add(rows if len(rows) < 2 else chunks_of(rows)))
-        return Errno.OK
+        memory.write_u32(out, self._add(rows if len(rows) < 2 else chunks_of(rows)))
+        return OK
 
     def range_scan(self, index_id: int, prefix: int, prefix_length: int, count: int, *bounds: int) -> int:
         """Write an iterator over the rows of a range, in key order."""
@@ -209,15 +218,16 @@ class Scans(_Group):
     def advance(self, iterator: int, buffer: int, length_at: int) -> int:
         """Fill a buffer with whole chunks; write how much it was, or how much the next one takes."""
         memory = self._host.memory
-        chunks = self._handles.iterators.get(iterator)
+        chunks = self._find(iterator)
         if chunks is None:
             return Errno.NO_SUCH_ITER
-        left = memory.read_u32(length_at)
-        if len(chunks) == 1 and len(chunks[0]) <= left:  # most of them
-            memory.write(buffer, chunks[0])
-            memory.write_u32(length_at, len(chunks[0]))
-            self._handles.iterators.take(iterator)
-            return EXHAUSTED
+        if len(chunks) == 1:  # most of them
+            chunk = chunks[0]
+            if len(chunk) <= memory.read_u32(length_at):
+                memory.write(buffer, chunk)
+                memory.write_u32(length_at, len(chunk))
+                self._take(iterator)
+                return EXHAUSTED
         return self._fill(chunks, iterator, buffer, length_at)
 
     def _fill(self, chunks: list[bytes], iterator: int, buffer: int, length_at: int) -> int:
@@ -271,16 +281,16 @@ class Writes(Scans):
 
     def update(self, table_id: int, index_id: int, pointer: int, length_at: int) -> int:
         """Replace the row with the same key in a unique index; write back what was generated."""
+        host = self._host
         bound = self._table(table_id)
         if isinstance(bound, int):
             return bound
-        tables = self._host.tables
-        index = None if tables is None else tables.indexes.get(index_id)
+        index = host.tables.indexes.get(index_id)  # type: ignore[union-attr]  # open, so attached
         if index is None or index.table is not bound:
             return Errno.NO_SUCH_INDEX
         if index.update is None:
             return Errno.INDEX_NOT_UNIQUE
-        memory = self._host.memory
+        memory = host.memory
         row = memory.read(pointer, memory.read_u32(length_at))
         return self._written(bound, index.update, row, pointer, length_at)
 
@@ -300,11 +310,15 @@ class Writes(Scans):
             return Errno.SCHEDULE_AT_DELAY_TOO_LONG
         except NoSuchRow:
             return Errno.NO_SUCH_ROW
-        generated = b"" if bound.generated is None else bound.generated(row, stored)
+        memory = self._host.memory
+        if bound.generated is None:
+            memory.write_u32(length_at, 0)
+            return OK
+        generated = bound.generated(row, stored)
         if generated:
-            self._host.memory.write(pointer, generated)
-        self._host.memory.write_u32(length_at, len(generated))
-        return Errno.OK
+            memory.write(pointer, generated)
+        memory.write_u32(length_at, len(generated))
+        return OK
 
     def delete_all_by_eq(self, table_id: int, pointer: int, length: int, out: int) -> int:
         """Take out rows by their full values; write how many there were."""

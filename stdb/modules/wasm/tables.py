@@ -13,7 +13,7 @@ from stdb.datastore.index import Bound, Key
 from stdb.datastore.schedules import RowSchedule
 from stdb.errors import DecodeError
 from stdb.sats import bsatn, keys
-from stdb.sats.types import Element, Product
+from stdb.sats.types import AlgebraicType, Element, Product, Scalar, ScalarKind
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
@@ -77,8 +77,17 @@ class BoundIndex:
         """Replaces the row that has a row's key; None where keys are not unique."""
 
     def _point(self) -> Callable[[bytes], Key]:
-        check = _exactly(bsatn.codec(Product(self._columns)))
+        codec = bsatn.codec(Product(self._columns))
+        check, size = _exactly(codec), codec.fixed_size
         key_of = keys.row_key(Product(self._columns), tuple(range(len(self._columns))))
+        if _is_any_bytes(codec.type):
+
+            def fixed_point(data: bytes) -> Key:
+                if len(data) != size:
+                    check(data)
+                return key_of(data)
+
+            return fixed_point
 
         def point(data: bytes) -> Key:
             check(data)
@@ -160,13 +169,27 @@ class Tables:
 
 def _exactly(codec: bsatn.Codec) -> Callable[[bytes], None]:
     """Return what checks that bytes are one value and nothing else."""
-    skip = codec.skip
+    skip, size = codec.skip, codec.fixed_size
+    if size is not None and _is_any_bytes(codec.type):
+
+        def check_size(data: bytes) -> None:
+            if len(data) != size:
+                raise DecodeError(f"{len(data)} bytes are no value of {size}", len(data))
+
+        return check_size
 
     def check(data: bytes) -> None:
         if skip(data, 0) != len(data):
             raise DecodeError(f"{len(data)} bytes are more than one value", len(data))
 
     return check
+
+
+def _is_any_bytes(type_: AlgebraicType) -> bool:
+    """Tell whether all bytes of the right length are a value: such as integers, and products of them."""
+    if isinstance(type_, Product):
+        return all(_is_any_bytes(element.type) for element in type_.elements)
+    return isinstance(type_, Scalar) and type_.kind not in (ScalarKind.BOOL, ScalarKind.STRING)
 
 
 def _generated_of(table: "Table") -> Callable[[bytes, bytes], bytes] | None:
