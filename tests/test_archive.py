@@ -18,14 +18,14 @@ from stdb.storage.data_directory import DataDirectory
 from stdb.storage.log import SqliteLog
 from stdb.storage.server_storage import PART_SUFFIX, ServerStorage
 from stdb.testing.hosts import TestClient, open_host
-from tests.actors_chat import FLASH, MESSAGE, ONLINE, SECRET, chat
+from tests.actors_chat import EVENTS, FLASH, MESSAGE, ONLINE, chat
 from tests.test_actors_database import run, text
 from tests.test_host import MORE, OWNER, STRANGER
 
 PROGRAMS = {
     b"chat": chat,
     b"chat more": lambda: chat(version="3", extra_tables=[MORE]),
-    b"chat less": lambda: chat(version="4", tables=[MESSAGE, ONLINE, SECRET, FLASH]),
+    b"chat less": lambda: chat(version="4", tables=[MESSAGE, ONLINE, EVENTS, FLASH]),
 }
 MESSAGES = "SELECT text FROM message"
 
@@ -69,7 +69,7 @@ def test_the_past_is_that_of_the_tables_there_were() -> None:
             result = await host.archive.sql(where, "SELECT * FROM more", Moment(offset=after))
             assert [element.name for element in result.row_type.elements] == ["id", "what"]
             await host.publish(OWNER, b"chat less", identity=where, policy=Policy(breaks_clients=True))
-            assert await host.archive.sql(where, "SELECT * FROM events", Moment(offset=before))
+            assert await host.archive.sql(where, "SELECT * FROM secret", Moment(offset=before))
             log = await log_of(host, where)
             assert ("message", 0, 1) in next(tables for name, tables in log if name == "say")
 
