@@ -118,8 +118,9 @@ def test_a_request_ends_after_its_time(timeout_us: int | None, seconds: float) -
         http = FakeHttp({URL: HttpResponse(200)}, delay_s=1000.0)
         outgoing = Outgoing(http)
         started = trio.current_time()
-        with pytest.raises(HttpError) as failed:
-            await outgoing.send(HttpRequest("GET", "http://me:secret@x.example/", timeout_us=timeout_us))
+        async with outgoing.open():
+            with pytest.raises(HttpError) as failed:
+                await outgoing.send(HttpRequest("GET", "http://me:secret@x.example/", timeout_us=timeout_us))
         assert str(failed.value) == (
             "error sending request for url (http://x.example/): operation timed out: "
             f"no whole response within {seconds:g} s"
@@ -142,7 +143,7 @@ def test_requests_of_one_database_take_turns_within_their_time() -> None:
             except HttpError as error:
                 statuses.append(str(error))
 
-        async with trio.open_nursery() as nursery:
+        async with outgoing.open(), trio.open_nursery() as nursery:
             for _ in range(2 * REQUESTS_MAX):
                 nursery.start_soon(ask, 21_000_000)
             await trio.sleep(5)

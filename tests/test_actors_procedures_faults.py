@@ -415,6 +415,34 @@ def test_a_wait_that_begins_when_the_time_is_over_wakes_nobody() -> None:
     run(test)
 
 
+def test_a_request_that_begins_when_the_time_is_over_ends_its_procedure_alone() -> None:
+    async def test(_host: Host, handle: DatabaseHandle) -> None:
+        client, actor = TestClient(handle, 1), handle._actor
+        outgoing = actor.procedures.outgoing
+        send, sent = outgoing.send, list[str]()
+
+        class Silent:
+            async def send(self, request: Any) -> Any:
+                sent.append(request.url)
+                await trio.sleep_forever()
+
+        async def send_late(request: Any) -> Any:
+            until = perf_counter() + 2 * LIMIT_SECONDS
+            while perf_counter() < until:
+                pass
+            return await send(request)
+
+        outgoing._sender, outgoing.send = Silent(), send_late  # type: ignore[method-assign]
+        for _ in range(3):
+            assert await probe(client, "await ctx.http.get('http://x/')") == OUT_OF_TIME
+        await trio.sleep(1)
+        assert sent == []
+        await works(handle)
+        assert (handle._actor, running(handle)) == (actor, 0)
+
+    run(test)
+
+
 def test_a_transaction_inside_a_transaction_is_not_run() -> None:
     """`await` is a syntax error in a plain function, so what is left is a coroutine that nobody awaits."""
 

@@ -7,6 +7,8 @@ Rules: spec 04 section 3.7.
 """
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import trio
@@ -45,12 +47,33 @@ class NoHttp:
         raise HttpError(f"this server sends no HTTP requests: {request.method} {_shown(request.url)} was not sent")
 
 
+class _UnderWay:
+    """One request: what ends it, and how it ended."""
+
+    __slots__ = ("ended", "outcome", "scope")
+
+    def __init__(self, seconds: float) -> None:
+        self.scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+        self.ended = trio.Event()
+        self.outcome: HttpResponse | Exception | None = None
+
+
 class Outgoing:
-    """The requests of one database."""
+    """The requests of one database; they are sent while it is open."""
 
     def __init__(self, sender: HttpSender, requests_max: int = REQUESTS_MAX) -> None:
         self._sender = sender
         self._turn = trio.Semaphore(requests_max)
+        self._nursery: trio.Nursery | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Send requests for as long as the block runs; its end ends those under way."""
+        async with trio.open_nursery() as self._nursery:
+            try:
+                yield
+            finally:
+                self._nursery.cancel_scope.cancel()
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """Send a request of the procedure whose task this is, and return the response.
@@ -58,28 +81,38 @@ class Outgoing:
         Raises:
             HttpError: There is no response, or none in time.
         """
+        assert self._nursery is not None, "not open"
         seconds = SECONDS if request.timeout_us is None else min(max(request.timeout_us / 1e6, 0.0), SECONDS_MAX)
-        ended: list[HttpResponse | HttpError] = []
-        with trio.move_on_after(seconds):
-            # beside the procedure's task: what runs in that one counts as its code, and its time limit interrupts it
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send, request, ended)
-        if not ended:
+        under_way = _UnderWay(seconds)
+        # beside the procedure's task: what runs in that one counts as its code, and its time limit interrupts it. And
+        # in no nursery of that task: it may be ended at this wait by closing its coroutine, which no nursery survives.
+        self._nursery.start_soon(self._send, request, under_way)
+        try:
+            await under_way.ended.wait()
+        finally:
+            under_way.scope.cancel()
+        outcome, under_way.outcome = under_way.outcome, None
+        if outcome is None:
             raise HttpError(
                 f"error sending request for url ({_shown(request.url)}): operation timed out: "
                 f"no whole response within {seconds:g} s"
             )
-        [outcome] = ended
-        if isinstance(outcome, HttpError):
-            raise outcome
+        if isinstance(outcome, Exception):
+            try:
+                raise outcome
+            finally:
+                del outcome  # raised, it refers to this frame: they would hold each other
         return outcome
 
-    async def _send(self, request: HttpRequest, ended: list[HttpResponse | HttpError]) -> None:
-        async with self._turn:
-            try:
-                ended.append(await self._sender.send(request))
-            except HttpError as error:
-                ended.append(error)
+    async def _send(self, request: HttpRequest, under_way: _UnderWay) -> None:
+        try:
+            with under_way.scope:
+                async with self._turn:
+                    under_way.outcome = await self._sender.send(request)
+        except Exception as error:  # noqa: BLE001 - raised where the procedure waits
+            under_way.outcome = error
+        finally:
+            under_way.ended.set()
 
 
 def _shown(url: str) -> str:

@@ -164,7 +164,7 @@ class Procedures:
 
     async def run(self) -> None:
         """Run what is started; cancel to end, and with it everything."""
-        async with trio.open_nursery() as nursery:
+        async with self.outgoing.open(), trio.open_nursery() as nursery:
             async for start in self._started:
                 nursery.start_soon(start)
 
