@@ -25,7 +25,7 @@ def backup(api: Api, options: argparse.Namespace) -> None:
 def restore(api: Api, options: argparse.Namespace) -> None:
     """Make a database of a backup."""
     query = {name: value for name in ("name", "owner") if (value := getattr(options, name))}
-    made = post_file(api, f"/stdb/v1/restore?{urlencode(query)}", Path(options.file), "restore")
+    made = post_file(api, f"/stdb/v1/restore?{urlencode(query)}".rstrip("?"), Path(options.file), "restore")
     say_made("Restored", made)
     print(f"It belongs to {made['owner_identity']}.")
 

@@ -13,6 +13,6 @@ def fork(api: Api, options: argparse.Namespace) -> None:
     """Make a new database from a state of another."""
     identity = api.database(options.database)
     query = {name: value for name, value in (("name", options.name), ("at", options.at)) if value is not None}
-    with api.stream("POST", f"/stdb/v1/database/{identity}/fork?{urlencode(query)}") as response:
+    with api.stream("POST", f"/stdb/v1/database/{identity}/fork?{urlencode(query)}".rstrip("?")) as response:
         response.read()
     say_made("Forked", response.json())

@@ -20,9 +20,10 @@ def sql(api: Api, options: argparse.Namespace) -> None:
     identity = api.database(options.database)
     asked = (("confirmed", options.confirmed), ("at", options.at))
     query = urlencode({name: value for name, value in asked if value is not None})
+    path = f"/v1/database/{identity}/sql"
     response = api.request(
         "POST",
-        f"/v1/database/{identity}/sql?{query}",
+        f"{path}?{query}" if query else path,
         content=options.query.encode("utf-8", "surrogateescape"),
         headers={"Content-Type": "text/plain; charset=utf-8"},
     )
