@@ -15,6 +15,7 @@ from stdb.datastore.delta import Delta
 from stdb.datastore.memory_log import MemoryLog
 from stdb.datastore.records import Record
 from stdb.datastore.window import Window
+from stdb.errors import StorageError
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
@@ -82,6 +83,9 @@ class Log(Protocol):
         `tail` is what the records between the snapshot and `durable` changed, as replay has noted it
         (`Datastore.take_tail`).
         """
+
+    def refusal(self, offset: int, what: str) -> StorageError:
+        """Return the refusal of a log that is well read but does not fit: where, what, and what to do."""
 
     def close(self) -> None:
         """Wait until everything appended is durable, then let go of the file."""

@@ -164,6 +164,10 @@ class MemoryLog:
         del self._records[: first - self.first]
         self.first = first
 
+    def refusal(self, offset: int, what: str) -> StorageError:
+        """Return the refusal of a log that does not fit."""
+        return StorageError(f"offset {offset}: {what}")
+
     def close(self) -> None:
         """Make everything durable."""
         self.sync()

@@ -33,10 +33,16 @@ def recover_in_slices(datastore: Datastore, log: Log) -> Iterator[None]:
     yield from log.snapshots().load_newest(datastore, log.durable)
     replay, records = datastore.replay, iter(log.records(datastore.next_offset))
     for first in records:
-        replay(first)
-        for record in islice(records, _RECORDS_AT_ONCE):
+        record = first
+        try:
             replay(record)
+            for record in islice(records, _RECORDS_AT_ONCE):
+                replay(record)
+        except StorageError as error:
+            if datastore.next_offset != record.offset:  # the next one could not be read, and it is said where
+                raise
+            raise log.refusal(record.offset, str(error).removeprefix(f"offset {record.offset}: ")) from error
         yield
     if datastore.next_offset != log.durable:
-        raise StorageError(f"the log ends at offset {datastore.next_offset}, it said that it holds {log.durable}")
+        raise log.refusal(datastore.next_offset, f"the log ends here, it said that it holds {log.durable} transactions")
     log.follow(datastore.take_tail())

@@ -15,7 +15,8 @@ from pathlib import Path
 from stdb.datastore.delta import Delta
 from stdb.datastore.records import Record
 from stdb.datastore.window import Window
-from stdb.storage.log_file import FORMAT_VERSION, open_file
+from stdb.errors import StorageError
+from stdb.storage.log_file import FORMAT_VERSION, damage, open_file
 from stdb.storage.log_reading import read_backwards, read_records
 from stdb.storage.log_writer import LogWriter
 from stdb.storage.retention import DEFAULT_RETENTION, Retention
@@ -131,6 +132,10 @@ class SqliteLog:
         """Keep the stored rows up to date from now on; see `stdb.datastore.log.Log`."""
         rebuilt, self._rows.rebuilt = self._rows.rebuilt, None
         self._writer.follow(tail if rebuilt is None else whole_window(rebuilt), wipe=rebuilt is not None)
+
+    def refusal(self, offset: int, what: str) -> StorageError:
+        """Return the refusal of records that are whole but do not fit; see `stdb.datastore.log.Log`."""
+        return damage(self.path, offset, what)
 
     def close(self) -> None:
         """Wait until everything appended is on the disk, then close the file. Blocks; may be called again.

@@ -9,7 +9,8 @@ Layout (ours, format 2; 07 sections 7 and 8):
     rows(table_id, key, crc, row)                                   see `stored_keys`
     tables(table_id, count, crc_sum, key_sum)                       checksum of what stands in `rows` at every moment
     metadata(name, value)      format_version; log_first: records below are gone; rows_offset: how many transactions
-                               `rows` reflects; merging_to: some rows reflect so many already (else absent)
+                               `rows` reflects; merging_to: some rows reflect so many already (else absent);
+                               rows_seal: see `seals`
 """
 
 import os
@@ -20,6 +21,7 @@ from stdb.errors import StorageError
 from stdb.storage.wal import damaged_frame
 
 __all__ = [
+    "DAMAGE_ERRORS",
     "FORMAT_VERSION",
     "RECOVER_COMMAND",
     "UNFINISHED",
@@ -30,6 +32,8 @@ __all__ = [
     "sync_directory",
 ]
 
+DAMAGE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged file raises; what SQLite says of it may be no text itself."""
 FORMAT_VERSION = 2
 RECOVER_COMMAND = "python -m stdb recover"
 UNFINISHED = ".recovering"
@@ -46,6 +50,7 @@ CREATE TABLE tables(
     table_id INTEGER PRIMARY KEY, count INTEGER NOT NULL, crc_sum INTEGER NOT NULL, key_sum INTEGER NOT NULL);
 INSERT INTO metadata VALUES ('log_first', 0);
 INSERT INTO metadata VALUES ('rows_offset', 0);
+INSERT INTO metadata VALUES ('rows_seal', 0);
 """
 _UPGRADE = "UPDATE metadata SET value = 2 WHERE name = 'format_version';"
 
@@ -66,7 +71,7 @@ def open_file(path: Path, file_bytes_max: int | None = None) -> sqlite3.Connecti
         )
     try:
         return _connect(path, file_bytes_max)
-    except sqlite3.Error as error:
+    except DAMAGE_ERRORS as error:
         raise damage(path, None, str(error)) from error
 
 

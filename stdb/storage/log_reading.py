@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stdb.datastore.records import Record, RecordError, split
 from stdb.errors import StorageError
-from stdb.storage.log_file import advice, damage, read_metadata
+from stdb.storage.log_file import DAMAGE_ERRORS, advice, damage, read_metadata
 
 __all__ = ["CHECKED_BYTES_MAX", "read_backwards", "read_records", "walk_backwards", "walk_forwards"]
 
@@ -49,7 +49,7 @@ def read_records(path: Path, from_offset: int | None, end: int | None) -> Iterat
                 position += count
                 if position == end:
                     break
-    except sqlite3.Error as error:
+    except DAMAGE_ERRORS as error:
         raise damage(path, position, str(error)) from error
     if verdict != "ok":
         raise damage(path, position, verdict)
@@ -67,7 +67,7 @@ def read_backwards(path: Path, below: int, to_offset: int) -> Iterator[Record]:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("PRAGMA cell_size_check=ON")
             yield from walk_backwards(path, connection, below, to_offset)
-    except sqlite3.Error as error:
+    except DAMAGE_ERRORS as error:
         raise damage(path, below, str(error)) from error
 
 
@@ -85,7 +85,7 @@ def walk_forwards(path: Path, connection: sqlite3.Connection, from_offset: int) 
             records = _split(path, position, first_offset, count, body)
             yield from dropwhile(lambda record: record.offset < from_offset, records)
             position += count
-    except sqlite3.Error as error:
+    except DAMAGE_ERRORS as error:
         raise damage(path, position, str(error)) from error
 
 
@@ -105,7 +105,7 @@ def walk_backwards(path: Path, connection: sqlite3.Connection, below: int, to_of
                 if to_offset <= record.offset < position:
                     yield record
             position = first_offset
-    except sqlite3.Error as error:
+    except DAMAGE_ERRORS as error:
         raise damage(path, position, str(error)) from error
     if position > to_offset:
         raise StorageError(f"{path}: the log begins at offset {position}: what was before is no longer kept")

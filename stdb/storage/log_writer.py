@@ -20,7 +20,7 @@ from typing import NamedTuple
 from stdb.datastore.delta import Delta
 from stdb.datastore.window import Window
 from stdb.errors import StorageError
-from stdb.storage.log_file import damage
+from stdb.storage.log_file import DAMAGE_ERRORS, damage
 from stdb.storage.merging import Merger
 from stdb.storage.retention import Retention
 from stdb.storage.truncation import Truncation
@@ -80,7 +80,7 @@ class LogWriter:
             self._truncation = Truncation(connection)
             self.durable = max(self._read_end(), self._merger.offset, self._truncation.first)
             """How many transactions are on the disk."""
-        except sqlite3.Error as error:
+        except DAMAGE_ERRORS as error:
             connection.close()
             raise damage(path, None, str(error)) from error
         self.first = self._truncation.first
@@ -128,7 +128,7 @@ class LogWriter:
             while self._turn():
                 pass
             self._finish()
-        except sqlite3.Error as error:
+        except DAMAGE_ERRORS as error:
             self._fail(error)
         finally:
             with suppress(sqlite3.Error):
@@ -288,7 +288,7 @@ class LogWriter:
         self._commit()
         self._move_wal()
 
-    def _fail(self, error: sqlite3.Error) -> None:
+    def _fail(self, error: Exception) -> None:
         self.failure = StorageError(
             f"{self._path}: offset {self.durable}: the log cannot be written: {error}. Everything before is stored;"
             " free the disk or repair it, then restart the database"

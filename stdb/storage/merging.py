@@ -11,12 +11,12 @@ statement a row would have to get back as often as there are rows, half a millis
 import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import islice
 from time import perf_counter
 
 from stdb.datastore.index import Key
 from stdb.datastore.window import PART_CHANGES_MAX, Part, Window
 from stdb.storage.log_file import read_metadata
+from stdb.storage.seals import is_sealed, seal, table_part
 from stdb.storage.stored_keys import StoredKey, row_stored, row_stored_by_itself, stored_key, wrapped
 
 __all__ = ["STEP_CHANGES_MAX", "STEP_SECONDS", "Merger"]
@@ -36,11 +36,20 @@ class Merger:
         self._connection = connection
         self.offset = read_metadata(connection, "rows_offset") or 0
         """How many transactions the rows reflect, once the steps so far are committed."""
-        self.is_mixed = read_metadata(connection, "merging_to") is not None
-        """Some rows reflect more."""
-        self._sums = {row[0]: row[1:] for row in connection.execute("SELECT * FROM tables")}
+        self._merging_to = read_metadata(connection, "merging_to")
+        self.is_whole = is_sealed(connection)
+        """Offset and checksums belong together; else nothing is known of the rows, and they are wiped or refused."""
+        if not self.is_whole:
+            self.offset, self._merging_to = 0, None
+        self._sums = {row[0]: row[1:] for row in connection.execute("SELECT * FROM tables")} if self.is_whole else {}
+        self._tables_sum = sum(table_part(table_id, sums) for table_id, sums in self._sums.items())
         self._steps: Iterator[None] | None = None
         self._size = STEP_CHANGES_MAX
+
+    @property
+    def is_mixed(self) -> bool:
+        """Tell whether some rows reflect more than `offset`."""
+        return self._merging_to is not None
 
     @property
     def is_busy(self) -> bool:
@@ -58,6 +67,7 @@ class Merger:
         started = perf_counter()
         if next(self._steps, self) is self:
             self._steps = None
+        self._seal()
         taken = perf_counter() - started
         if taken > STEP_SECONDS:
             self._size = max(self._size // 2, STEP_CHANGES_MIN)
@@ -70,7 +80,9 @@ class Merger:
         self._connection.execute("DELETE FROM tables")
         self._connection.execute("UPDATE metadata SET value = 0 WHERE name = 'rows_offset'")
         self._connection.execute("DELETE FROM metadata WHERE name = 'merging_to'")
-        self._sums, self._steps, self.offset, self.is_mixed = {}, None, 0, False
+        self._sums, self._steps, self._tables_sum, self.offset, self._merging_to = {}, None, 0, 0, None
+        self._seal()
+        self.is_whole = True
 
     def _merge(self, window: Window, end: int) -> Iterator[None]:
         pieces = self._pieces(window)
@@ -79,7 +91,7 @@ class Merger:
             following = next(pieces, None)
             if following is not None or self.is_mixed:
                 self._connection.execute("INSERT OR REPLACE INTO metadata VALUES ('merging_to', ?)", (end,))
-                self.is_mixed = True
+                self._merging_to = end
             while piece is not None:
                 self._change(*piece)
                 piece, following = following, next(pieces, None) if following is not None else None
@@ -88,15 +100,15 @@ class Merger:
         self._connection.execute("UPDATE metadata SET value = ? WHERE name = 'rows_offset'", (end,))
         if self.is_mixed:
             self._connection.execute("DELETE FROM metadata WHERE name = 'merging_to'")
-        self.offset, self.is_mixed = end, False
+        self.offset, self._merging_to = end, None
 
     def _pieces(self, window: Window) -> Iterator[tuple[int, bool, Part, Sequence[Key]]]:
         """Yield what each step does: a table, some keys of a part. Of a table that is no more, one after another."""
         for table_id, part in window.in_order():
             is_row = table_id in window.row_keyed
-            keys = iter(part)
-            while run := list(islice(keys, PART_CHANGES_MAX)):
-                run = _in_order(run)
+            keys = list(part)
+            for start in range(0, len(keys), PART_CHANGES_MAX):
+                run = _in_order(keys[start : start + PART_CHANGES_MAX])
                 position = 0
                 while position < len(run):
                     size = self._size
@@ -115,7 +127,7 @@ class Merger:
         gone: list[StoredKey] = []
         checksums, stored = 0, []
         for key in keys:
-            row = part[key]
+            row = part.pop(key)  # a great part that goes at once would hold everybody up
             if row is None:
                 gone.append(stored_key(key, is_row=is_row))
             else:
@@ -140,13 +152,21 @@ class Merger:
             self._add(table_id, -old[0], -old[1], -old[2])
         if len(keys) < STEP_CHANGES_MAX:
             execute("DELETE FROM tables WHERE table_id = ?", (table_id,))
-            self._sums.pop(table_id, None)
+            if table_id in self._sums:
+                self._tables_sum -= table_part(table_id, self._sums.pop(table_id))
 
     def _add(self, table_id: int, count: int, crc_sum: int, key_sum: int) -> None:
         before = self._sums.get(table_id, (0, 0, 0))
         after = (before[0] + count, before[1] + crc_sum, wrapped((before[2] + key_sum,)))
+        if table_id in self._sums:
+            self._tables_sum -= table_part(table_id, before)
+        self._tables_sum += table_part(table_id, after)
         self._sums[table_id] = after
         self._connection.execute("INSERT OR REPLACE INTO tables VALUES (?, ?, ?, ?)", (table_id, *after))
+
+    def _seal(self) -> None:
+        number = seal(self.offset, self._merging_to, self._tables_sum)
+        self._connection.execute("INSERT OR REPLACE INTO metadata VALUES ('rows_seal', ?)", (number,))
 
 
 def _in_order(keys: list[Key]) -> list[Key]:

@@ -23,8 +23,9 @@ from stdb.datastore.records import Record
 from stdb.datastore.table import Table
 from stdb.datastore.window import PART_CHANGES_MAX, Window
 from stdb.errors import StorageError
-from stdb.storage.log_file import damage, read_metadata
+from stdb.storage.log_file import DAMAGE_ERRORS, damage, read_metadata
 from stdb.storage.log_reading import read_records
+from stdb.storage.seals import is_sealed
 from stdb.storage.stored_keys import stored_key, wrapped
 
 __all__ = ["BACKUP_SUFFIX", "RowsOfFile", "SqliteRows", "load_rows", "whole_window"]
@@ -110,10 +111,11 @@ def _load(
             connection.execute("PRAGMA cell_size_check=ON")
             connection.execute("BEGIN")  # one state for all that is read
             reader = RowsOfFile(path, connection)
-            if reader.offset > next_offset_max:
-                raise damage(path, next_offset_max, f"its rows reflect {reader.offset} transactions, its log has fewer")
+            end = reader.offset if reader.merging_to is None else reader.merging_to
+            if end > next_offset_max:
+                raise damage(path, next_offset_max, f"its rows reflect {end} transactions, its log has fewer")
             yield from load(datastore, reader, records)
-    except sqlite3.Error as error:
+    except DAMAGE_ERRORS as error:
         raise _RowsDamagedError(f"{path}: the stored rows are damaged: {error}") from error
 
 
@@ -125,6 +127,10 @@ class RowsOfFile:
         self._connection = connection
         self.offset = read_metadata(connection, "rows_offset") or 0
         self.merging_to = read_metadata(connection, "merging_to")
+        if not is_sealed(connection):
+            raise _RowsDamagedError(
+                f"{path}: the stored rows are damaged: their offset and their checksums are not of one time"
+            )
 
     def read(self, table: Table) -> Iterator[dict[Key, bytes]]:
         """Yield the rows of a table with their places, in slices."""
@@ -200,10 +206,15 @@ class _Sums:
             for key in rows:
                 if isinstance(key, str | bytes):
                     self.crc += crc32(key.encode() if isinstance(key, str) else key)
-                else:
+                elif isinstance(key, int):
                     self.keys += key
+                else:
+                    raise sqlite3.DatabaseError("a key is neither integer, text nor blob") from None
 
     def add_inline(self, rows: dict[Key, bytes]) -> None:
         """Add rows that are their own keys."""
         self.count += len(rows)
-        self.crc += sum(map(crc32, rows))
+        try:
+            self.crc += sum(map(crc32, rows))
+        except TypeError as error:
+            raise sqlite3.DatabaseError("a row is no blob") from error
