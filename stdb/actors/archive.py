@@ -21,7 +21,7 @@ import trio
 from stdb.actors.answers import SqlResult
 from stdb.actors.launching import Launcher, in_slices, load_or_refuse
 from stdb.actors.pausing import run_slice
-from stdb.actors.programs import move_program, owner_of_program, program_of, running_hash
+from stdb.actors.programs import host_type_of, move_program, owner_of_program, program_of, running_hash
 from stdb.actors.refusals import BackupRefused, NoFiles
 from stdb.datastore.catalog import read_views
 from stdb.datastore.datastore import Datastore
@@ -194,13 +194,13 @@ class Archive:
             NameInUseError, NameNotYoursError: The name leads elsewhere, or is another's.
         """
         _check_name(name)
-        self._host.check_grant(caller, "Python")
         new = _new_identity()
         self._host.control.check_create(caller, new, name)
         part = self.new_part(new)
         try:
             async with self._state(identity, moment) as datastore:
                 _, program = program_of(datastore)
+                self._host.check_grant(caller, host_type_of(program))
                 load_or_refuse(self._launcher, program)
                 adopted = Adopted(new, caller, name, datastore.next_offset - 1)
                 record = self._move(datastore, new, caller, "fork")
@@ -227,7 +227,7 @@ class Archive:
             adopted.identity,
             deleted.address if deleted else os.urandom(16),
             adopted.owner,
-            "Python",
+            host_type_of(program),
             program_hash,
             self._launcher.now_us(),
         )

@@ -27,6 +27,7 @@ from stdb.sql.rules import replace_rules
 
 __all__ = [
     "TablesOnly",
+    "host_type_of",
     "move_program",
     "owner_of_program",
     "program_of",
@@ -84,6 +85,11 @@ def program_of(datastore: Datastore) -> tuple[bytes, bytes]:
         identity = table.schema.codec.decode_exact(row)[0].to_bytes(32, "little")
         return identity, stored_program(datastore, identity)
     return b"", stored_program(datastore, b"")
+
+
+def host_type_of(program: bytes) -> str:
+    """Return what the control store calls the kind of a program."""
+    return "Wasm" if program.startswith(WASM_MAGIC) else "Python"
 
 
 def owner_of_program(datastore: Datastore) -> bytes:
