@@ -163,7 +163,7 @@ def test_recovery_of_a_log_that_ends_early_is_refused() -> None:
 
     log = Short()
     log.append_nowait([_stored(each) for each in records])
-    with pytest.raises(StorageError, match="the log ends at offset 5, it said that it holds 6"):
+    with pytest.raises(StorageError, match="offset 5: the log ends here, it said that it holds 6"):
         recover(log)
 
 
