@@ -19,6 +19,7 @@ import wasmtime
 
 from stdb.errors import ModuleFault
 from stdb.modules.wasm.runtime import ExportType, FunctionType
+from stdb.modules.wasm.ticker import start_native_ticks
 
 __all__ = ["CompiledCache", "CompiledProgram", "Engine", "engine", "parted"]
 
@@ -61,6 +62,13 @@ class Engine:
         self._kept: OrderedDict[bytes, CompiledProgram] = OrderedDict()
         self.tick = self.wasmtime.increment_epoch
         """Increments the epoch: guests that run notice that time has passed."""
+        self.ticks_itself = False
+        """The epoch passes by itself, whoever holds the interpreter (`ticker`)."""
+
+    def start_ticking(self) -> bool:
+        """Have the epoch pass by itself from now on; where that cannot be, False: then somebody has to call `tick`."""
+        self.ticks_itself = start_native_ticks(self.wasmtime)
+        return self.ticks_itself
 
     def compile(self, program: bytes, program_hash: bytes, cache: CompiledCache | None = None) -> CompiledProgram:
         """Return a program compiled, from memory or `cache` if it was compiled before.

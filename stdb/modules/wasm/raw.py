@@ -70,6 +70,11 @@ def _function(name: str, result: Any, *args: Any) -> Any:
     return ctypes.CFUNCTYPE(result, *args)((name, ffi.dll))
 
 
+def _holding_function(name: str, result: Any, *args: Any) -> Any:
+    """Return a C function that is called with the interpreter held."""
+    return ctypes.PYFUNCTYPE(result, *args)((name, ffi.dll))
+
+
 _define_unchecked = _function(
     *("wasmtime_linker_define_func_unchecked", _address, _address, ctypes.c_char_p, ctypes.c_size_t),
     *(ctypes.c_char_p, ctypes.c_size_t, _address, _HostCallback, _address, _address),
@@ -82,12 +87,15 @@ _on_deadline = _function("wasmtime_store_epoch_deadline_callback", None, _addres
 _instantiate_async = _function(
     "wasmtime_linker_instantiate_async", _address, _address, _address, _address, _address, _address, _address
 )
-_call_async = _function(
+_CALL_ASYNC: tuple[Any, ...] = (
     *("wasmtime_func_call_async", _address, _address, _address, _address, ctypes.c_size_t, _address),
     *(ctypes.c_size_t, _address, _address),
 )
-_poll = _function("wasmtime_call_future_poll", ctypes.c_bool, _address)
-_delete_future = _function("wasmtime_call_future_delete", None, _address)
+_POLL: tuple[Any, ...] = ("wasmtime_call_future_poll", ctypes.c_bool, _address)
+_call_async = _holding_function(*_CALL_ASYNC)  # makes the future; nothing of the guest runs
+_delete_future = _holding_function("wasmtime_call_future_delete", None, _address)
+_polls = {True: _holding_function(*_POLL), False: _function(*_POLL)}
+"""Run the guest, with the interpreter held or without: only where epochs come without it may it be held."""
 _new_trap = _function("wasmtime_trap_new", _address, ctypes.c_char_p, ctypes.c_size_t)
 _new_error = _function("wasmtime_error_new", _address, ctypes.c_char_p)
 
@@ -113,6 +121,7 @@ class RawGuest:
         self._ticks = self._ticks_max = CALL_TICKS_MAX
         self._is_late = False
         self._future = 0
+        self._poll = _polls[engine.ticks_itself]
         self._results = memoryview(b"")
         self._store = wasmtime.Store(engine.wasmtime)
         self._context = _pointer(self._store._context())
@@ -159,7 +168,7 @@ class RawGuest:
     def resume(self) -> int:
         """See `Guest.resume`."""
         future = self._future
-        if not _poll(future):
+        if not self._poll(future):
             return SUSPENDED
         self._future = 0
         _delete_future(future)
@@ -202,7 +211,7 @@ class RawGuest:
         source = _ENTRY.format(names=", ".join(names), packed=packed, count=len(params), results=len(type_.results))
         scope: dict[str, Any] = {
             **{"pack": Struct(layout).pack_into, "place": place, "result": result, "guest": self},
-            **{"call_async": _call_async, "poll": _poll, "delete_future": _delete_future},
+            **{"call_async": _call_async, "poll": self._poll, "delete_future": _delete_future},
             **{"context": self._context, "function": ctypes.addressof(function._func)},
             **{"at": ctypes.addressof(values), "result_at": ctypes.addressof(results)},
             **{"trap_at": self._trap_at, "error_at": self._error_at},
@@ -227,7 +236,7 @@ class RawGuest:
             self._trap_at,
             self._error_at,
         )
-        while not _poll(future):
+        while not self._poll(future):
             pass  # a start function that takes more than an epoch
         _delete_future(future)
         if self._trap_slot.value or self._error_slot.value:
@@ -262,13 +271,14 @@ class RawGuest:
     def _epoch_passed(self, _context: int, _data: int, delta_at: int, kind_at: int) -> int:
         """Let the guest yield, or end it if its time is over. Signals that came in since are handled here."""
         try:
+            is_first = self._ticks == self._ticks_max  # perhaps it had passed before the guest was entered
             self._ticks -= 1
             expiry = self._expiry
             if self._ticks <= 0 or (expiry is not None and expiry.expired):
                 self._is_late = True
                 return int(_new_error(b"the time limit of this call has passed"))
             ctypes.c_uint64.from_address(delta_at).value = 1
-            ctypes.c_uint8.from_address(kind_at).value = _YIELD
+            ctypes.c_uint8.from_address(kind_at).value = _CONTINUE if is_first else _YIELD
         except BaseException as error:  # noqa: BLE001 - nothing may leave a callback
             self._raised = error
             return int(_new_error(b"interrupted"))
