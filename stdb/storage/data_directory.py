@@ -20,6 +20,11 @@ __all__ = ["FORMAT_VERSION", "DataDirectory"]
 FORMAT_VERSION = 1
 """Version of the layout; a directory of a newer one is refused."""
 
+_BEFORE_THE_FIRST_START = frozenset(
+    ("stdb.lock", "config.toml", "id_ecdsa", "id_ecdsa.pub", ".metadata.toml.new", "lost+found")
+)
+"""What may be there although no server was: what an operator put there, what a start that failed left."""
+
 _METADATA = """\
 # This directory belongs to a stdb server. Do not edit, and do not share it between two servers.
 format = {format}
@@ -33,14 +38,16 @@ class DataDirectory:
         """Make the directory if it is missing, lock it, check its format, read its settings.
 
         Raises:
-            StorageError: Another server runs in it (names its pid), its format is newer, or a file is unreadable.
+            StorageError: Another server runs in it (names its pid), it is somebody else's, its format is newer, or a
+                file is unreadable. A directory that is refused was not touched.
         """
         self.path = Path(path)
+        _check_owner(self.path)
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.path / "stdb.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StorageError(f"cannot use the data directory {path}: {error}") from error
+            raise _unusable(self.path, error) from error
         try:
             self._take_lock()
             self._check_metadata()
@@ -50,7 +57,7 @@ class DataDirectory:
         except BaseException as error:
             os.close(self._lock)
             if isinstance(error, OSError):
-                raise StorageError(f"cannot use the data directory {path}: {error}") from error
+                raise _unusable(self.path, error) from error
             raise
 
     def close(self) -> None:
@@ -139,6 +146,26 @@ class DataDirectory:
         path = self.path / "config.toml"
         text = _read_text(path)
         return Settings() if text is None else parse_settings(text, str(path))
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse a directory that something else lives in, before anything is written there."""
+    try:
+        found = set(os.listdir(path))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unusable(path, error) from error
+    strange = sorted(found - _BEFORE_THE_FIRST_START)
+    if strange and "metadata.toml" not in found:
+        raise StorageError(
+            f"{path} is no data directory of stdb: it has no metadata.toml, but there is {strange[0]}; "
+            "choose an empty or a new one with --data-dir"
+        )
+
+
+def _unusable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot use the data directory {path}: {error.strerror or error}")
 
 
 def _read_text(path: Path) -> str | None:
