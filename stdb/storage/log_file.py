@@ -76,10 +76,11 @@ def open_file(path: Path, file_bytes_max: int | None = None) -> sqlite3.Connecti
 
 
 def _connect(path: Path, file_bytes_max: int | None) -> sqlite3.Connection:
-    is_new = not path.exists()
+    is_new = not path.exists() or not path.stat().st_size
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        if is_new:  # else it would write to a file that is refused below
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
         if mode != "wal":
             raise StorageError(
