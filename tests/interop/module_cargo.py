@@ -1,0 +1,59 @@
+"""Modules in Rust (`rust_modules/`), built against the official crate into a cache directory of the project.
+
+The target is compiled with whatever Rust there is: with an installed `wasm32-unknown-unknown`, or with a compiler that
+has the sources of its standard library (Debian's rustc-web, cargo-web, rust-web-src, rust-web-llvm).
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.interop.npm import TEST_CACHE, alone
+
+__all__ = ["CACHE", "build_module"]
+
+SOURCES = Path(__file__).parent / "rust_modules"
+CACHE = TEST_CACHE / "wasm"
+BUILD_SECONDS_MAX = 1_800
+TARGET = "wasm32-unknown-unknown"
+_WITH_STD = {"RUSTC_BOOTSTRAP": "1", "CARGO_UNSTABLE_BUILD_STD": "std,panic_abort"}
+
+
+def build_module(name: str, version: str) -> Path:
+    """Return a module compiled against a version of the crate; built again only when something changed."""
+    copy = CACHE / f"{name}-{version}"
+    path, settings = _toolchain()
+    with alone(copy):
+        shutil.copytree(SOURCES / name, copy, dirs_exist_ok=True)
+        manifest = copy / "Cargo.toml"
+        manifest.write_text(re.sub(r'"=[0-9.]+"', f'"={version}"', manifest.read_text()))
+        done = subprocess.run(
+            ["cargo", "build", "--release", "--jobs", "2", "--target", TARGET, "--ignore-rust-version"],
+            cwd=copy,
+            env={**os.environ, **settings, "PATH": path, "CARGO_TARGET_DIR": str(CACHE / "target")},
+            capture_output=True,
+            text=True,
+            timeout=BUILD_SECONDS_MAX,
+            check=False,
+        )
+        assert done.returncode == 0, f"{name} against spacetimedb {version} does not compile:\n{done.stderr[-4000:]}"
+        built = copy / f"{name}.wasm"
+        shutil.copyfile(CACHE / "target" / TARGET / "release" / f"{name}.wasm", built)
+    return built
+
+
+def _toolchain() -> tuple[str, dict[str, str]]:
+    """Return a PATH and settings with which cargo makes WebAssembly; skip where there is none."""
+    for path, settings in ((os.environ["PATH"], {}), ("/usr/bin:/bin", _WITH_STD)):
+        rustc = shutil.which("rustc", path=path)
+        if rustc is None or shutil.which("cargo", path=path) is None:
+            continue
+        target = ["--print", "target-libdir", "--target", TARGET] if not settings else ["--print", "sysroot"]
+        printed = subprocess.run([rustc, *target], capture_output=True, text=True, check=False).stdout.strip()
+        if printed and (Path(printed) / ("lib/rustlib/src/rust/library/std" if settings else "")).exists():
+            return path, settings
+    pytest.skip("no Rust for wasm32-unknown-unknown: rustup target add, or Debian's rustc-web and rust-web-src")
