@@ -71,7 +71,9 @@ async def reset(call: Call) -> Response:
     host, caller = call.door.host, call.caller.identity
     host.check_owner(caller, database.identity, "reset database")
     program = await call.body(call.door.settings.stdb.publish_bytes_max)
-    host_type = _host_type(program, options.host_type) if program else "Python"
+    known = host.control.database(database.identity)
+    assert known is not None, "`database` has looked"
+    host_type = _host_type(program, options.host_type) if program else known.host_type
     result = await host.reset(caller, database.identity, program or None, host_type=host_type)
     return _success(result, database.name)
 
