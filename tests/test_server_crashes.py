@@ -33,7 +33,7 @@ from tests.interop.processes import start_server
 
 MODULE = Path(__file__).parent / "crash_lists.py"
 CONNECTIONS = 64
-KILLS = int(os.environ.get("STDB_CRASHES", "22"))
+KILLS = int(os.environ.get("STDB_CRASHES", "20"))
 WATCHER = 1 << 101
 """Connection ids from here on belong to who asks between the lives."""
 ELEMENT, VISIT, SLOT = Struct("<8xIIQ"), Struct("<Q16s?"), Struct("<IQ")
