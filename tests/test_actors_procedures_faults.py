@@ -248,7 +248,7 @@ def test_an_update_lets_procedures_end_as_they_began() -> None:
         assert stored(handle) == [*range(100), 1000]
         await works(handle)
 
-    run(test)
+    run(test, limit_seconds=10)
 
 
 def test_a_procedure_that_is_called_right_before_an_update_is_the_old_ones() -> None:

@@ -123,6 +123,8 @@ class HttpConnection:
             return None
         if len(event.target) > TARGET_BYTES_MAX:
             raise h11.RemoteProtocolError("the URI is too long", error_status_hint=414)
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:  # smuggled, RFC 9112 6.3
+            raise h11.RemoteProtocolError("the body has two lengths", error_status_hint=400)
         origin, target = _target(event.target)
         path, _, query = target.partition("?")
         method, version = event.method.decode("latin-1"), event.http_version.decode("latin-1")
