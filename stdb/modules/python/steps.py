@@ -75,13 +75,13 @@ class Waits:
         return await self._unless_over(self._host.http, request)
 
     async def _unless_over(self, wait: Callable[..., Awaitable[T]], argument: Any) -> T:
-        if not self.is_active:
+        if not self.is_active and self._refused <= WAITS_MAX:
             raise RuntimeError(_ELSEWHERE)
         if self.is_over:
             self._refused += 1
             if self._refused <= WAITS_MAX:
                 raise GeneratorExit
-            await _Never()
+            await _Never()  # also when the interpreter, at its end, closes what was left
         return await wait(argument)
 
 
