@@ -14,9 +14,7 @@ from stdb.storage.compiled_cache import CompiledCacheDirectory
 _load = stdb.server.load_program
 
 
-def load_as_v9(
-    program: bytes, call_seconds_max: float = 1.0, cache: CompiledCacheDirectory | None = None
-) -> Module:
+def load_as_v9(program: bytes, call_seconds_max: float = 1.0, cache: CompiledCacheDirectory | None = None) -> Module:
     """Return the module of a program, its definition marked as V9."""
     module = _load(program, call_seconds_max, cache)
     module.definition = replace(module.definition, abi_is_v10=False)
