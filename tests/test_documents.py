@@ -15,8 +15,8 @@ README = (ROOT / "README.md").read_text()
 
 
 def commands(text: str) -> list[str]:
-    """Return every `python -m stdb …` line of indented blocks."""
-    return re.findall(r"^    .*?(?:python|python3|bin/python) -m stdb (.+)$", text, re.MULTILINE)
+    """Return every `python -m stdb …` line of indented blocks, up to a pipe."""
+    return re.findall(r"^    .*?(?:python|python3|bin/python) -m stdb ([^|\n]+?)(?: \|.*)?$", text, re.MULTILINE)
 
 
 def test_the_module_in_the_readme_loads() -> None:
