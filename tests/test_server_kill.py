@@ -218,7 +218,7 @@ def test_an_endless_reducer_of_a_python_module_is_stopped_within_its_time(data: 
             await speaker.send((3, (1, 0, reducer, b"")))
             await speaker.send((3, (2, 0, "add", b"")))
             tag, fields = await speaker.next()
-            assert time.monotonic() - started < 1.2
+            assert time.monotonic() - started < 3  # its time is far less; the machine may be busy
             assert (tag, fields[0], fields[2]) == (RESULT, 1, (3, "reducer ran out of energy"))
             tag, fields = await speaker.next()
             assert (tag, fields[0], fields[2][0]) == (RESULT, 2, 0)
