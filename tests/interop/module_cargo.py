@@ -1,7 +1,7 @@
 """Modules in Rust (`rust_modules/`), built against the official crate into a cache directory of the project.
 
 The target is compiled with whatever Rust there is: with an installed `wasm32-unknown-unknown`, or with a compiler that
-has the sources of its standard library (Debian's rustc-web, cargo-web, rust-web-src, rust-web-llvm).
+has the sources of its standard library (`DEBIAN_PACKAGES`).
 """
 
 import os
@@ -10,9 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from tests.interop.npm import TEST_CACHE, alone
+from tests.interop.npm import TEST_CACHE, alone, missing
 
 __all__ = ["CACHE", "build_module"]
 
@@ -20,6 +18,7 @@ SOURCES = Path(__file__).parent / "rust_modules"
 CACHE = TEST_CACHE / "wasm"
 BUILD_SECONDS_MAX = 1_800
 TARGET = "wasm32-unknown-unknown"
+DEBIAN_PACKAGES = ("rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm", "lld-22")
 _WITH_STD = {"RUSTC_BOOTSTRAP": "1", "CARGO_UNSTABLE_BUILD_STD": "std,panic_abort"}
 
 
@@ -47,7 +46,7 @@ def build_module(name: str, version: str) -> Path:
 
 
 def _toolchain() -> tuple[str, dict[str, str]]:
-    """Return a PATH and settings with which cargo makes WebAssembly; skip where there is none."""
+    """Return a PATH and settings with which cargo makes WebAssembly; a missing one skips for a user, fails in CI."""
     for path, settings in ((os.environ["PATH"], {}), ("/usr/bin:/bin", _WITH_STD)):
         rustc = shutil.which("rustc", path=path)
         if rustc is None or shutil.which("cargo", path=path) is None:
@@ -56,4 +55,4 @@ def _toolchain() -> tuple[str, dict[str, str]]:
         printed = subprocess.run([rustc, *target], capture_output=True, text=True, check=False).stdout.strip()
         if printed and (Path(printed) / ("lib/rustlib/src/rust/library/std" if settings else "")).exists():
             return path, settings
-    pytest.skip("no Rust for wasm32-unknown-unknown: rustup target add, or Debian's rustc-web and rust-web-src")
+    raise missing(f"no Rust for {TARGET}: `rustup target add {TARGET}`, or Debian's {', '.join(DEBIAN_PACKAGES)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["NODE_SOURCES", "ROOT", "TEST_CACHE", "alone", "install", "require"]
+__all__ = ["NODE_SOURCES", "ROOT", "TEST_CACHE", "alone", "install", "missing", "require"]
 
 ROOT = Path(__file__).parent.parent.parent
 NODE_SOURCES = Path(__file__).parent / "node"
@@ -19,14 +19,16 @@ CACHE = TEST_CACHE / "npm"
 INSTALL_SECONDS_MAX = 600
 
 
+def missing(message: str) -> BaseException:
+    """Return what a test raises that lacks something of this machine: it is skipped for a user, fails in CI."""
+    return (pytest.fail if os.environ.get("CI") == "true" else pytest.skip).Exception(message)
+
+
 def require(program: str, needed: str = "Node.js 20 or later with npm") -> str:
     """Return the path of a program; a missing one skips the test for a user and fails it in CI."""
     path = shutil.which(program)
     if path is None:
-        message = f"{program} is not installed: these tests with real clients need {needed}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        raise missing(f"{program} is not installed: these tests with real clients need {needed}")
     return path
 
 
