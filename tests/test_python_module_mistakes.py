@@ -60,7 +60,7 @@ LETTERS = "use letters, digits and underscores, a digit not first"
         ),
         (
             "@view(name='st_table')\ndef f(ctx: ViewContext) -> list[User]: ...",
-            "7: a view cannot be called 'st_table': what begins with st_ is the system's; choose another",
+            "7: View name is reserved for system use: st_table",
         ),
     ],
 )

@@ -165,6 +165,8 @@ def test_a_name_that_becomes_empty_is_refused() -> None:
 def test_a_system_prefix_counts_after_conversion() -> None:
     assert outcome(_snake(tables=(plain_table("stFoo"),))) == ["Table name is reserved for system use: st_foo"]
     assert isinstance(outcome(module(tables=(plain_table("ST_foo"),))), ModuleDef)
+    view = _view(Array(Ref(0)), source_name="stFoo")
+    assert outcome(_snake(views=(view,))) == ["View name is reserved for system use: st_foo"]
 
 
 def test_v9_names_are_kept_as_given() -> None:
@@ -416,6 +418,7 @@ def test_a_view_key_is_given_by_source_name_and_kept_canonical() -> None:
             "View v has more than one primary key entry",
         ),
         (_view(option(Ref(9))), (), "View v has invalid return type "),
+        (_view(Array(Ref(0)), source_name="st_table"), (), "View name is reserved for system use: st_table"),
     ],
 )
 def test_views_that_cannot_be_are_refused(view: RawViewV10, keys: tuple[RawViewPrimaryKey, ...], text: str) -> None:

@@ -27,7 +27,7 @@ from stdb.schema.findings import Group, debug_type, shown
 from stdb.schema.model import Lifecycle, ProcedureDef, ReducerDef, ScheduleDef, TableDef, ViewDef, Visibility
 from stdb.schema.naming import schedule_name
 from stdb.schema.raw import NameKind, RawProcedureV10, RawReducerV10, RawScheduleV10, RawViewV10
-from stdb.schema.scope import Scope
+from stdb.schema.scope import SYSTEM_PREFIX, Scope
 
 __all__ = ["FunctionValidator", "event_name"]
 
@@ -183,6 +183,8 @@ class FunctionValidator:
     def _view(self, raw: RawViewV10, key: tuple[str, ...] | None, inherited: Mapping[int, str | None]) -> ViewDef:
         name = self._function_name(raw.source_name)
         self._scope.take_entity(name, raw.source_name)
+        if name.startswith(SYSTEM_PREFIX):
+            self._add(f"View name is reserved for system use: {name}")
         self._check_params("view", name, raw.params)
         for element in raw.params.elements:
             if element.type in (F32, F64):

@@ -13,8 +13,10 @@ from stdb.schema.findings import Findings, Group
 from stdb.schema.naming import Namer
 from stdb.schema.raw import RawModuleDefV10
 
-__all__ = ["DERIVED_MAX", "Scope"]
+__all__ = ["DERIVED_MAX", "SYSTEM_PREFIX", "Scope"]
 
+SYSTEM_PREFIX = "st_"
+"""No table and no view of a user is called so."""
 DERIVED_MAX = 16 * 1024 * 1024
 """Characters of all names that are derived from columns; two bytes of a definition can ask for a long one."""
 

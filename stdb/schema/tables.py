@@ -33,12 +33,10 @@ from stdb.schema.findings import Group, shown
 from stdb.schema.model import ColumnDef, IndexAlgorithm, IndexDef, SequenceDef, TableDef, UniqueDef
 from stdb.schema.naming import constraint_name, index_name, sequence_name
 from stdb.schema.raw import NameKind, RawConstraint, RawIndex, RawSequence, RawTableV10
-from stdb.schema.scope import Scope
+from stdb.schema.scope import SYSTEM_PREFIX, Scope
 
-__all__ = ["COLUMNS_MAX", "SYSTEM_PREFIX", "TableValidator"]
+__all__ = ["COLUMNS_MAX", "TableValidator"]
 
-SYSTEM_PREFIX = "st_"
-"""No table of a user is called so."""
 COLUMNS_MAX = 1 << 16
 """Column positions are u16."""
 _INTEGERS = frozenset({I8, U8, I16, U16, I32, U32, I64, U64, I128, U128, I256, U256})

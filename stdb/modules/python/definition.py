@@ -336,8 +336,6 @@ def _name_mistake(what: str, declaration: "_Named") -> str | None:
         suggested = re.sub(r"\W+", "_", name) or "name"
         suggested = f"_{suggested}" if suggested[0].isdigit() else suggested
         return f"{what} cannot be called {name!r}: {_LETTERS}, e.g. {suggested}"
-    if isinstance(declaration, ViewDeclaration) and name.startswith("st_"):
-        return f"{what} cannot be called {name!r}: what begins with st_ is the system's; choose another"
     return None
 
 
