@@ -126,6 +126,8 @@ class MaterialisedViews:
         """How many instances of a view have failed in this transaction."""
         self._askers: Counter[bytes] = Counter()
         """How many instances with arguments each caller was the first to ask for."""
+        self._asked = 0
+        """How many these are altogether."""
         self._readers: Readers[_Instance] = Readers(datastore.tables)
         self._next_id = VIEW_ID_FIRST
         self._is_running = False
@@ -192,7 +194,7 @@ class MaterialisedViews:
             raise QueryError(
                 f"you read views with {ARGUMENTS_A_CALLER_MAX} different arguments already; unsubscribe from some first"
             )
-        if self._askers.total() >= ARGUMENTS_MAX:
+        if self._asked >= ARGUMENTS_MAX:
             raise QueryError(
                 f"views of this database are read with {ARGUMENTS_MAX} different arguments already; try again later"
             )
@@ -344,6 +346,7 @@ class MaterialisedViews:
         self._loose[instance] = None
         if instance.args:
             self._askers[instance.asker] += 1
+            self._asked += 1
         self._readers.add(instance, instance.reads)
         self._datastore.refresh_views = self.refresh
 
@@ -353,6 +356,7 @@ class MaterialisedViews:
         self._loose.pop(instance, None)
         self._late.pop(instance, None)
         if instance.args:
+            self._asked -= 1
             self._askers[instance.asker] -= 1
             if not self._askers[instance.asker]:
                 del self._askers[instance.asker]
