@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 import trio
+import trio.testing
 
 from stdb.actors.host import Host
 from stdb.actors.refusals import DatabaseUnavailable
@@ -12,11 +14,12 @@ from stdb.actors.sink import Client, OutcomeKind
 from stdb.actors.supervision import without_directories
 from stdb.testing.hosts import TestClient, identity, open_host
 from stdb.testing.sinks import Closed
-from stdb.testing.storage import MemoryStorage
+from stdb.testing.storage import DiskLog, MemoryStorage
 from tests.actors_chat import EVENTS, FLASH, MESSAGE, ONLINE, chat
 from tests.test_actors_database import run, text
 
 OWNER = identity(99)
+Result = TypeVar("Result")
 
 
 class BugError(Exception):
@@ -192,6 +195,46 @@ def test_a_storage_error_stops_a_database_at_once_and_acknowledges_nothing(caplo
             await host.restart(OWNER, ann.handle.identity)
             rows = await TestClient(ann.handle, 1).subscribe(1, "SELECT * FROM message")
             assert rows.rows == []
+
+    run(main)
+
+
+class SlowStorage(MemoryStorage):
+    """Closes logs when it is let to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_close = trio.Event()
+
+    async def run(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Call a function, one that closes a log not before it may."""
+        if isinstance(getattr(function, "__self__", None), DiskLog):
+            await self.may_close.wait()
+        return await super().run(function, *args)
+
+
+def test_others_are_served_while_a_log_is_closed_and_nothing_cuts_that_short() -> None:
+    async def main() -> None:
+        storage = SlowStorage()
+        storage.may_close.set()
+        async with open_host({b"chat": chat}, storage=storage) as host:
+            one = (await host.publish(OWNER, b"chat", name="one")).identity
+            two = (await host.publish(OWNER, b"chat", name="two")).identity
+            storage.may_close = trio.Event()
+            log = storage.logs[one]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(host.delete, OWNER, one)
+                await trio.testing.wait_all_tasks_blocked()
+                assert log.is_open
+                bob = TestClient(host.database(two), 2)
+                assert (await bob.call("say", text("hello"))).outcome.kind == OutcomeKind.COMMITTED
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert log.is_open, "only whoever waited for the deletion was cancelled"
+                storage.may_close.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not log.is_open
 
     run(main)
 

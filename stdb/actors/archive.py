@@ -178,7 +178,7 @@ class Archive:
                 log.append_nowait([record])
             program_hash = running_hash(datastore)
         finally:
-            await self._storage.run(log.close)
+            await self._launcher.close_log(log)
         await self._adopt(path, adopted, program, program_hash)
         return adopted
 

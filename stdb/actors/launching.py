@@ -1,13 +1,13 @@
 """Launching: from a program or a log to a database that can run.
 
 Responsible for: the first transaction of a database (`init`), recovery by replay.
-Not responsible for: who may publish (`host`), updates (`programs`), serving (`database`), the stored form
+Not responsible for: who may publish (`host`), updates (`updates`), serving (`database`), the stored form
 (`stdb.datastore`, `stdb.storage`).
 
 Rules: spec 04 section 7, spec 07 sections 5, 6 and 8.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import NamedTuple, Protocol
@@ -32,7 +32,7 @@ from stdb.schema.model import Lifecycle
 from stdb.storage.module_log import ModuleLog
 from stdb.subscriptions.registry import Registry
 
-__all__ = ["FirstRecord", "Launcher", "LoadProgram", "OpenLog", "in_slices", "load_or_refuse"]
+__all__ = ["CloseLog", "FirstRecord", "Launcher", "LoadProgram", "OpenLog", "in_slices", "load_or_refuse"]
 
 REPLAY_SECONDS = 0.005
 """Replay lets others run this often."""
@@ -51,6 +51,8 @@ class LoadProgram(Protocol):
 
 OpenLog = Callable[[bytes, Callable[[int], None]], Log]
 """Opens or makes the log of a database; the callback is told in the event loop's thread when `durable` moved."""
+CloseLog = Callable[[Log], Awaitable[None]]
+"""Closes a log, which waits for the disk, while others run; even when it is cancelled. Raises StorageError."""
 
 
 class FirstRecord(NamedTuple):
@@ -65,6 +67,7 @@ class Launcher(NamedTuple):
 
     load: LoadProgram
     open_log: OpenLog
+    close_log: CloseLog
     deadline: Deadline
     now_us: Callable[[], int]
     initial_bytes_max: int
@@ -183,7 +186,7 @@ class Launcher(NamedTuple):
             actor.post_nowait((None, actor.scheduler.start))
             yield actor
         finally:
-            log.close()
+            await self.close_log(log)
 
     async def plan(self, identity: bytes, module: Module) -> Update:
         """Return what an update of a database to `module` would do whose own program does not load, and is not running.
@@ -198,7 +201,7 @@ class Launcher(NamedTuple):
             await in_slices(recover_in_slices(datastore, log))
             return plan_update(datastore, identity, TablesOnly(datastore).definition, module)
         finally:
-            log.close()
+            await self.close_log(log)
 
 
 def load_or_refuse(launcher: Launcher, program: bytes) -> Module:
