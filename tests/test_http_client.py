@@ -707,6 +707,15 @@ def test_a_server_may_answer_before_it_has_read_the_request() -> None:
 def test_a_malformed_response_is_an_error_that_says_so(data: bytes) -> None:
     text = broken(data)
     assert text.startswith("request or response body error for url (URL/): invalid HTTP response: ")
+    assert "bytearray" not in text
+    assert len(text) < 300
+
+
+def test_a_malformed_response_is_quoted_as_far_as_anybody_reads() -> None:
+    begin = "request or response body error for url (URL/): invalid HTTP response: "
+    assert broken(b"HTTP/1.1 two hundred\r\n\r\n") == f"{begin}illegal status line: 'HTTP/1.1 two hundred'"
+    text = broken(b"HTTP/1.1 200 OK\r\n" + b"x" * 5000 + b"\r\n\r\n")
+    assert text == f"{begin}illegal header line: '{'x' * 99}…"
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n"])

@@ -18,6 +18,7 @@ Source: spec 04 section 3.7.
 """
 
 import os
+import re
 import ssl
 import struct
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ _RECEIVE_BYTES = 64 * 1024
 _SLICE_SECONDS = 0.002
 _REFUSAL = "refusing to connect to private or special-purpose addresses"
 _CUT = "connection closed before message completed"
+_QUOTED = re.compile(r"bytearray\(b(.*)\)", re.DOTALL)
+_QUOTED_MAX = 100
 
 
 class HttpClient:
@@ -241,7 +244,7 @@ class _Answer:
         try:
             return self._connection.next_event()
         except h11.RemoteProtocolError as error:
-            raise self._broken(f"invalid HTTP response: {error}") from error
+            raise self._broken(f"invalid HTTP response: {_quoting(error)}") from error
 
     async def _receive(self) -> bytes:
         try:
@@ -255,6 +258,11 @@ class _Answer:
 
 def _failed(target: Target, reason: str) -> HttpError:
     return HttpError(f"error sending request for url ({target}): {reason}")
+
+
+def _quoting(error: h11.RemoteProtocolError) -> str:
+    """Return what is wrong with a response, the beginning of what was sent in quotes."""
+    return _QUOTED.sub(lambda sent: sent[1] if len(sent[1]) <= _QUOTED_MAX else sent[1][:_QUOTED_MAX] + "…", str(error))
 
 
 def _reason(error: BaseException) -> str:
