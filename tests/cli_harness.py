@@ -16,9 +16,22 @@ from stdb.cli import main
 from tests.interop.npm import ROOT
 from tests.interop.processes import Lines, Server, serve
 
-__all__ = ["KITCHEN", "RECORDED", "Place", "Ran", "own_place", "run", "serve_kitchen", "started"]
+__all__ = [
+    "KITCHEN",
+    "RECORDED",
+    "SHOP",
+    "Place",
+    "Ran",
+    "ok",
+    "own_place",
+    "refused",
+    "run",
+    "serve_kitchen",
+    "started",
+]
 
 KITCHEN = Path(__file__).parent / "cli_kitchen.py"
+SHOP = Path(__file__).parent / "archive_shop.py"
 RECORDED: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent / "vectors/recorded_cli/commands.json").read_text("utf-8")
 )["commands"]
@@ -47,6 +60,20 @@ def run(*arguments: str, stdin: str = "") -> Ran:
     return Ran(code, out.getvalue(), err.getvalue())
 
 
+def ok(server: Server, *arguments: str) -> str:
+    """Run a command that must work; return what it printed."""
+    code, out, err = run(*arguments, "--server", server.http)
+    assert (code, err) == (0, ""), (out, err)
+    return out
+
+
+def refused(server: Server, *arguments: str) -> str:
+    """Run a command that must be refused; return what it said on stderr."""
+    code, out, err = run(*arguments, "--server", server.http)
+    assert (code, out) == (1, ""), out
+    return err
+
+
 class Place(NamedTuple):
     """A user's home."""
 
@@ -72,7 +99,7 @@ def own_place(path: Path) -> Iterator[Place]:
 @contextmanager
 def serve_kitchen(name: str) -> Iterator[Server]:
     """Run a server with the kitchen published; it finds its homes in the environment."""
-    with serve("--publish", f"{KITCHEN}={name}", environment=dict(os.environ)) as server:
+    with serve("--publish", f"{KITCHEN}={name}") as server:
         yield server
 
 

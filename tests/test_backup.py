@@ -16,11 +16,9 @@ import pytest
 
 from stdb.storage.backup import BackupError, check_backup, copy_database
 from stdb.storage.log import SqliteLog
-from tests.cli_harness import Place, own_place, run
+from tests.cli_harness import SHOP, Place, ok, own_place, refused
 from tests.interop.npm import ROOT
-from tests.interop.processes import Server, start_server
-
-SHOP = ROOT / "tests/archive_shop.py"
+from tests.interop.processes import Server, serve_on
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +34,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(place: Place, data: Path) -> Iterator[Server]:
-    started = start_server("--data-dir", str(data), "--publish", f"{SHOP}=shop", environment=dict(os.environ))
-    try:
+    with serve_on(data, "--publish", f"{SHOP}=shop") as server:
         for name in "abc":
-            ok(started, "call", "shop", "add", name, "1.5")
-        yield started
-        assert started.stop() == 0
-    finally:
-        if started.process.poll() is None:
-            started.kill()
+            ok(server, "call", "shop", "add", name, "1.5")
+        yield server
 
 
 @pytest.fixture
@@ -52,18 +45,6 @@ def backup(server: Server, tmp_path: Path) -> Path:
     path = tmp_path / "shop.stdb"
     assert ok(server, "backup", "shop", str(path)).startswith(f"{path}: database shop (")
     return path
-
-
-def ok(server: Server, *arguments: str) -> str:
-    code, out, err = run(*arguments, "--server", server.http)
-    assert (code, err) == (0, ""), (out, err)
-    return out
-
-
-def refused(server: Server, *arguments: str) -> str:
-    code, out, err = run(*arguments, "--server", server.http)
-    assert (code, out) == (1, "")
-    return err
 
 
 def names(server: Server, database: str, *options: str) -> list[str]:
@@ -101,18 +82,11 @@ def test_a_deleted_database_comes_back_as_itself(server: Server, tmp_path: Path)
 def test_a_backup_is_restored_on_another_server_and_lives_over_a_restart(
     server: Server, backup: Path, tmp_path: Path
 ) -> None:
-    options = ("--data-dir", str(tmp_path / "elsewhere"))
-    other = start_server(*options, environment=dict(os.environ))
-    try:
+    with serve_on(tmp_path / "elsewhere") as other:
         ok(other, "restore", str(backup), "shop")
         assert identity_of(other, "shop") == identity_of(server, "shop")
-        assert other.stop() == 0
-        other = start_server(*options, environment=dict(os.environ))
+    with serve_on(tmp_path / "elsewhere") as other:
         assert names(other, "shop") == names(server, "shop")
-        assert other.stop() == 0
-    finally:
-        if other.process.poll() is None:
-            other.kill()
 
 
 def test_a_backup_of_a_busy_database_holds_what_was_committed_before(server: Server, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ EXAMPLES = examples()
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with own_place(tmp_path_factory.mktemp("home")), serve(environment=dict(os.environ)) as server:
+    with own_place(tmp_path_factory.mktemp("home")), serve() as server:
         os.environ["STDB_SERVER"] = server.http
         try:
             yield server

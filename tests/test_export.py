@@ -1,7 +1,6 @@
 """Rows as text for real: out of a table and into it, through constraints and to subscribers; lines that are wrong."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,12 +13,11 @@ from stdb.datastore.datastore import Datastore
 from stdb.datastore.table import TableSchema
 from stdb.net.row_text import BadLineError, RowReader, RowWriter
 from stdb.sats.types import BOOL, BYTES, F64, STRING, U64, AlgebraicType, Array, option
-from tests.cli_harness import Place, own_place, run, started
+from tests.cli_harness import SHOP, Place, ok, own_place, refused, run, started
 from tests.datastore_samples import make_module, make_table
 from tests.interop.npm import ROOT
 from tests.interop.processes import Server, serve
 
-SHOP = ROOT / "tests/archive_shop.py"
 HEAD = "id,name,price,color,tags\n"
 
 
@@ -31,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def server(place: Place) -> Iterator[Server]:
-    with serve("--publish", f"{SHOP}=shop", environment=dict(os.environ)) as server:
+    with serve("--publish", f"{SHOP}=shop") as server:
         yield server
 
 
@@ -41,18 +39,6 @@ def shop(server: Server, request: pytest.FixtureRequest) -> str:
     name = "s" + str(abs(hash(request.node.name)))
     ok(server, "fork", "shop", name, "--at", "0")
     return name
-
-
-def ok(server: Server, *arguments: str) -> str:
-    code, out, err = run(*arguments, "--server", server.http)
-    assert (code, err) == (0, ""), (out, err)
-    return out
-
-
-def refused(server: Server, *arguments: str) -> str:
-    code, out, err = run(*arguments, "--server", server.http)
-    assert (code, out) == (1, ""), out
-    return err.splitlines()[0]
 
 
 def rows(server: Server, database: str, columns: str = "*") -> list[list[Any]]:
@@ -67,7 +53,7 @@ def imported(server: Server, database: str, path: Path, text: str, *options: str
 
 def not_imported(server: Server, database: str, path: Path, text: str, *options: str) -> str:
     path.write_bytes(text.encode())
-    return refused(server, "import", database, "item", str(path), *options)
+    return refused(server, "import", database, "item", str(path), *options).splitlines()[0]
 
 
 # --------------------------------------------------------------------------------------------------- there and back

@@ -1,7 +1,6 @@
 """The past of a database, for real: a server process, commands that look back, forks, what is out of reach."""
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,11 +11,8 @@ from typing import Any
 import pytest
 
 from stdb.datastore.history import time_text
-from tests.cli_harness import Place, own_place, run
-from tests.interop.npm import ROOT
-from tests.interop.processes import Server, start_server
-
-SHOP = ROOT / "tests/archive_shop.py"
+from tests.cli_harness import SHOP, Place, ok, own_place, refused
+from tests.interop.processes import Server, serve_on
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +28,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(place: Place, data: Path) -> Iterator[Server]:
-    started = start_server("--data-dir", str(data), "--publish", f"{SHOP}=shop", environment=dict(os.environ))
-    try:
-        yield started
-        assert started.stop() == 0
-    finally:
-        if started.process.poll() is None:
-            started.kill()
+    with serve_on(data, "--publish", f"{SHOP}=shop") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +43,6 @@ def offsets(server: Server) -> dict[str, int]:
             f"{entry['reducer']}{sum(name.startswith(entry['reducer']) for name in found)}", entry["offset"]
         )
     return found
-
-
-def ok(server: Server, *arguments: str) -> str:
-    code, out, err = run(*arguments, "--server", server.http)
-    assert (code, err) == (0, ""), (out, err)
-    return out
-
-
-def refused(server: Server, *arguments: str) -> str:
-    code, out, err = run(*arguments, "--server", server.http)
-    assert (code, out) == (1, "")
-    return err
 
 
 def log_of(server: Server, database: str, *options: str) -> list[dict[str, Any]]:
@@ -185,25 +164,18 @@ def test_retention_is_shown_and_set(server: Server) -> None:
 
 
 def test_what_retention_takes_away_is_out_of_reach_over_a_restart(place: Place, tmp_path: Path) -> None:
-    options = ("--data-dir", str(tmp_path), "--publish", f"{SHOP}=shop")
-    server = start_server(*options, environment=dict(os.environ))
-    try:
+    with serve_on(tmp_path, "--publish", f"{SHOP}=shop") as server:
         ok(server, "retention", "shop", "bytes=0")
         for name in "abc":
             ok(server, "call", "shop", "add", name, "1")
-        assert server.stop() == 0
-        (path,) = (tmp_path / "databases").glob("*.sqlite")
-        with closing(sqlite3.connect(path)) as connection:
-            (end,) = connection.execute("SELECT value FROM metadata WHERE name = 'rows_offset'").fetchone()
-            connection.execute("DELETE FROM log WHERE first_offset < ?", (end,))  # as the writer does, by itself
-            connection.execute("UPDATE metadata SET value = ? WHERE name = 'log_first'", (end,))
-            connection.commit()
-        server = start_server("--data-dir", str(tmp_path), environment=dict(os.environ))
+    (path,) = (tmp_path / "databases").glob("*.sqlite")
+    with closing(sqlite3.connect(path)) as connection:
+        (end,) = connection.execute("SELECT value FROM metadata WHERE name = 'rows_offset'").fetchone()
+        connection.execute("DELETE FROM log WHERE first_offset < ?", (end,))  # as the writer does, by itself
+        connection.execute("UPDATE metadata SET value = ? WHERE name = 'log_first'", (end,))
+        connection.commit()
+    with serve_on(tmp_path) as server:
         assert names(server, "shop") == ["a", "b", "c"]
         error = refused(server, "sql", "shop", "SELECT * FROM item", "--at", "1")
         assert f"the log does not reach back to offset 1: the first offset that can be reached is {end - 1}" in error
         assert names(server, "shop", "--at", str(end - 1)) == ["a", "b", "c"]
-        assert server.stop() == 0
-    finally:
-        if server.process.poll() is None:
-            server.kill()

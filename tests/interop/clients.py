@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from stdb.modules.python.archive import pack
 from tests.interop.processes import WAIT_SECONDS, NodeDriver, Server
 
-__all__ = ["Client", "Database", "Row", "in_order"]
+__all__ = ["Client", "Connect", "Database", "Row", "connecting", "in_order"]
 
 NUMBERS = count()
 
@@ -110,3 +112,22 @@ class Client:
 
 def in_order(rows: Any) -> list[Row]:
     return sorted(rows, key=lambda row: list(row.values()))
+
+
+Connect = Callable[..., Client]
+
+
+@contextmanager
+def connecting(version: str, module: str) -> Iterator[Connect]:
+    """Hold what makes clients of one SDK, for databases of a module; in the end none of them has complained."""
+    drivers: list[NodeDriver] = []
+
+    def make(database: Database, **options: Any) -> Client:
+        drivers.append(NodeDriver(version, module))
+        return Client(drivers[-1], database, **options)
+
+    yield make
+    for driver in drivers:
+        driver.close()
+    outputs = [event["text"] for driver in drivers for event in driver.take("output")]
+    assert [text for text in outputs if "INFO" not in text] == []

@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.interop.npm import NODE_SOURCES, ROOT, install, require
 
-__all__ = ["SDKS", "WAIT_SECONDS", "Driver", "NodeDriver", "Server", "serve", "start_server"]
+__all__ = ["SDKS", "WAIT_SECONDS", "Driver", "NodeDriver", "Server", "serve", "serve_on", "start_server"]
 
 SDKS = {
     "2.10.1": ("sdk_2.mjs", "spacetimedb@2.10.1"),
@@ -79,7 +79,7 @@ class Server:
         self.http = f"http://{address}"
         self.ws = f"ws://{address}"
         self.operator = ""
-        """The operator's token, on a fresh data directory (`serve`)."""
+        """The operator's token (`serve`, `serve_on`)."""
 
     def ask(self, method: str, path: str, token: str | None = None, body: bytes = b"") -> Any:
         """Send a request over HTTP and return the JSON of the answer; AssertionError when it is refused."""
@@ -117,12 +117,7 @@ class Server:
         return code
 
 
-def start_server(
-    *arguments: str,
-    environment: dict[str, str] | None = None,
-    listen: str = "127.0.0.1:0",
-    program: str = "stdb",
-) -> Server:
+def start_server(*arguments: str, listen: str = "127.0.0.1:0", program: str = "stdb") -> Server:
     """Start a server and return it once it listens. `program`: the Python module that is the command line."""
     command = [sys.executable, "-m", program, "serve", "--listen-addr", listen, *arguments]
     process = subprocess.Popen(
@@ -131,7 +126,7 @@ def start_server(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     lines = Lines(process.stdout)
     try:
@@ -147,16 +142,22 @@ def start_server(
 @contextmanager
 def serve(*arguments: str, **options: Any) -> Iterator[Server]:
     """Run a server on a fresh data directory for a while; it must still be alive at the end and stop cleanly."""
-    with tempfile.TemporaryDirectory() as data:
-        server = start_server("--data-dir", data, *arguments, **options)
-        server.operator = (Path(data) / "operator.token").read_text().strip()
-        try:
-            yield server
-            assert server.process.poll() is None, f"the server ended: {server.lines.seen}"
-            assert server.stop() == 0
-        finally:
-            if server.process.poll() is None:
-                server.kill()
+    with tempfile.TemporaryDirectory() as data, serve_on(Path(data), *arguments, **options) as server:
+        yield server
+
+
+@contextmanager
+def serve_on(data: Path, *arguments: str, **options: Any) -> Iterator[Server]:
+    """Run a server on a data directory for a while; it must still be alive at the end and stop cleanly."""
+    server = start_server("--data-dir", str(data), *arguments, **options)
+    try:
+        server.operator = (data / "operator.token").read_text().strip()
+        yield server
+        assert server.process.poll() is None, f"the server ended: {server.lines.seen}"
+        assert server.stop() == 0
+    finally:
+        if server.process.poll() is None:
+            server.kill()
 
 
 class Driver:

@@ -1,12 +1,12 @@
 """Views, event rows, procedures and schedules of a Python module as unmodified npm SDKs see them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.interop.clients import Client, Database, in_order
-from tests.interop.processes import SDKS, NodeDriver, Server, serve
+from tests.interop.clients import Client, Connect, Database, connecting, in_order
+from tests.interop.processes import SDKS, Server, serve
 
 pytestmark = pytest.mark.slow
 
@@ -14,8 +14,6 @@ WITH_PROCEDURES = ["2.10.1", "2.0.0", "1.12.0"]
 """SDKs that can call procedures; 1.3.3 is of the time before them."""
 WITH_EVENTS = ["2.10.1", "2.0.0"]
 """SDKs that know event tables."""
-
-Connect = Callable[..., Client]
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +35,8 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def connect(version: str) -> Iterator[Connect]:
-    """Makes clients of one SDK; in the end none of them has complained."""
-    drivers: list[NodeDriver] = []
-
-    def make(database: Database, **options: Any) -> Client:
-        drivers.append(NodeDriver(version, "market"))
-        return Client(drivers[-1], database, **options)
-
-    yield make
-    for driver in drivers:
-        driver.close()
-    outputs = [event["text"] for driver in drivers for event in driver.take("output")]
-    assert [text for text in outputs if "INFO" not in text] == []
+    with connecting(version, "market") as connect:
+        yield connect
 
 
 def with_sdks(versions: list[str]) -> pytest.MarkDecorator:

@@ -1,12 +1,11 @@
 """Joins, rules and changes by SQL as unmodified npm SDKs see them; at the end their caches are what SQL answers."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from tests.interop.clients import Client, Database
-from tests.interop.processes import SDKS, NodeDriver, Server, serve
+from tests.interop.clients import Connect, Database, connecting
+from tests.interop.processes import SDKS, Server, serve
 
 pytestmark = pytest.mark.slow
 
@@ -39,26 +38,16 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def connect(version: str) -> Iterator[Callable[..., Client]]:
-    """Makes clients of one SDK; in the end none of them has complained."""
-    drivers: list[NodeDriver] = []
-
-    def make(database: Database, **options: Any) -> Client:
-        drivers.append(NodeDriver(version, "sight"))
-        return Client(drivers[-1], database, **options)
-
-    yield make
-    for driver in drivers:
-        driver.close()
-    outputs = [event["text"] for driver in drivers for event in driver.take("output")]
-    assert [text for text in outputs if "INFO" not in text] == []
+def connect(version: str) -> Iterator[Connect]:
+    with connecting(version, "sight") as connect:
+        yield connect
 
 
 ENTITIES = "INSERT INTO entity (id, name, x) VALUES (1, 'lamp', 0), (2, 'door', 0), (3, 'well', 0)"
 LAMP, DOOR = {"id": 1, "name": "lamp", "x": 0}, {"id": 2, "name": "door", "x": 0}
 
 
-def test_a_row_stays_as_long_as_one_partner_does(database: Database, connect: Callable[..., Client]) -> None:
+def test_a_row_stays_as_long_as_one_partner_does(database: Database, connect: Connect) -> None:
     database.sql(ENTITIES)
     ann, bob = connect(database), connect(database)
     bob.call("look", entity=2)
@@ -95,7 +84,7 @@ def test_a_row_stays_as_long_as_one_partner_does(database: Database, connect: Ca
         client.check("entity", SEEN)
 
 
-def test_initial_rows_with_many_partners_are_told_once(database: Database, connect: Callable[..., Client]) -> None:
+def test_initial_rows_with_many_partners_are_told_once(database: Database, connect: Connect) -> None:
     database.sql(ENTITIES)
     ann = connect(database)
     for entity in (1, 1, 1, 2):
@@ -110,7 +99,7 @@ def test_initial_rows_with_many_partners_are_told_once(database: Database, conne
     assert ann.rows("entity") == []
 
 
-def test_partners_of_one_transaction_are_counted(database: Database, connect: Callable[..., Client]) -> None:
+def test_partners_of_one_transaction_are_counted(database: Database, connect: Connect) -> None:
     database.sql(ENTITIES)
     ann = connect(database)
     ann.subscribe("seen", SEEN)
@@ -133,7 +122,7 @@ def test_partners_of_one_transaction_are_counted(database: Database, connect: Ca
     ann.check("entity", SEEN)
 
 
-def test_a_self_join_with_a_constant_on_one_side(database: Database, connect: Callable[..., Client]) -> None:
+def test_a_self_join_with_a_constant_on_one_side(database: Database, connect: Connect) -> None:
     database.sql("INSERT INTO actor (id, zone, hp) VALUES (1, 1, 5), (2, 1, 9), (3, 2, 9)")
     ann = connect(database)
     ann.subscribe("weak", WEAK)
@@ -159,7 +148,7 @@ def test_a_self_join_with_a_constant_on_one_side(database: Database, connect: Ca
 NOTES = "SELECT * FROM note"
 
 
-def test_everyone_sees_what_the_rules_give_them(database: Database, connect: Callable[..., Client]) -> None:
+def test_everyone_sees_what_the_rules_give_them(database: Database, connect: Connect) -> None:
     database.sql("INSERT INTO note (id, room, text) VALUES (1, 1, 'one'), (2, 1, 'two'), (3, 2, 'three')")
     ann, bob, owner = connect(database), connect(database), connect(database, token=database.server.operator)
     ann.call("sit", room=1)
@@ -194,7 +183,7 @@ def test_everyone_sees_what_the_rules_give_them(database: Database, connect: Cal
     assert bob.rows("note") == []
 
 
-def change_by_sql(database: Database, connect: Callable[..., Client]) -> str:
+def change_by_sql(database: Database, connect: Connect) -> str:
     """Whoever is subscribed is told of what the owner does over HTTP, the owner's own connection too.
 
     Return what the SDK takes another client's call for, which comes at the end.
@@ -225,17 +214,17 @@ def change_by_sql(database: Database, connect: Callable[..., Client]) -> str:
     return why
 
 
-def test_changes_by_sql_reach_subscribers(database: Database, connect: Callable[..., Client], version: str) -> None:
+def test_changes_by_sql_reach_subscribers(database: Database, connect: Connect, version: str) -> None:
     assert change_by_sql(database, connect) == FOREIGN_CALLS[version][0]
 
 
-def test_changes_by_sql_are_no_call_of_a_reducer(connect: Callable[..., Client], version: str) -> None:
+def test_changes_by_sql_are_no_call_of_a_reducer(connect: Connect, version: str) -> None:
     """Of modules of before V10 v1 tells who called what; a change by SQL then names no reducer."""
     with serve(program="tests.interop.serve_v9") as server:
         assert change_by_sql(Database(server, "sight"), connect) == FOREIGN_CALLS[version][1]
 
 
-def test_a_row_of_two_queries_stays_until_both_are_gone(database: Database, connect: Callable[..., Client]) -> None:
+def test_a_row_of_two_queries_stays_until_both_are_gone(database: Database, connect: Connect) -> None:
     database.sql(ENTITIES)
     database.sql("INSERT INTO mark (entity, text) VALUES (1, 'x'), (1, 'y'), (2, 'x')")
     marks_of_1, marks_x = "SELECT * FROM mark WHERE entity = 1", "SELECT * FROM mark WHERE text = 'x'"
@@ -272,7 +261,7 @@ def test_a_row_of_two_queries_stays_until_both_are_gone(database: Database, conn
     assert (ann.rows("mark"), ann.rows("entity")) == ([], [])
 
 
-def test_a_refused_query_leaves_the_others_alive(database: Database, connect: Callable[..., Client]) -> None:
+def test_a_refused_query_leaves_the_others_alive(database: Database, connect: Connect) -> None:
     database.sql(ENTITIES)
     ann = connect(database)
     ann.call("look", entity=1)
