@@ -82,8 +82,11 @@ class _Host:
 
     cancelled: type[BaseException] = trio.Cancelled
 
-    def __init__(self, actor: "DatabaseActor", client: Client, connection_id: bytes | None) -> None:
+    def __init__(
+        self, actor: "DatabaseActor", client: Client, connection_id: bytes | None, what: str = "the procedure"
+    ) -> None:
         self._actor = actor
+        self._what = what
         self._client = client
         self._connection_id = connection_id
         self._is_transacting = False
@@ -95,9 +98,9 @@ class _Host:
 
     @contextmanager
     def running(self) -> Iterator[Expiry]:
-        """Hold the time limit of a reducer over code of the procedure that runs from one wait to the next."""
+        """Hold the time limit of a reducer over code that runs from one wait to the next."""
         stretch = _Stretch()
-        with self._actor.deadline.limiting(stretch, "the procedure"):
+        with self._actor.deadline.limiting(stretch, self._what):
             yield stretch
 
     async def transact(self, run: Callable[[ReducerCall], T]) -> T:
@@ -201,14 +204,14 @@ class Procedures:
             encoded = args if isinstance(args, bytes) else self._encode(each, args)
         except DecodeError as error:
             return bad_arguments("procedure", each.name, error, is_json=isinstance(args, str))
-        host = self.host_for(client, client.connection_id)
+        host = _Host(self._actor, client, client.connection_id)
         credentials = client.credentials or None
         how = ProcedureCall(client.identity, client.connection_id, self._actor.now_us(), credentials, host)
         return PreparedCall(self._callee(position), how, encoded)
 
-    def host_for(self, client: Client, connection_id: bytes | None) -> ProcedureHost:
-        """Return what a procedure or a route may ask for that runs for `client`."""
-        return _Host(self._actor, client, connection_id)
+    def host_for_route(self, client: Client) -> ProcedureHost:
+        """Return what the handler of a route may ask for that runs for `client`."""
+        return _Host(self._actor, client, None, "the handler of the route")
 
     def start_scheduled(self, procedure_id: int, args: bytes, timestamp_us: int, ended: Callable[[], None]) -> None:
         """Start a procedure that is due, once all that was committed is durable; `ended` is called at its end, however.
@@ -325,13 +328,13 @@ class Procedures:
             return _fault(str(error))
 
     def failed(self, name: str, error: BaseException, host: ProcedureHost) -> ReducerOutcome:
-        """Log what a procedure raised; return how that ends its call.
+        """Log what a procedure or the handler of a route raised; return how that ends its call.
 
         Of FAILED `text_chain` is the module's text alone.
         """
         log = self._actor.module_log
         if isinstance(error, ReducerTimeout):
-            log.write(LogLevel.ERROR, str(error) or "the procedure ran too long and was stopped", function=name)
+            log.write(LogLevel.ERROR, str(error) or "it ran too long and was stopped", function=name)
             return ReducerOutcome(OutcomeKind.OUT_OF_TIME, OUT_OF_TIME, OUT_OF_TIME)
         if isinstance(error, ReducerError):
             text = _text_of(error, host)

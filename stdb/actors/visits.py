@@ -205,7 +205,7 @@ class Visits:
 
     async def _run_route(self, handler: _Handler, name: str, request: HttpRequest, answer: Answer[RouteResult]) -> None:
         actor = self._actor
-        host = actor.procedures.host_for(_NOBODY, None)
+        host = actor.procedures.host_for_route(_NOBODY)
         ended: HttpResponse | ReducerOutcome
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
