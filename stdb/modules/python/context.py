@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from stdb.modules.protocol import ReducerCall
     from stdb.modules.python.database import Database
 
-__all__ = ["MAKERS", "Circumstances", "ReducerContext"]
+__all__ = ["MAKERS", "OF_EVERY_CALL", "WAITS", "Circumstances", "ReducerContext"]
 
-
-_WAITS = ("transact", "sleep", "http", "now")
+WAITS = ("transact", "sleep", "http", "now")
+"""Attributes of contexts whose functions may wait."""
+OF_EVERY_CALL = ("timestamp", "database_identity", "rng")
+"""Attributes of contexts of functions that nobody in particular calls."""
 
 
 class Circumstances(Protocol):
@@ -60,9 +62,10 @@ class ReducerContext:
 
         def __getattr__(self, name: str) -> Any:
             """Make an attribute that was not read before."""
-            if name in _WAITS:
-                raise AttributeError(f"a reducer's context has no {name}: it runs without waiting; use a @procedure")
             if name not in MAKERS:
+                if name in WAITS:
+                    instead = "it runs without waiting; use a @procedure"
+                    raise AttributeError(f"a reducer's context has no {name}: {instead}")
                 raise AttributeError(f"a reducer's context has no attribute {name!r}; it has db, {', '.join(MAKERS)}")
             value = MAKERS[name](self)
             setattr(self, name, value)

@@ -36,14 +36,14 @@ from stdb.sats.names import is_identifier
 from stdb.sats.objects import ObjectShape
 from stdb.sats.types import Product, Ref, Scalar, ScalarKind
 from stdb.schema import raw
-from stdb.schema.model import Access, CasePolicy, IndexAlgorithm, ModuleDef, Visibility
+from stdb.schema.model import STANDARD_HTTP_METHODS, Access, CasePolicy, IndexAlgorithm, ModuleDef, Visibility
 from stdb.schema.validation import validate
 from stdb.sql.rules import check_rules
 
 __all__ = ["BuiltTable", "Program", "build"]
 
 _INTEGERS = {Scalar(kind) for kind in ScalarKind if kind.value[0] in "IU"}
-_STANDARD_METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+_STANDARD_METHODS = {name.upper(): name for name in STANDARD_HTTP_METHODS}
 _LETTERS = "use letters, digits and underscores, a digit not first"
 _Named: TypeAlias = TableDeclaration | FunctionDeclaration | ViewDeclaration | ProcedureDeclaration | RouteDeclaration
 T = TypeVar("T")
@@ -403,10 +403,8 @@ def _raw_views(views: tuple[BuiltView, ...]) -> Iterator[raw.RawViewV10]:
 
 def _raw_route(route: RouteDeclaration) -> raw.RawHttpRoute:
     """Return a route; a definition calls the standard methods `Get` and the like."""
-    is_standard = route.method in _STANDARD_METHODS
-    return raw.RawHttpRoute(
-        route.name, route.method and (route.method.title() if is_standard else route.method), route.path
-    )
+    method = None if route.method is None else _STANDARD_METHODS.get(route.method, route.method)
+    return raw.RawHttpRoute(route.name, method, route.path)
 
 
 def _raw_table(annotations: Annotations, table: BuiltTable) -> raw.RawTableV10:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, overload
 
 from stdb.errors import ModuleFault, ReducerError, ReducerTimeout
 from stdb.modules.protocol import MigrationCall
-from stdb.modules.python.context import MAKERS
+from stdb.modules.python.context import MAKERS, OF_EVERY_CALL
 from stdb.modules.python.declarations import (
     Finding,
     MigrationDeclaration,
@@ -135,15 +135,12 @@ class MigrationContext:
 
         def __getattr__(self, name: str) -> Any:
             """Make an attribute that was not read before."""
-            if name not in _MADE:
-                known = ", ".join(("db", *_MADE))
+            if name not in OF_EVERY_CALL:
+                known = ", ".join(("db", *OF_EVERY_CALL))
                 raise AttributeError(f"a migration's context has no attribute {name!r}; it has {known}")
             value = MAKERS[name](self)
             setattr(self, name, value)
             return value
-
-
-_MADE = ("timestamp", "database_identity", "rng")
 
 
 class _Moment(NamedTuple):

@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from stdb.errors import ReducerTimeout
-from stdb.modules.python.context import MAKERS, ReducerContext
+from stdb.modules.python.context import MAKERS, WAITS, ReducerContext
 from stdb.modules.python.declarations import ProcedureDeclaration, caller_place, function_place, register, report
 from stdb.modules.python.http import HttpClient
 from stdb.modules.python.pending import has_not_run, pending
@@ -124,7 +124,7 @@ def made_attribute(ctx: Any, name: str, what: str, known: tuple[str, ...]) -> An
     elif name == "db":
         raise AttributeError(f"{what} has no db: tables change in transactions alone; use await ctx.transact(function)")
     else:
-        others = ", ".join(("transact", "sleep", "http", "now", *known))
+        others = ", ".join((*WAITS, *known))
         raise AttributeError(f"{what} has no attribute {name!r}; it has {others}")
     setattr(ctx, name, value)
     return value

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stdb.modules.python.context import OF_EVERY_CALL, WAITS
 from stdb.modules.python.declarations import RouteDeclaration, caller_place, function_place, register, report
 from stdb.modules.python.procedures import Waiting, made_attribute
 
@@ -25,8 +26,6 @@ __all__ = ["HttpContext", "PlainHttpContext", "http_route"]
 F = TypeVar("F", bound="Callable[[HttpContext, Request], Response | Coroutine[Any, Any, Response]]")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _PATH = re.compile(r"(/[a-z0-9\-_~/]*)?\Z")
-_WAITS = ("transact", "sleep", "http", "now")
-_KNOWN = ("timestamp", "database_identity", "rng")
 
 
 class HttpContext(Waiting):
@@ -44,7 +43,7 @@ class HttpContext(Waiting):
             """Make an attribute that was not read before."""
             if name in ("sender", "address", "connection_id", "sender_auth"):
                 raise AttributeError(f"a route has no {name}: nobody is authenticated; look at request.headers")
-            return made_attribute(self, name, "the context of an async route", _KNOWN)
+            return made_attribute(self, name, "the context of an async route", OF_EVERY_CALL)
 
 
 class PlainHttpContext(HttpContext):
@@ -58,13 +57,13 @@ class PlainHttpContext(HttpContext):
 
         def __getattribute__(self, name: str) -> Any:
             """Hide what waits, so that `__getattr__` is asked."""
-            if name in _WAITS:
+            if name in WAITS:
                 raise AttributeError(name)
             return super().__getattribute__(name)
 
         def __getattr__(self, name: str) -> Any:
             """Refuse what waits; make an attribute that was not read before."""
-            if name in _WAITS:
+            if name in WAITS:
                 raise AttributeError(f"a plain route is one transaction and has no {name}: make it async def to wait")
             return super().__getattr__(name)
 
