@@ -22,7 +22,7 @@ from stdb.modules.protocol import (
 from stdb.modules.python.context import ReducerContext
 from stdb.modules.python.declarations import Place, RouteDeclaration, shown_path
 from stdb.modules.python.http import Request, Response
-from stdb.modules.python.output import Output, describe_failure, failure_place, failure_text
+from stdb.modules.python.output import Output, describe_failure, failure_place, failure_text, shown_value
 from stdb.modules.python.procedures import ProcedureContext
 from stdb.modules.python.reader import Query, ReadDatabase, Reading
 from stdb.modules.python.routes import HttpContext, PlainHttpContext
@@ -142,9 +142,7 @@ def _row(view: "BuiltView", row: Any, encode: Callable[[Any], bytes]) -> bytes:
 
 
 def _wrong(view: "BuiltView", wanted: str, got: object, advice: str = "") -> TypeError:
-    shown = repr(got)
-    shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
-    return TypeError(f"view {view.declaration.name} returns {wanted}, got {shown}{advice}")
+    return TypeError(f"view {view.declaration.name} returns {wanted}, got {shown_value(got)}{advice}")
 
 
 # Procedures and routes

@@ -27,7 +27,7 @@ from stdb.modules.python.declarations import (
     report,
     shown_path,
 )
-from stdb.modules.python.output import describe_failure, failure_place, failure_text
+from stdb.modules.python.output import describe_failure, failure_place, failure_text, shown_value
 from stdb.modules.python.rows import shape_of
 from stdb.modules.python.tables import TableHandle
 from stdb.sats import bsatn, objects
@@ -59,7 +59,6 @@ __all__ = ["ROWS_A_LIMIT", "BuiltMigration", "MigrationContext", "OldRow", "OldV
 R = TypeVar("R")
 ROWS_A_LIMIT = 1000
 """So many rows together have the time that one reducer has."""
-_SHOWN_MAX = 200
 
 
 class OldRow:
@@ -277,7 +276,8 @@ def _taker(bound: "Bound", built: BuiltMigration) -> Callable[[Any], None]:
 
         def take_nothing(result: Any) -> None:
             if result is not None:
-                raise TypeError(f"{function} returns None, as the table {built.name} is gone; got {_shortened(result)}")
+                why = f"as the table {built.name} is gone"
+                raise TypeError(f"{function} returns None, {why}; got {shown_value(result)}")
 
         return take_nothing
     binding = bound.bindings[built.declared.key]
@@ -287,7 +287,7 @@ def _taker(bound: "Bound", built: BuiltMigration) -> Callable[[Any], None]:
         if result is None:
             return
         if result.__class__ is not row_class:
-            raise TypeError(f"{function} returns {row_class.__name__} | None, got {_shortened(result)}")
+            raise TypeError(f"{function} returns {row_class.__name__} | None, got {shown_value(result)}")
         insert(result)
 
     return take
@@ -299,20 +299,12 @@ def _raise_failed(error: BaseException, built: BuiltMigration, transaction: "Tra
     text = failure_text(error)
     if not issubclass(kind, ReducerError | ReducerTimeout):
         text = f"{kind.__name__}: {text}".rstrip(": ")
-    text = f"the migration of table `{built.name}` failed at {place}: {text}; the row was {_shortened(row)}"
+    text = f"the migration of table `{built.name}` failed at {place}: {text}; the row was {shown_value(row)}"
     if transaction.expired or issubclass(kind, ReducerTimeout):
         raise ReducerTimeout(text) from error
     if issubclass(kind, ReducerError):
         raise ReducerError(text) from error
     raise ModuleFault(text, report=describe_failure(error), filename=place.filename, line=place.line) from error
-
-
-def _shortened(value: object) -> str:
-    try:
-        shown = repr(value)
-    except BaseException as error:  # noqa: BLE001 - a `__repr__` is module code
-        return f"(a {type(value).__name__} that cannot be shown: {type(error).__name__})"
-    return shown if len(shown) <= _SHOWN_MAX else f"{shown[:_SHOWN_MAX]}…"
 
 
 # Old values

@@ -20,9 +20,10 @@ from typing import Any
 from stdb.modules.protocol import LogLevel, LogSink
 from stdb.modules.python.declarations import SOURCE_ROOT, Place, shown_path
 
-__all__ = ["Facade", "Output", "describe_failure", "failure_place", "failure_text", "module_frames"]
+__all__ = ["Facade", "Output", "describe_failure", "failure_place", "failure_text", "module_frames", "shown_value"]
 
 _LEVELS = ((logging.ERROR, LogLevel.ERROR), (logging.WARNING, LogLevel.WARN), (logging.INFO, LogLevel.INFO))
+SHOWN_MAX = 200
 PENDING_LINES_MAX = 1000
 """Lines that a module writes while it is imported, before it has a log; further ones are dropped."""
 
@@ -170,6 +171,15 @@ def failure_text(error: BaseException) -> str:
         return str.__str__(str(error))
     except BaseException as inner:  # noqa: BLE001 - SystemExit in a `__str__` must not end the server
         return f"(its text cannot be had: {type(inner).__name__})"
+
+
+def shown_value(value: object) -> str:
+    """Return a value of the module's as a message has it: SHOWN_MAX characters of it. Its `__repr__` is module code."""
+    try:
+        text = repr(value)
+    except BaseException as error:  # noqa: BLE001 - see `failure_text`
+        return f"(a {type(value).__name__} that cannot be shown: {type(error).__name__})"
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 def describe_failure(error: BaseException) -> str:
