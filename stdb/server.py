@@ -24,12 +24,12 @@ import trio
 from stdb.actors.deadline import LoopWatch, open_deadline
 from stdb.actors.epochs import keep_ticking
 from stdb.actors.host import Host, HostSettings
+from stdb.actors.programs import WASM_MAGIC, host_type_of
 from stdb.actors.updates import Policy
 from stdb.errors import SchemaError
 from stdb.modules.protocol import Module
 from stdb.modules.python.archive import MAGIC
 from stdb.modules.python.loader import load_archive
-from stdb.modules.wasm.loader import MAGIC as WASM_MAGIC
 from stdb.modules.wasm.loader import load_wasm
 from stdb.modules.wasm.runtime import TICK_SECONDS, Limits
 from stdb.net.front_door import FrontDoor
@@ -225,10 +225,8 @@ def _host_settings(options: ServeOptions, settings: Settings, operator: Credenti
 
 async def _publish(host: Host, operator: Credentials, publication: Publication) -> tuple[str, str]:
     policy = Policy(breaks_clients=True)  # there are no clients yet
-    host_type = "Wasm" if publication.program.startswith(WASM_MAGIC) else "Python"
-    result = await host.publish(
-        operator.identity, publication.program, name=publication.name, host_type=host_type, policy=policy
-    )
+    host_type, program = host_type_of(publication.program), publication.program
+    result = await host.publish(operator.identity, program, name=publication.name, host_type=host_type, policy=policy)
     return publication.name, result.identity[::-1].hex()
 
 

@@ -1,7 +1,7 @@
 """Archive: databases copied, restored and forked, and their past, beside the databases that run.
 
 Responsible for: states of the past and queries of them, the log as people read it, backups, restoring, forks.
-Not responsible for: who may (`stdb.net.routes_stdb`), which state a moment means (`stdb.datastore.history`), files
+Not responsible for: who may (`stdb.net`), which state a moment means (`stdb.datastore.history`), files
 (`stdb.storage`).
 
 A state of the past is a datastore of its own, made from the file in slices between which everybody else runs; it costs
@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from stdb.actors.answers import SqlResult
-from stdb.actors.launching import Launcher, in_slices, load_or_refuse
+from stdb.actors.launching import Launcher, in_slices, load_or_refuse, new_identity
 from stdb.actors.pausing import run_slice
-from stdb.actors.programs import host_type_of, move_program, owner_of_program, program_of, running_hash
+from stdb.actors.programs import StoredProgram, host_type_of, move_program, stored_program
 from stdb.actors.refusals import BackupRefused, NoFiles
 from stdb.datastore.catalog import read_views
 from stdb.datastore.datastore import Datastore
@@ -30,7 +30,6 @@ from stdb.datastore.records import Context, Record, encode, split
 from stdb.datastore.recovery import recover_in_slices
 from stdb.errors import QueryError, RequestError, StorageError
 from stdb.sats.names import database_name_error
-from stdb.sats.special import Identity
 from stdb.sql import Caller, ChangeStatement, SelectStatement, check_row_limit, compile_sql, work_of
 from stdb.storage.backup import check_backup, copy_database, remove_file
 from stdb.storage.control import Database
@@ -166,20 +165,18 @@ class Archive:
             datastore = Datastore()
             with _refusals(path):
                 await in_slices(recover_in_slices(datastore, log))
-                identity, program = program_of(datastore)
-            owner = owner or owner_of_program(datastore)
+                stored = stored_program(datastore)
+            identity, owner = stored.identity, owner or stored.owner
             if not self._is_free(identity, owner):
-                identity = _new_identity()
+                identity = new_identity()
             adopted = Adopted(identity, owner, name, datastore.next_offset - 1)
             self._host.control.check_create(owner, identity, name)
-            load_or_refuse(self._launcher, program)
-            if (identity, owner) != (program_of(datastore)[0], owner_of_program(datastore)):
-                record = self._move(datastore, identity, owner, "restore")
-                log.append_nowait([record])
-            program_hash = running_hash(datastore)
+            load_or_refuse(self._launcher, stored.program)
+            if (identity, owner) != (stored.identity, stored.owner):
+                log.append_nowait([self._move(datastore, identity, owner, "restore")])
         finally:
             await self._launcher.close_log(log)
-        await self._adopt(path, adopted, program, program_hash)
+        await self._adopt(path, adopted, stored)
         return adopted
 
     async def fork(
@@ -189,25 +186,24 @@ class Archive:
 
         Raises:
             UnreachableError: The log does not lead to that moment.
-            NotAuthorized: The caller may not publish Python code.
+            NotAuthorized: The caller may not publish code of this kind.
             PublishFailed: The program of that time does not load.
             NameInUseError, NameNotYoursError: The name leads elsewhere, or is another's.
         """
         _check_name(name)
-        new = _new_identity()
+        new = new_identity()
         self._host.control.check_create(caller, new, name)
         part = self.new_part(new)
         try:
             async with self._state(identity, moment) as datastore:
-                _, program = program_of(datastore)
-                self._host.check_grant(caller, host_type_of(program))
-                load_or_refuse(self._launcher, program)
+                stored = stored_program(datastore)
+                self._host.check_grant(caller, host_type_of(stored.program))
+                load_or_refuse(self._launcher, stored.program)
                 adopted = Adopted(new, caller, name, datastore.next_offset - 1)
                 record = self._move(datastore, new, caller, "fork")
                 kept = list(split(record, datastore.next_offset - 1))
-                program_hash = running_hash(datastore)
                 await self._storage.run(partial(_write, part, datastore, kept))
-            await self._adopt(part, adopted, program, program_hash)
+            await self._adopt(part, adopted, stored)
         finally:
             remove_file(part)
         return adopted
@@ -221,17 +217,19 @@ class Archive:
         assert delta is not None, "the row of st_module is changed"
         return encode(delta, Context(why, owner, None, now_us))
 
-    async def _adopt(self, path: Path, adopted: Adopted, program: bytes, program_hash: bytes) -> None:
+    async def _adopt(self, path: Path, adopted: Adopted, stored: StoredProgram) -> None:
         deleted = self._host.control.deleted(adopted.identity)
         database = Database(
             adopted.identity,
             deleted.address if deleted else os.urandom(16),
             adopted.owner,
-            host_type_of(program),
-            program_hash,
+            host_type_of(stored.program),
+            stored.program_hash,
             self._launcher.now_us(),
         )
-        await self._host.adopt(database, program, adopted.name, partial(_put, path, self._path(adopted.identity)))
+        await self._host.adopt(
+            database, stored.program, adopted.name, partial(_put, path, self._path(adopted.identity))
+        )
 
     def _is_free(self, identity: bytes, owner: bytes) -> bool:
         """Tell whether a database with that identity may be made for that owner."""
@@ -274,10 +272,6 @@ def _compiled(text: str, datastore: Datastore, asking: Caller) -> SelectStatemen
 def _check_name(name: str | None) -> None:
     if name is not None and (reason := database_name_error(name)):
         raise RequestError(f"Error parsing `{name}`: {reason}")
-
-
-def _new_identity() -> bytes:
-    return Identity.derive("localhost", os.urandom(16).hex()).wire
 
 
 def _write(path: Path, datastore: Datastore, records: list[Record]) -> None:

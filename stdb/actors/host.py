@@ -21,7 +21,7 @@ from stdb.actors.archive import Archive
 from stdb.actors.attachment import QUEUED_REQUESTS_MAX
 from stdb.actors.deadline import Deadline, NoDeadline
 from stdb.actors.handle import DatabaseHandle
-from stdb.actors.launching import FirstRecord, Launcher, LoadProgram, load_or_refuse
+from stdb.actors.launching import FirstRecord, Launcher, LoadProgram, load_or_refuse, new_identity
 from stdb.actors.outgoing import HttpSender, NoHttp
 from stdb.actors.refusals import (
     DatabaseUnavailable,
@@ -36,7 +36,6 @@ from stdb.actors.updates import COMPATIBLE, Policy, Update, is_major_upgrade
 from stdb.datastore.history import History
 from stdb.datastore.log import Log
 from stdb.modules.protocol import LogSink, Module
-from stdb.sats.special import Identity
 from stdb.storage.control import PUBLISH_PYTHON, Control, Database
 from stdb.storage.module_log import ModuleLog
 from stdb.storage.retention import Retention
@@ -388,7 +387,7 @@ class Host:
     def _identity_to_create(self, caller: bytes, identity: bytes | None) -> bytes:
         """Return the identity of a database to be made: fresh, or of a deleted one, or what the operator says."""
         if identity is None:
-            return Identity.derive("localhost", os.urandom(16).hex()).wire
+            return new_identity()
         if self.control.deleted(identity) is None and caller != self.settings.operator:
             raise NoSuchDatabase("No such database.")
         return identity

@@ -7,6 +7,7 @@ Not responsible for: who may publish (`host`), updates (`updates`), serving (`da
 Rules: spec 04 section 7, spec 07 sections 5, 6 and 8.
 """
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter
@@ -26,13 +27,23 @@ from stdb.datastore.datastore import Datastore
 from stdb.datastore.log import Log
 from stdb.datastore.recovery import recover_in_slices
 from stdb.datastore.transaction import Transaction
-from stdb.errors import ModuleFault, ReducerTimeout, SchemaError
+from stdb.errors import ModuleFault, ReducerTimeout, SchemaError, StorageError
 from stdb.modules.protocol import LogSink, Module, ReducerCall
+from stdb.sats.special import Identity
 from stdb.schema.model import Lifecycle
 from stdb.storage.module_log import ModuleLog
 from stdb.subscriptions.registry import Registry
 
-__all__ = ["CloseLog", "FirstRecord", "Launcher", "LoadProgram", "OpenLog", "in_slices", "load_or_refuse"]
+__all__ = [
+    "CloseLog",
+    "FirstRecord",
+    "Launcher",
+    "LoadProgram",
+    "OpenLog",
+    "in_slices",
+    "load_or_refuse",
+    "new_identity",
+]
 
 REPLAY_SECONDS = 0.005
 """Replay lets others run this often."""
@@ -162,8 +173,11 @@ class Launcher(NamedTuple):
             await in_slices(recover_in_slices(datastore, log))
             if positions is not None and datastore.next_offset == 1:
                 datastore.go_on_at(positions)
-            program = stored_program(datastore, identity)
-            module = self.load_in_time(program) if update is None else TablesOnly(datastore)
+            stored = stored_program(datastore)
+            if stored.identity != identity:
+                shown = stored.identity[::-1].hex()
+                raise StorageError(f"the log is that of database {shown}, not of {identity[::-1].hex()}")
+            module = self.load_in_time(stored.program) if update is None else TablesOnly(datastore)
             module.attach(datastore, identity, module_log)
             actor = DatabaseActor(
                 identity=identity,
@@ -213,6 +227,11 @@ def load_or_refuse(launcher: Launcher, program: bytes) -> Module:
         raise PublishFailed(f"Errors occurred:\n{findings}") from error
     except ModuleFault as error:
         raise PublishFailed(str(error)) from error
+
+
+def new_identity() -> bytes:
+    """Return an identity for a database that no other one has."""
+    return Identity.derive("localhost", os.urandom(16).hex()).wire
 
 
 async def in_slices(steps: Iterator[None]) -> None:

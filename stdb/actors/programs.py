@@ -6,6 +6,7 @@ Not responsible for: who may publish (`host`), loading code (`stdb.modules`), ru
 """
 
 from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
 
 from stdb.actors.refusals import PublishFailed
 from stdb.datastore.datastore import Datastore
@@ -26,12 +27,11 @@ from stdb.schema.model import ModuleDef, RowLevelSecurityDef
 from stdb.sql.rules import replace_rules
 
 __all__ = [
+    "WASM_MAGIC",
+    "StoredProgram",
     "TablesOnly",
     "host_type_of",
     "move_program",
-    "owner_of_program",
-    "program_of",
-    "running_hash",
     "store_program",
     "store_rules",
     "stored_program",
@@ -40,6 +40,15 @@ __all__ = [
 WASM, PYTHON = 0, 2
 """`st_module.program_kind` of a WebAssembly module (spec 04 section 12) and of a Python module (spec 08)."""
 WASM_MAGIC = b"\0asm"
+
+
+class StoredProgram(NamedTuple):
+    """What a database runs, and for whom; identities and hash are 32 bytes."""
+
+    identity: bytes
+    owner: bytes
+    program_hash: bytes
+    program: bytes
 
 
 def store_rules(datastore: Datastore, rules: Iterable[RowLevelSecurityDef]) -> None:
@@ -62,42 +71,27 @@ def store_program(datastore: Datastore, module: Module, program: bytes, identity
     table.insert(table.schema.codec.encode(values))
 
 
-def stored_program(datastore: Datastore, identity: bytes) -> bytes:
-    """Return the program that the database runs. Raises StorageError."""
+def stored_program(datastore: Datastore) -> StoredProgram:
+    """Return what the database runs.
+
+    Raises:
+        StorageError: That is not stored, or nothing that this server can run.
+    """
     table = datastore.table("st_module")
     rows = list(table.rows())
     if len(rows) != 1:
         raise StorageError("the log holds no program: it does not begin with the publishing of a database")
-    stored_for, _, kind, _, program, _ = table.schema.codec.decode_exact(rows[0])
-    if stored_for != _u256(identity):
-        raise StorageError(f"the log is that of database {stored_for:064x}, not of {identity[::-1].hex()}")
+    identity, owner, kind, program_hash, program, _ = table.schema.codec.decode_exact(rows[0])
     if kind not in (WASM, PYTHON):
         raise StorageError(
             f"the program is of kind {kind}, this server runs kinds {WASM} (WebAssembly) and {PYTHON} (Python)"
         )
-    return bytes(program)
-
-
-def program_of(datastore: Datastore) -> tuple[bytes, bytes]:
-    """Return the identity that the program's row is for, and the program. Raises StorageError."""
-    table = datastore.table("st_module")
-    for row in table.rows():
-        identity = table.schema.codec.decode_exact(row)[0].to_bytes(32, "little")
-        return identity, stored_program(datastore, identity)
-    return b"", stored_program(datastore, b"")
+    return StoredProgram(_bytes(identity), _bytes(owner), _bytes(program_hash), bytes(program))
 
 
 def host_type_of(program: bytes) -> str:
     """Return what the control store calls the kind of a program."""
     return "Wasm" if program.startswith(WASM_MAGIC) else "Python"
-
-
-def owner_of_program(datastore: Datastore) -> bytes:
-    """Return the owner that the program's row names."""
-    table = datastore.table("st_module")
-    (row,) = table.rows()
-    number: int = table.schema.codec.decode_exact(row)[1]
-    return number.to_bytes(32, "little")
 
 
 def move_program(datastore: Datastore, identity: bytes, owner: bytes) -> None:
@@ -107,14 +101,6 @@ def move_program(datastore: Datastore, identity: bytes, owner: bytes) -> None:
     values = table.schema.codec.decode_exact(row)
     table.delete(row)
     table.insert(table.schema.codec.encode((_u256(identity), _u256(owner), *values[2:])))
-
-
-def running_hash(datastore: Datastore) -> bytes:
-    """Return the hash of the program that the database runs, 32 bytes."""
-    table = datastore.table("st_module")
-    (row,) = table.rows()
-    number: int = table.schema.codec.decode_exact(row)[3]
-    return number.to_bytes(32, "little")
 
 
 class TablesOnly:
@@ -154,3 +140,7 @@ def _no(kind: str, place: int) -> LookupError:
 
 def _u256(number: bytes) -> int:
     return int.from_bytes(number, "little")
+
+
+def _bytes(number: int) -> bytes:
+    return number.to_bytes(32, "little")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from stdb.actors.programs import running_hash, store_program
+from stdb.actors.programs import store_program, stored_program
 from stdb.actors.refusals import PublishFailed, UpdateRejected
 from stdb.datastore.catalog import StoredView, read_views
 from stdb.datastore.datastore import Datastore
@@ -151,10 +151,9 @@ class Update(NamedTuple):
         return taken
 
     def _write_program(self, datastore: Datastore, program: bytes) -> None:
-        table = datastore.table("st_module")
-        (row,) = table.rows()
-        table.clear()
-        store_program(datastore, self.module, program, row[:32], row[32:64])
+        stored = stored_program(datastore)
+        datastore.table("st_module").clear()
+        store_program(datastore, self.module, program, stored.identity, stored.owner)
 
     def _migrate(
         self,
@@ -245,7 +244,7 @@ def plan_update(datastore: Datastore, identity: bytes, old: ModuleDef, module: M
         raise PublishFailed("\n".join(findings))
     return Update(
         identity,
-        running_hash(datastore),
+        stored_program(datastore).program_hash,
         module,
         tuple(step for step in tables.steps if plan.table_of(step) not in migrated),
         migrations,

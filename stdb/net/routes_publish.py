@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from stdb.actors.host import CONFIRMATION_SECONDS, PublishResult
 from stdb.actors.plan_text import plan_text
+from stdb.actors.programs import WASM_MAGIC
 from stdb.actors.refusals import NoSuchDatabase, NotAuthorized, PublishFailed
 from stdb.actors.updates import Policy, Update
 from stdb.net.auth import Access
@@ -20,7 +21,6 @@ from stdb.storage.control import NameInUseError, NameNotYoursError, NotYourDatab
 __all__ = ["RESOURCES"]
 
 PYTHON_MAGIC = b"PK\x03\x04"
-WASM_MAGIC = b"\0asm"
 WASM_HEADER_BYTES = 8
 
 _HOST_TYPES = ("Wasm", "Js", "Python")

@@ -22,10 +22,7 @@ from stdb.modules.wasm.raw import RawRuntime
 from stdb.modules.wasm.runtime import Limits, Runtime
 from stdb.sats.hashes import keccak256
 
-__all__ = ["MAGIC", "best_runtime", "load_wasm"]
-
-MAGIC = b"\0asm"
-"""What every WebAssembly binary begins with."""
+__all__ = ["best_runtime", "load_wasm"]
 
 
 def load_wasm(
