@@ -1,4 +1,4 @@
-"""The functions of ABI 10.0 to 10.6 that need no waiting: tables, scans, writes, bytes, the log.
+"""The functions of ABI 10.0 to 10.5 that need no waiting: tables, scans, writes, bytes, the log.
 
 Responsible for: each function's signature, what it does, which error number it returns when (spec 04 section 3).
 Not responsible for: how wasmtime calls them (`raw`, `public`), functions of procedures (`waiting`), rules of tables.
@@ -8,7 +8,8 @@ by `LinearMemory`. Rows and keys are checked here: a table takes valid BSATN for
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from stdb.errors import DecodeError, DelayTooLong, NoSuchIndex, NoSuchRow, ReducerTimeout, UniqueViolation
 from stdb.modules.protocol import LogLevel
@@ -18,7 +19,7 @@ from stdb.modules.wasm.runtime import EXHAUSTED, FunctionType, HostFunction, Hos
 if TYPE_CHECKING:
     from stdb.modules.wasm.host import Host
     from stdb.modules.wasm.runtime import Imports
-    from stdb.modules.wasm.tables import BoundIndex, BoundTable
+    from stdb.modules.wasm.tables import BoundIndex, BoundTable, Tables
 
 __all__ = ["Errno", "functions"]
 
@@ -62,7 +63,7 @@ _READ_ONLY = "a view only reads; write in a reducer"
 
 def functions(host: "Host") -> "Imports":
     """Return the host functions of one guest, by module and name."""
-    groups = (Names(host), Scans(host), Writes(host), Bytes(host), Console(host))
+    groups = (Names(host), Writes(host), Bytes(host), Console(host))
     found: dict[tuple[str, str], HostFunction] = {}
     for (module, name), (function, count, has_result) in _NAMES.items():
         run = next(getattr(group, function) for group in groups if hasattr(group, function))
@@ -80,7 +81,7 @@ class _Group:
         self._host = host
         self._handles = host.handles
 
-    def _open(self) -> Any:
+    def _open(self) -> "Tables | None":
         """Return the tables, None where none may be reached. Raises ReducerTimeout."""
         expiry = self._host.expiry
         if expiry is None:
@@ -91,46 +92,34 @@ class _Group:
 
 
 class Names(_Group):
-    """From names to ids, and how many rows there are."""
+    """From names to ids."""
 
     __slots__ = ()
 
     def table_id_from_name(self, pointer: int, length: int, out: int) -> int:
         """Write the id of a table."""
-        name = self._host.memory.text(pointer, length)
-        tables = self._open()
-        if tables is None:
-            return Errno.NOT_IN_TRANSACTION
-        number = tables.ids.get(name)
-        if number is None:
-            return Errno.NO_SUCH_TABLE
-        self._host.memory.write_u32(out, number)
-        return Errno.OK
+        return self._write_id(_table_ids, Errno.NO_SUCH_TABLE, pointer, length, out)
 
     def index_id_from_name(self, pointer: int, length: int, out: int) -> int:
         """Write the id of an index."""
+        return self._write_id(_index_ids, Errno.NO_SUCH_INDEX, pointer, length, out)
+
+    def _write_id(
+        self, ids: "Callable[[Tables], dict[str, int]]", missing: int, pointer: int, length: int, out: int
+    ) -> int:
+        """Write the id that a name has; `missing` is the error number where there is none."""
         name = self._host.memory.text(pointer, length)
         tables = self._open()
         if tables is None:
             return Errno.NOT_IN_TRANSACTION
-        number = tables.index_ids.get(name)
+        number = ids(tables).get(name)
         if number is None:
-            return Errno.NO_SUCH_INDEX
+            return missing
         self._host.memory.write_u32(out, number)
         return Errno.OK
 
-    def row_count(self, table_id: int, out: int) -> int:
-        """Write how many rows a table has, as u64."""
-        tables = self._open()
-        if tables is None:
-            return Errno.NOT_IN_TRANSACTION
-        bound: BoundTable | None = tables.by_id.get(table_id)
-        if bound is None:
-            return Errno.NO_SUCH_TABLE
-        if self._host.reads is not None:
-            self._host.reads.tables.add(table_id)
-        self._host.memory.write_u64(out, len(bound.table))
-        return Errno.OK
+
+_table_ids, _index_ids = attrgetter("ids"), attrgetter("index_ids")
 
 
 class Scans(_Group):
@@ -143,18 +132,33 @@ class Scans(_Group):
         iterators = host.handles.iterators
         self._add, self._find, self._take = iterators.add, iterators.get, iterators.take
 
+    def row_count(self, table_id: int, out: int) -> int:
+        """Write how many rows a table has, as u64."""
+        bound = self._whole(table_id)
+        if isinstance(bound, int):
+            return bound
+        self._host.memory.write_u64(out, len(bound.table))
+        return OK
+
     def table_scan(self, table_id: int, out: int) -> int:
         """Write an iterator over all rows of a table."""
+        bound = self._whole(table_id)
+        if isinstance(bound, int):
+            return bound
+        self._host.memory.write_u32(out, self._add(chunks_of(bound.table.rows())))
+        return OK
+
+    def _whole(self, table_id: int) -> "BoundTable | int":
+        """Return a table that is read as a whole, which a view notes; or an error number."""
         tables = self._open()
         if tables is None:
             return Errno.NOT_IN_TRANSACTION
-        bound: BoundTable | None = tables.by_id.get(table_id)
+        bound = tables.by_id.get(table_id)
         if bound is None:
             return Errno.NO_SUCH_TABLE
         if self._host.reads is not None:
             self._host.reads.tables.add(table_id)
-        self._host.memory.write_u32(out, self._handles.iterators.add(chunks_of(bound.table.rows())))
-        return Errno.OK
+        return bound
 
     def point_scan(self, index_id: int, pointer: int, length: int, out: int) -> int:
         """Write an iterator over the rows that have a key."""
@@ -164,7 +168,7 @@ class Scans(_Group):
             return NOT_IN_TRANSACTION
         if expiry.expired:
             self._open()
-        bound: BoundIndex | None = host.tables.indexes.get(index_id)  # type: ignore[union-attr]  # open, so attached
+        bound = host.tables.indexes.get(index_id)  # type: ignore[union-attr]  # open, so attached
         if bound is None:
             return Errno.NO_SUCH_INDEX
         memory = host.memory
@@ -183,7 +187,7 @@ class Scans(_Group):
         rows = self._rows_of(index_id, prefix, prefix_length, count, *bounds[:4])
         if isinstance(rows, int):
             return rows
-        self._host.memory.write_u32(bounds[4], self._handles.iterators.add(chunks_of(rows)))
+        self._host.memory.write_u32(bounds[4], self._add(chunks_of(rows)))
         return Errno.OK
 
     def _rows_of(self, index_id: int, prefix: int, prefix_length: int, count: int, *bounds: int) -> "list[bytes] | int":
@@ -196,7 +200,7 @@ class Scans(_Group):
         memory = self._host.memory
         start = memory.read(prefix, prefix_length) if count else b""
         lower, upper = memory.read(bounds[0], bounds[1]), memory.read(bounds[2], bounds[3])
-        bound: BoundIndex | None = tables.indexes.get(index_id)
+        bound = tables.indexes.get(index_id)
         if bound is None:
             return Errno.NO_SUCH_INDEX
         try:
@@ -246,12 +250,12 @@ class Scans(_Group):
         del chunks[len(chunks) - count :]
         if chunks:
             return Errno.OK
-        self._handles.iterators.take(iterator)
+        self._take(iterator)
         return EXHAUSTED
 
     def close(self, iterator: int) -> int:
         """Drop an iterator."""
-        return Errno.NO_SUCH_ITER if self._handles.iterators.take(iterator) is None else Errno.OK
+        return Errno.NO_SUCH_ITER if self._take(iterator) is None else Errno.OK
 
 
 class Writes(Scans):
@@ -263,7 +267,7 @@ class Writes(Scans):
         tables = self._open()
         if tables is None:
             return Errno.NOT_IN_TRANSACTION
-        bound: BoundTable | None = tables.by_id.get(table_id)
+        bound = tables.by_id.get(table_id)
         if bound is None or bound.is_system:
             return Errno.NO_SUCH_TABLE
         if not self._host.can_write:
@@ -346,7 +350,7 @@ class Writes(Scans):
         tables = self._open()
         if tables is None:
             return Errno.NOT_IN_TRANSACTION
-        index: BoundIndex | None = tables.indexes.get(index_id)
+        index = tables.indexes.get(index_id)
         if index is None:
             return Errno.NO_SUCH_INDEX
         try:
