@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import stdb.storage.server_storage
-from stdb.cli import main
+from stdb.cli.main import main
 from stdb.datastore.delta import Delta
 from stdb.datastore.log import MemoryLog
 from stdb.storage.retention import Retention

@@ -2,7 +2,7 @@
 
 import sys
 
-from stdb.cli import main
+from stdb.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

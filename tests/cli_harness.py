@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from stdb.cli import main
+from stdb.cli.main import main
 from tests.interop.npm import ROOT
 from tests.interop.processes import Lines, Server, serve
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from stdb.cli import main
+from stdb.cli.main import main
 from stdb.storage import log_writer, merging
 from stdb.storage.retention import Retention
 from stdb.storage.truncation import Truncation

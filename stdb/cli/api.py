@@ -21,7 +21,7 @@ from stdb.cli import running
 from stdb.cli.config import Config, Server
 from stdb.cli.errors import CliError
 
-__all__ = ["Api", "claims_of", "identity_digits", "identity_of", "refused", "status_cause"]
+__all__ = ["TIMEOUT_SECONDS", "Api", "claims_of", "identity_digits", "identity_of", "refused", "status_cause"]
 
 TIMEOUT_SECONDS = 60.0
 _IDENTITY = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")

@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from stdb.cli.api import Api
 from stdb.cli.transfer import receive, size_text, uploading, writing
@@ -25,17 +24,24 @@ def backup(api: Api, options: argparse.Namespace) -> None:
 def restore(api: Api, options: argparse.Namespace) -> None:
     """Make a database of a backup."""
     query = {name: value for name in ("name", "owner") if (value := getattr(options, name))}
-    made = post_file(api, f"/stdb/v1/restore?{urlencode(query)}".rstrip("?"), Path(options.file), "restore")
+    made = post_file(api, "/stdb/v1/restore", query, Path(options.file), "restore")
     say_made("Restored", made)
     print(f"It belongs to {made['owner_identity']}.")
 
 
-def post_file(api: Api, path: str, file: Path, what: str, content_type: str = "application/octet-stream") -> Any:
+def post_file(
+    api: Api,
+    path: str,
+    query: dict[str, str],
+    file: Path,
+    what: str,
+    content_type: str = "application/octet-stream",
+) -> Any:
     """Send a file; return the document of the answer."""
     headers = {"Content-Type": content_type}
     with (
         uploading(file, what) as pieces,
-        api.stream("POST", path, content=pieces, headers=headers) as response,
+        api.stream("POST", path, params=query, content=pieces, headers=headers) as response,
     ):
         response.read()
     return response.json()

@@ -62,10 +62,10 @@ def unlock(api: Api, options: argparse.Namespace) -> None:
     print(f"Database {identity} is now unlocked.")
 
 
-def _post(api: Api, database: str, action: str) -> str:
+def _post(api: Api, database: str, action: str, root: str = "/v1") -> str:
     """Do something with a database; return its identity."""
     identity = api.database(database)
-    response = api.request("POST", f"/v1/database/{identity}/{action}")
+    response = api.request("POST", f"{root}/database/{identity}/{action}")
     if response.status_code != 200:
         raise refused(response)
     return identity
@@ -73,10 +73,7 @@ def _post(api: Api, database: str, action: str) -> str:
 
 def restart(api: Api, options: argparse.Namespace) -> None:
     """Start a database again that stays down after failures."""
-    identity = api.database(options.database)
-    response = api.request("POST", f"/stdb/v1/database/{identity}/restart")
-    if response.status_code != 200:
-        raise refused(response)
+    identity = _post(api, options.database, "restart", "/stdb/v1")
     print(f"Database {options.database} ({identity}) was started again.")
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from stdb.cli.api import Api
 from stdb.cli.backup import post_file
@@ -20,8 +20,8 @@ def export_table(api: Api, options: argparse.Namespace) -> None:
     identity = api.database(options.database)
     path = Path(options.file or f"{options.table}.{options.format or 'jsonl'}")
     format_ = _format(options, path)
-    url = f"/stdb/v1/database/{identity}/export/{quote(options.table, safe='')}?format={format_}"
-    with api.stream("GET", url) as response, writing(path) as file:
+    url = f"/stdb/v1/database/{identity}/export/{quote(options.table, safe='')}"
+    with api.stream("GET", url, params={"format": format_}) as response, writing(path) as file:
         size = receive(response, file, "export")
         count = response.headers["stdb-rows"]
     if str(path) != "-":
@@ -34,8 +34,8 @@ def import_table(api: Api, options: argparse.Namespace) -> None:
     path = Path(options.file)
     format_ = _format(options, path)
     query = {"format": format_} | ({} if options.rows is None else {"rows": str(options.rows)})
-    url = f"/stdb/v1/database/{identity}/import/{quote(options.table, safe='')}?{urlencode(query)}"
-    done = post_file(api, url, path, "import", _TYPES[format_])
+    url = f"/stdb/v1/database/{identity}/import/{quote(options.table, safe='')}"
+    done = post_file(api, url, query, path, "import", _TYPES[format_])
     known = done["rows_read"] - done["rows_inserted"]
     there = f", {known} were there already" if known else ""
     print(f"{done['rows_inserted']} rows inserted into {options.table} in {done['transactions']} transactions{there}.")

@@ -4,7 +4,6 @@ import argparse
 import json
 import math
 from typing import Any
-from urllib.parse import urlencode
 
 from stdb.cli.api import Api, refused
 from stdb.cli.render import cell, psql_table
@@ -19,11 +18,10 @@ def sql(api: Api, options: argparse.Namespace) -> None:
     """Run a statement; `--format json` prints the answer as it came."""
     identity = api.database(options.database)
     asked = (("confirmed", options.confirmed), ("at", options.at))
-    query = urlencode({name: value for name, value in asked if value is not None})
-    path = f"/v1/database/{identity}/sql"
     response = api.request(
         "POST",
-        f"{path}?{query}" if query else path,
+        f"/v1/database/{identity}/sql",
+        params={name: value for name, value in asked if value is not None},
         content=options.query.encode("utf-8", "surrogateescape"),
         headers={"Content-Type": "text/plain; charset=utf-8"},
     )

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 import stdb.server
-from stdb.cli import main
+from stdb.cli.main import main
 from stdb.modules.protocol import Module
 from stdb.storage.compiled_cache import CompiledCacheDirectory
 
