@@ -139,6 +139,12 @@ def test_deep_recursion_and_bad_memory_are_traps(runtime: Runtime) -> None:
             World(program(body, "(func $deep (call $deep))"), runtime).call()
 
 
+def test_a_start_function_that_calls_the_host_has_no_memory_yet(runtime: Runtime) -> None:
+    start = "(func $first (drop (call $write (i32.const 0) (i32.const 64) (i32.const 32)))) (start $first)"
+    with pytest.raises(ModuleFault, match="out of bounds pointer"):
+        World(program("i32.const 0", start), runtime)
+
+
 def test_memory_is_bounded(runtime: Runtime) -> None:
     world = World(program("(i32.eq (memory.grow (i32.const 60)) (i32.const -1))"), runtime, Limits(1 << 20))
     with pytest.raises(ReducerError):

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stdb.modules.wasm.handles import Handles
+from stdb.modules.wasm.memory import LinearMemory
 
 if TYPE_CHECKING:
     from stdb.modules.protocol import Expiry, LogSink, ReadSet
-    from stdb.modules.wasm.memory import LinearMemory
     from stdb.modules.wasm.tables import Tables
 
 __all__ = ["Host"]
@@ -27,10 +27,10 @@ class Host:
         *("is_procedure", "reads", "tables"),
     )
 
-    memory: "LinearMemory"
-
     def __init__(self, now_us: Callable[[], int]) -> None:
         self.now_us = now_us
+        self.memory = LinearMemory()
+        """That of the guest; nothing while its start function runs."""
         self.handles = Handles()
         self.identity = bytes(32)
         self.tables: Tables | None = None

@@ -24,12 +24,16 @@ _U32, _U64 = Struct("<I"), Struct("<Q")
 _get_u32, _set_u32, _set_u64 = _U32.unpack_from, _U32.pack_into, _U64.pack_into
 
 
+def _nothing() -> memoryview:
+    return memoryview(b"")
+
+
 class LinearMemory:
-    """The memory of one guest. `view_of_all` returns a view of as much as there is now."""
+    """The memory of one guest. `view_of_all` returns a view of as much as there is now; without it there is none."""
 
     __slots__ = ("_view_of_all", "size", "view")
 
-    def __init__(self, view_of_all: Callable[[], memoryview]) -> None:
+    def __init__(self, view_of_all: Callable[[], memoryview] = _nothing) -> None:
         self._view_of_all = view_of_all
         self.view = memoryview(b"")
         self.size = 0
@@ -96,7 +100,3 @@ class LinearMemory:
         self.refresh()
         if end > self.size:
             raise HostTrap(OUT_OF_BOUNDS)
-
-
-def _nothing() -> memoryview:
-    return memoryview(b"")

@@ -22,7 +22,7 @@ from stdb.modules.wasm.http import decode_response, encode_request
 from stdb.modules.wasm.imports import host_functions
 from stdb.modules.wasm.instance import FAILURE, Instance, connection_words, raise_for, words
 from stdb.modules.wasm.procedures import drive
-from stdb.modules.wasm.runtime import SUSPENDED, GuestTrap, Limits
+from stdb.modules.wasm.runtime import SUSPENDED, U64_MAX, GuestTrap, Limits
 from stdb.modules.wasm.tables import Tables
 from stdb.modules.wasm.views import WITH_HEADER, rows_reader
 from stdb.sats import bsatn
@@ -113,7 +113,7 @@ class WasmModule:
                     reducer_id,
                     *words(call.sender),
                     *connection_words(call.connection_id),
-                    call.timestamp_us & _U64,
+                    call.timestamp_us & U64_MAX,
                     handles.add_source(args if end == len(args) else args[:end]),
                     handles.add_sink(),
                 )
@@ -220,7 +220,7 @@ class WasmModule:
                     procedure_id,
                     *words(call.sender),
                     *connection_words(call.connection_id),
-                    call.timestamp_us & _U64,
+                    call.timestamp_us & U64_MAX,
                     handles.add_source(args),
                     sink,
                 )
@@ -248,7 +248,7 @@ class WasmModule:
                 return instance.entry("__call_http_handler__")(
                     handler_id,
                     *caller,
-                    call.timestamp_us & _U64,
+                    call.timestamp_us & U64_MAX,
                     handles.add_source(encode_request(request)),
                     handles.add_source(request.body),
                     *sinks,
@@ -325,7 +325,6 @@ class WasmModule:
             main.close()
 
 
-_U64 = 0xFFFFFFFFFFFFFFFF
 IDLE_MAX = 8
 """Instances kept for procedures and handlers that are not called just now."""
 _HANDLER_PARAMS = 6

@@ -16,7 +16,7 @@ from stdb.errors import HttpError, ReducerError, ReducerTimeout
 from stdb.modules.protocol import LogLevel, ReducerCall
 from stdb.modules.wasm.http import encode_response, encode_text
 from stdb.modules.wasm.imports_10 import Errno
-from stdb.modules.wasm.runtime import SUSPENDED, HostTrap, Wait
+from stdb.modules.wasm.runtime import SUSPENDED, U64_MAX, HostTrap, Wait
 from stdb.modules.wasm.waiting import Abort, Commit, Http, Sleep, StartTransaction
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from stdb.modules.wasm.instance import Instance
 
 __all__ = ["drive"]
-
-_U64 = 0xFFFFFFFFFFFFFFFF
 
 
 class _RolledBackError(Exception):
@@ -54,7 +52,7 @@ async def drive(instance: "Instance", host: "ProcedureHost", name: str, start: C
             await host.sleep(0)
         elif isinstance(wait.request, Sleep):
             await host.sleep(max(wait.request.until_us - host.now_us(), 0) / 1e6)
-            wait.answer = host.now_us() & _U64
+            wait.answer = host.now_us() & U64_MAX
         elif isinstance(wait.request, Http):
             wait.answer = await _send(instance, host, wait.request)
         else:
@@ -89,7 +87,7 @@ async def _transact(instance: "Instance", host: "ProcedureHost", wait: Wait, req
         instance.host.open(call.transaction)
         guest.limit(call.transaction, instance.ticks_max)
         try:
-            instance.host.memory.write_u64(request.out, call.timestamp_us & _U64)
+            instance.host.memory.write_u64(request.out, call.timestamp_us & U64_MAX)
             wait.answer = Errno.OK
             code = guest.resume()
             while code == SUSPENDED and guest.waiting is None:

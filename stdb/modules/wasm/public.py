@@ -15,17 +15,26 @@ import wasmtime
 
 from stdb.modules.wasm.engine import CompiledProgram, Engine, parted
 from stdb.modules.wasm.memory import LinearMemory
-from stdb.modules.wasm.runtime import CALL_TICKS_MAX, FunctionType, GuestTrap, HostFunction, HostTrap, Imports, Limits
+from stdb.modules.wasm.runtime import (
+    CALL_TICKS_MAX,
+    U64_MAX,
+    FunctionType,
+    GuestTrap,
+    HostFunction,
+    HostTrap,
+    Imports,
+    Limits,
+)
 
 if TYPE_CHECKING:
     from stdb.modules.protocol import Expiry
     from stdb.modules.wasm.runtime import Wait
 
-__all__ = ["KILLED_AFTER_TICKS", "PublicGuest", "PublicRuntime", "function_type", "limit_store"]
+__all__ = ["KILLED_AFTER_TICKS", "PublicGuest", "PublicRuntime", "function_type", "limit_store", "memory_of", "trap_of"]
 
 KILLED_AFTER_TICKS = 4
 """A call that cannot come back early is stopped after so many epochs, not to hold up everything else."""
-_MASKS = {"i32": 0xFFFFFFFF, "i64": 0xFFFFFFFFFFFFFFFF}
+_MASKS = {"i32": 0xFFFFFFFF, "i64": U64_MAX}
 
 
 class PublicRuntime:
@@ -50,7 +59,6 @@ class PublicGuest:
         self._raised: BaseException | None = None
         self._expiry: Expiry | None = None
         self._ticks_max = CALL_TICKS_MAX
-        self.memory = LinearMemory(self._view)
         linker = wasmtime.Linker(engine.wasmtime)
         for module, name, _ in program.imports:
             function = imports[module, name]
@@ -60,6 +68,7 @@ class PublicGuest:
             self._exports = linker.instantiate(self._store, program.module).exports(self._store)
         except (wasmtime.WasmtimeError, wasmtime.Trap, _RaisedError) as error:
             raise self._trap(error) from self._raised
+        self.memory = memory_of(self._exports["memory"], self._store)
 
     def limit(self, expiry: "Expiry | None", ticks_max: int) -> None:
         """See `Guest.limit`."""
@@ -101,9 +110,8 @@ class PublicGuest:
         return 0 if result is None else result & 0xFFFFFFFF
 
     def _trap(self, error: Exception) -> GuestTrap:
-        raised = self._raised
-        if raised is not None:
-            return GuestTrap(str(raised) if isinstance(raised, HostTrap) else repr(raised))
+        if self._raised is not None:
+            return trap_of(self._raised)
         is_late = isinstance(error, wasmtime.Trap) and error.trap_code is wasmtime.TrapCode.INTERRUPT
         where, what = parted(str(error))
         return GuestTrap(what, where, is_late=is_late)
@@ -123,13 +131,6 @@ class PublicGuest:
             return result if has_result else None  # type: ignore[return-value]  # an int, as was just seen
 
         return checked
-
-    def _view(self) -> memoryview:
-        memory = self._exports["memory"]
-        assert isinstance(memory, wasmtime.Memory), "`abi.check_exports` has seen it"
-        size = memory.data_len(self._store)
-        start = ctypes.addressof(memory.data_ptr(self._store).contents)
-        return memoryview((ctypes.c_uint8 * size).from_address(start)).cast("B")
 
 
 class _RaisedError(Exception):
@@ -151,3 +152,19 @@ def limit_store(store: wasmtime.Store, limits: Limits) -> None:
         tables=limits.tables_max,
         memories=limits.memories_max,
     )
+
+
+def memory_of(memory: object, store: wasmtime.Store) -> LinearMemory:
+    """Return the memory that an instance in this store exports."""
+    assert isinstance(memory, wasmtime.Memory), "`abi.check_exports` has seen it"
+
+    def view_of_all() -> memoryview:
+        start = ctypes.addressof(memory.data_ptr(store).contents)
+        return memoryview((ctypes.c_uint8 * memory.data_len(store)).from_address(start)).cast("B")
+
+    return LinearMemory(view_of_all)
+
+
+def trap_of(raised: BaseException, where: str = "") -> GuestTrap:
+    """Return how a guest ended by what a host function raised."""
+    return GuestTrap(str(raised) if isinstance(raised, HostTrap) else repr(raised), where)

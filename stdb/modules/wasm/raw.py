@@ -27,11 +27,11 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from stdb.modules.wasm.engine import CompiledProgram, Engine, parted
-from stdb.modules.wasm.memory import LinearMemory
-from stdb.modules.wasm.public import function_type, limit_store
+from stdb.modules.wasm.public import function_type, limit_store, memory_of, trap_of
 from stdb.modules.wasm.runtime import (
     CALL_TICKS_MAX,
     SUSPENDED,
+    U64_MAX,
     GuestTrap,
     HostFunction,
     HostTrap,
@@ -131,7 +131,6 @@ class RawGuest:
         self._store.set_epoch_deadline(1)
         self._trap_slot, self._error_slot = ctypes.c_void_p(), ctypes.c_void_p()
         self._trap_at, self._error_at = ctypes.addressof(self._trap_slot), ctypes.addressof(self._error_slot)
-        self.memory = LinearMemory(self._view)
         self._linker = wasmtime.Linker(engine.wasmtime)
         self._callbacks: list[Any] = []
         """Everything that wasmtime calls, for as long as it may."""
@@ -139,9 +138,8 @@ class RawGuest:
         for module, name in {(module, name) for module, name, _ in program.imports}:
             self._define(module, name, imports[module, name])
         self._entries: dict[str, Callable[..., int]] = {}
-        self._memory: wasmtime.Memory | None = None
         self._exports = self._instantiate(program)
-        self._memory = self._exports["memory"]
+        self.memory = memory_of(self._exports["memory"], self._store)
 
     # What a guest does
 
@@ -191,7 +189,7 @@ class RawGuest:
         self.memory.close()
         self._slot_views.clear()
         self._entries.clear()
-        self._exports = self._memory = None
+        self._exports = None
         self._linker.close()
         self._store.close()
 
@@ -252,7 +250,7 @@ class RawGuest:
         is_late, self._is_late = self._is_late, False
         where, what = parted(message)
         if raised is not None:
-            raise GuestTrap(str(raised) if isinstance(raised, HostTrap) else repr(raised), where) from raised
+            raise trap_of(raised, where) from raised
         raise GuestTrap(what, where, is_late=is_late)
 
     def _take_error(self) -> str:
@@ -366,13 +364,6 @@ class RawGuest:
 
         return is_answered
 
-    def _view(self) -> memoryview:
-        if self._memory is None:  # a start function calls the host
-            return memoryview(b"")
-        size = self._memory.data_len(self._store)
-        start = ctypes.addressof(self._memory.data_ptr(self._store).contents)
-        return memoryview((ctypes.c_uint8 * size).from_address(start)).cast("B")
-
 
 _ENTRY = """
 def enter({names}):
@@ -424,7 +415,7 @@ def _values(address: int, params: tuple[str, ...]) -> list[int]:
 
 def _set_value(address: int, kind: int, value: int) -> None:
     ctypes.c_uint8.from_address(address).value = kind
-    ctypes.c_uint64.from_address(address + _VALUE_OFFSET).value = value & 0xFFFFFFFFFFFFFFFF
+    ctypes.c_uint64.from_address(address + _VALUE_OFFSET).value = value & U64_MAX
 
 
 def _is_done(_env: int) -> bool:

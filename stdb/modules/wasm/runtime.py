@@ -22,6 +22,7 @@ __all__ = [
     "LOAD_TICKS_MAX",
     "SUSPENDED",
     "TICK_SECONDS",
+    "U64_MAX",
     "ExportType",
     "FunctionType",
     "Guest",
@@ -44,6 +45,8 @@ EXHAUSTED = 0xFFFFFFFF
 """What the two readers return at the end: -1 as an i32."""
 SUSPENDED = -1
 """What `enter` and `resume` return for a guest that has come back early; results are unsigned."""
+
+U64_MAX = 0xFFFFFFFFFFFFFFFF
 
 
 class FunctionType(NamedTuple):
@@ -125,7 +128,6 @@ class GuestTrap(Exception):  # noqa: N818 - what happened to the guest
 
     def __init__(self, message: str, where: str = "", *, is_late: bool = False) -> None:
         super().__init__(f"{where}: {message}" if where else message)
-        self.what = message
         self.where = where
         self.is_late = is_late
 
