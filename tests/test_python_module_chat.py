@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from stdb.errors import DecodeError, ModuleFault, ReducerError
+from stdb.modules.protocol import FATAL
 from stdb.modules.python import loader
-from stdb.modules.python.entries import FATAL
 from stdb.schema.model import Access, CasePolicy, Lifecycle, Visibility
 from tests.python_module_harness import ALICE, BOB, Running, load
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stdb.schema.model import ModuleDef
 
 __all__ = [
+    "FATAL",
     "HTTP_1_1",
     "Expiry",
     "HttpRequest",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+FATAL = "The instance encountered a fatal error."
+"""What a caller learns when a module breaks, whatever language it is written in."""
 HTTP_1_1 = 2
 """The number of HTTP/1.1 among versions: 0 is 0.9, 1 is 1.0, 3 is 2 and 4 is 3 (spec 04 section 3.7)."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from stdb.errors import DecodeError, ModuleFault, ReducerError, ReducerTimeout
 from stdb.modules.protocol import (
+    FATAL,
     HttpRequest,
     HttpResponse,
     ProcedureCall,
@@ -38,10 +39,7 @@ if TYPE_CHECKING:
     from stdb.modules.python.signatures import BuiltProcedure, BuiltReducer, BuiltView
     from stdb.modules.python.table import Binding
 
-__all__ = ["FATAL", "Bound", "procedure_entry", "reducer_entry", "route_entry", "view_entry"]
-
-FATAL = "The instance encountered a fatal error."
-"""What a caller learns when a module breaks."""
+__all__ = ["Bound", "procedure_entry", "reducer_entry", "route_entry", "view_entry"]
 
 
 class Bound:

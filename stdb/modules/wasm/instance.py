@@ -8,10 +8,10 @@ Source: spec 04 sections 5 and 6.
 
 from collections.abc import Callable
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from stdb.errors import ModuleFault, ReducerTimeout
-from stdb.modules.python.entries import FATAL
+from stdb.modules.protocol import FATAL
 from stdb.modules.wasm import abi
 from stdb.modules.wasm.runtime import LOAD_TICKS_MAX, SUSPENDED, Guest, GuestTrap
 
@@ -126,7 +126,7 @@ def connection_words(connection_id: bytes | None) -> tuple[int, int]:
     return _WORDS_OF_CONNECTION(connection_id or _NO_CONNECTION)
 
 
-def raise_for(trap: GuestTrap, what: str) -> None:
+def raise_for(trap: GuestTrap, what: str) -> NoReturn:
     """Raise what the database knows for the end of a guest; `what` ran.
 
     Raises:

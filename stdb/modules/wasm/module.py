@@ -11,12 +11,20 @@ Source: spec 04 sections 5 and 6.
 """
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from stdb.datastore.views import view_shape
 from stdb.errors import DecodeError, ModuleFault, ReducerError, ReducerTimeout
-from stdb.modules.protocol import HttpRequest, HttpResponse, ProcedureCall, ReducerCall, RouteCall, ViewCall, ViewSql
-from stdb.modules.python.entries import FATAL
+from stdb.modules.protocol import (
+    FATAL,
+    HttpRequest,
+    HttpResponse,
+    ProcedureCall,
+    ReducerCall,
+    RouteCall,
+    ViewCall,
+    ViewSql,
+)
 from stdb.modules.wasm.host import Host
 from stdb.modules.wasm.http import decode_response, encode_request
 from stdb.modules.wasm.imports import host_functions
@@ -81,7 +89,7 @@ class WasmModule:
 
     def reducer(self, reducer_id: int) -> Callable[[ReducerCall, bytes], None]:
         """Return the entry of a reducer, which runs it to its end; see `stdb.modules.protocol.Module`."""
-        start = self._starter(reducer_id)
+        start = self.reducer_steps(reducer_id)
 
         def run(call: ReducerCall, args: bytes) -> None:
             for _ in start(call, args) or ():
@@ -90,11 +98,10 @@ class WasmModule:
         return run
 
     def reducer_steps(self, reducer_id: int) -> Callable[[ReducerCall, bytes], "Generator[None, None, None] | None"]:
-        """Return the entry of a reducer that comes back whenever an epoch has passed; see `Suspending`."""
-        return self._starter(reducer_id)
+        """Return the entry of a reducer that comes back whenever an epoch has passed, which most never do.
 
-    def _starter(self, reducer_id: int) -> Callable[[ReducerCall, bytes], "Generator[None, None, None] | None"]:
-        """Return what starts a reducer; nothing is left of most of them when it returns."""
+        See `Suspending`.
+        """
         definition = self.definition.reducers[reducer_id]
         name = definition.name
         skip = bsatn.codec(definition.params, self.definition.typespace).skip
@@ -147,12 +154,12 @@ class WasmModule:
         host.close()
         host.handles.end_call()
 
-    def _broken(self, trap: GuestTrap, name: str) -> None:
+    def _broken(self, trap: GuestTrap, name: str) -> NoReturn:
         """Discard the main instance; raise what the trap is to the database."""
         self._discard()
         raise_for(trap, f"`{name}`")
 
-    def _refuse(self, instance: Instance, name: str, code: int) -> None:
+    def _refuse(self, instance: Instance, name: str, code: int) -> NoReturn:
         """End a call whose function returned a code, or too late; raises what it is to the database."""
         host = instance.host
         (sink,) = host.handles.sinks.values()
@@ -192,7 +199,6 @@ class WasmModule:
                 return read(code, bytes(handles.sinks[sink]))
             except GuestTrap as trap:
                 self._broken(trap, name)
-                raise AssertionError("a trap is raised as something") from trap
             except DecodeError as error:
                 raise ModuleFault(FATAL, report=f"what view {name} returned does not decode: {error}") from error
             finally:
@@ -236,6 +242,8 @@ class WasmModule:
         """Return the handler of a route; see `stdb.modules.protocol.Module`."""
         name = self.definition.http_routes[position].handler
         handler_id = self.definition.http_handlers.index(name)
+        # From 2.14 on a handler is told who asks; nobody is authenticated here.
+        caller = (0, 0, 0, 0, 0) if self._handlers_know_callers() else ()
 
         async def run(call: RouteCall, request: HttpRequest) -> HttpResponse:
             instance = self._make_for_waiting(name)
@@ -243,8 +251,6 @@ class WasmModule:
             sinks = handles.add_sink(), handles.add_sink()
 
             def start() -> int:
-                # From 2.14 on a handler is told who asks; nobody is authenticated here.
-                caller = (0, 0, 0, 0, 0) if self._handlers_know_callers else ()
                 return instance.entry("__call_http_handler__")(
                     handler_id,
                     *caller,
@@ -285,9 +291,8 @@ class WasmModule:
             return instance
         host = Host(self._now_us)
         host.is_procedure = True
-        self._bind(host)
         host.function = name
-        return Instance(self._runtime, self._program, host_functions(host), host, self._limits)
+        return self._made(host)
 
     def _put_back(self, instance: Instance) -> None:
         """Keep an instance whose function has ended well, for the next one; not one that knows other tables."""
@@ -297,7 +302,6 @@ class WasmModule:
         else:
             instance.close()
 
-    @property
     def _handlers_know_callers(self) -> bool:
         export = self._program.exports.get("__call_http_handler__")
         return export is not None and export.type is not None and len(export.type.params) > _HANDLER_PARAMS
@@ -306,10 +310,12 @@ class WasmModule:
 
     def _make(self) -> Instance:
         """Return a fresh main instance."""
-        host = Host(self._now_us)
-        self._bind(host)
-        self._main = Instance(self._runtime, self._program, host_functions(host), host, self._limits)
+        self._main = self._made(Host(self._now_us))
         return self._main
+
+    def _made(self, host: Host) -> Instance:
+        self._bind(host)
+        return Instance(self._runtime, self._program, host_functions(host), host, self._limits)
 
     def _bind(self, host: Host) -> None:
         host.tables, host.identity, host.log = self._tables, self._identity, self._log
