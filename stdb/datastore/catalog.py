@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stdb.datastore.sequence import Sequence, parameters
+from stdb.datastore.sequence import Sequence
 from stdb.datastore.table import Table, TableSchema
 from stdb.datastore.views import HIDDEN_COLUMN, ViewShape, backing_table
 from stdb.errors import SchemaError, UniqueViolation
@@ -251,7 +251,7 @@ class Catalog:
         """Fill zeros of a column from now on; return the table in its new layout."""
         schema = table.schema
         sequence_id = self._next_id("st_sequence")
-        start, _, _ = parameters(sequence)
+        start, _, _ = sequence.parameters()
         self._write_sequence(schema.id, sequence_id, sequence, start)
         return self._alter(
             table,
@@ -328,7 +328,7 @@ class Catalog:
     def _new_sequences(self, schema: TableSchema, going_on: Mapping[str, SequenceAt]) -> tuple[Sequence, ...]:
         made = []
         for sequence_id, definition in zip(schema.sequence_ids, schema.definition.sequences, strict=True):
-            at = going_on.get(definition.name) or SequenceAt(parameters(definition)[0])
+            at = going_on.get(definition.name) or SequenceAt(definition.parameters()[0])
             sequence = Sequence(sequence_id, definition, at.allocated, self._datastore.reservations)
             if at.position is not None:
                 sequence.go_on_at(at.position)
@@ -356,7 +356,7 @@ class Catalog:
         for constraint_id, unique in zip(schema.constraint_ids, definition.uniques, strict=True):
             self._write_unique(table_id, constraint_id, unique)
         for sequence_id, sequence in zip(schema.sequence_ids, definition.sequences, strict=True):
-            first = parameters(sequence)[0] - 1 if allocated is None else allocated[sequence_id]
+            first = sequence.parameters()[0] - 1 if allocated is None else allocated[sequence_id]
             self._write_sequence(table_id, sequence_id, sequence, first)
         if definition.schedule is not None:
             schedule = definition.schedule
@@ -388,7 +388,7 @@ class Catalog:
         self._insert("st_constraint", constraint_id, unique.name, table_id, (_UNIQUE, sorted(unique.columns)))
 
     def _write_sequence(self, table_id: int, sequence_id: int, sequence: SequenceDef, allocated: int) -> None:
-        row = (sequence_id, sequence.name, table_id, sequence.column, sequence.increment, *parameters(sequence))
+        row = (sequence_id, sequence.name, table_id, sequence.column, sequence.increment, *sequence.parameters())
         self._insert("st_sequence", *row, allocated)
 
     def _insert(self, table_name: str, *values: object) -> None:

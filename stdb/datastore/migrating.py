@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stdb.datastore.catalog import SequenceAt
-from stdb.datastore.sequence import parameters
 from stdb.errors import SchemaError
 from stdb.sats import debug, keys
 from stdb.sats.types import Element, Product
@@ -73,10 +72,10 @@ def take_rows(datastore: "Datastore", name: str, definition: TableDef | None) ->
 
 def _next_of(table: "Table", definition: TableDef, sequence: SequenceDef) -> SequenceAt:
     """Return where a sequence of the table that comes goes on."""
-    start, low, high = parameters(sequence)
+    start, low, high = sequence.parameters()
     for running in table.sequences:
         was = running.definition
-        if was.name == sequence.name and (parameters(was), was.increment) == ((start, low, high), sequence.increment):
+        if was.name == sequence.name and (was.parameters(), was.increment) == ((start, low, high), sequence.increment):
             return SequenceAt.of(running)
     columns = [column.name for column in table.schema.definition.columns]
     name = definition.columns[sequence.column].name
@@ -90,7 +89,7 @@ def _next_of(table: "Table", definition: TableDef, sequence: SequenceDef) -> Seq
 
 
 def _range(sequence: SequenceDef) -> range:
-    _, low, high = parameters(sequence)
+    _, low, high = sequence.parameters()
     return range(low, high + 1)
 
 

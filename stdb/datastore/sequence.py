@@ -10,12 +10,10 @@ the same values out again after a restart. Here it stays pending until a transac
 
 from stdb.schema.model import SequenceDef
 
-__all__ = ["BLOCK_COUNT", "MAX_VALUE_DEFAULT", "Reservations", "Sequence", "parameters"]
+__all__ = ["BLOCK_COUNT", "Reservations", "Sequence"]
 
 BLOCK_COUNT = 4096
 """How many values are reserved at a time."""
-
-MAX_VALUE_DEFAULT = 2**127 - 1
 
 
 class Reservations:
@@ -75,15 +73,5 @@ class Sequence:
         return value
 
     def _step(self, value: int, count: int) -> int:
-        _, low, high = parameters(self.definition)
+        _, low, high = self.definition.parameters()
         return low + (value - low + count * self.definition.increment) % (high - low + 1)
-
-
-def parameters(definition: SequenceDef) -> tuple[int, int, int]:
-    """Return the first value, the least and the greatest: as declared, else 1, 1 and the greatest I128."""
-    low = 1 if definition.min_value is None else definition.min_value
-    high = MAX_VALUE_DEFAULT if definition.max_value is None else definition.max_value
-    start = definition.start
-    if start is None:
-        start = 1 if low <= 1 <= high else low
-    return start, low, high

@@ -12,7 +12,7 @@ Source: spec 04 section 13; texts as recorded from the real server.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from stdb.sats import satn
+from stdb.sats import bsatn, satn
 from stdb.sats.types import AlgebraicType, Array, Element, Map, Product, Scalar, ScalarKind, Sum
 from stdb.schema.model import Access, ColumnDef, IndexDef, ModuleDef, ScheduleDef, SequenceDef, TableDef, UniqueDef
 
@@ -322,14 +322,8 @@ def _gone(those: tuple[SequenceDef, ...], among: tuple[SequenceDef, ...]) -> lis
 
 
 def _parameters(sequence: SequenceDef) -> tuple[object, ...]:
-    low = 1 if sequence.min_value is None else sequence.min_value
-    high = _SEQUENCE_MAX if sequence.max_value is None else sequence.max_value
-    start = (1 if low <= 1 <= high else low) if sequence.start is None else sequence.start
-    return sequence.name, sequence.column, start, low, high, sequence.increment
-
-
-_SEQUENCE_MAX = 2**127 - 1
-"""As `stdb.datastore.sequence` has it: what a catalogue says of a sequence has no omissions any more."""
+    """Return what a sequence is: what a catalogue says of one has no omissions any more."""
+    return sequence.name, sequence.column, sequence.parameters(), sequence.increment
 
 
 def _schedule(table: TableDef) -> tuple[object, ...] | None:
@@ -426,30 +420,13 @@ def _element_refusals(before: tuple[Element, ...], after: tuple[Element, ...], w
         yield from _type_refusals(was.type, now.type)
 
 
-_WIDTHS = {
-    ScalarKind.BOOL: 1,
-    ScalarKind.I8: 1,
-    ScalarKind.U8: 1,
-    ScalarKind.I16: 2,
-    ScalarKind.U16: 2,
-    ScalarKind.I32: 4,
-    ScalarKind.U32: 4,
-    ScalarKind.F32: 4,
-    ScalarKind.I64: 8,
-    ScalarKind.U64: 8,
-    ScalarKind.F64: 8,
-    ScalarKind.I128: 16,
-    ScalarKind.U128: 16,
-    ScalarKind.I256: 32,
-    ScalarKind.U256: 32,
-}
-
-
 def _layout(type_: AlgebraicType) -> tuple[int, int]:
     """Return size and alignment in the reference's rows, in bytes: variants may be added while both stay the same."""
     match type_:
-        case Scalar(kind) if kind in _WIDTHS:
-            return _WIDTHS[kind], _WIDTHS[kind]
+        case Scalar(kind) if kind is not ScalarKind.STRING:
+            width = bsatn.codec(type_).fixed_size
+            assert width is not None, "numbers have one width"
+            return width, width
         case Product(elements):
             return _product_layout([_layout(element.type) for element in elements])
         case Sum(variants):

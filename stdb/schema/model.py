@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 
+_SEQUENCE_MAX = 2**127 - 1
 STANDARD_HTTP_METHODS = ("Get", "Head", "Post", "Put", "Delete", "Connect", "Options", "Trace", "Patch")
 """The methods that definitions have a name for, in the order of their tags; requests spell them in capitals."""
 
@@ -124,6 +125,15 @@ class SequenceDef:
     max_value: int | None = None
     increment: int = 1
     source_name: str | None = None
+
+    def parameters(self) -> tuple[int, int, int]:
+        """Return the first value, the least and the greatest: as declared, else 1, 1 and the greatest I128."""
+        low = 1 if self.min_value is None else self.min_value
+        high = _SEQUENCE_MAX if self.max_value is None else self.max_value
+        start = self.start
+        if start is None:
+            start = 1 if low <= 1 <= high else low
+        return start, low, high
 
 
 @dataclass(frozen=True, slots=True)
