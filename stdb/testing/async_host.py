@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 import trio
@@ -23,16 +22,14 @@ from stdb.modules.python.context import ReducerContext
 from stdb.modules.python.procedures import ProcedureContext
 from stdb.modules.python.reader import Query
 from stdb.modules.python.tables import TableHandle
-from stdb.sats.special import Identity, TimeDuration, Timestamp
-from stdb.testing.caches import Update
+from stdb.sats.special import TimeDuration, Timestamp
 from stdb.testing.clients import Connection, Outcome, Token
 from stdb.testing.clock import START_US
 from stdb.testing.http import Answer, FakeHttp
-from stdb.testing.keeping import save
+from stdb.testing.looking import LookedAtClient, LookedAtHost
 from stdb.testing.open_hosts import failed
 from stdb.testing.programs import Subject
-from stdb.testing.running import DATABASE, OWNER, LogLine, Running
-from stdb.testing.tables import TableView
+from stdb.testing.running import OWNER, Running
 
 __all__ = ["AsyncClient", "AsyncTestHost", "Duration", "Http", "Start", "micros_of", "sender_of", "start_us_of"]
 
@@ -63,30 +60,12 @@ def sender_of(http: Http) -> HttpSender:
     return FakeHttp(http or {}) if http is None or isinstance(http, Mapping) else http
 
 
-class AsyncClient:
+class AsyncClient(LookedAtClient):
     """One client of a host under test; what it awaits is answered, or raises as in `stdb.testing.Client`."""
 
     def __init__(self, host: "AsyncTestHost", connection: Connection) -> None:
+        super().__init__(connection, host._digest)
         self._host = host
-        self._connection = connection
-
-    @property
-    def identity(self) -> Identity:
-        """Who it is."""
-        return self._connection.token.identity
-
-    @property
-    def updates(self) -> list[Update]:
-        """The transactions that its subscriptions have seen, oldest first."""
-        self._host._digest()
-        return self._connection.updates
-
-    @property
-    def closed(self) -> str | None:
-        """Why the connection ended; None while it lives."""
-        self._host._digest()
-        end = self._connection.closed
-        return None if end is None else end.reason or "closed"
 
     @overload
     async def call(
@@ -149,31 +128,6 @@ class AsyncClient:
         with self._host._told():
             return await self._connection.sql(text)
 
-    @overload
-    def rows(self, table: Callable[..., list[R]]) -> list[R]: ...
-    @overload
-    def rows(self, table: Callable[..., Query[R]]) -> list[R]: ...
-    @overload
-    def rows(self, table: Callable[..., R | None] | TableHandle[R]) -> list[R]: ...
-    @overload
-    def rows(self, table: str) -> list[Any]: ...
-    def rows(self, table: Any) -> list[Any]:
-        """Return the rows of a table (or view) that this client's subscriptions hold."""
-        self._host._digest()
-        return self._connection.cache.rows(table)
-
-    def on_insert(self, table: Callable[..., R], callback: Callable[[R], object]) -> None:
-        """Call back for every row that comes into the cache."""
-        self._connection.cache.on_insert(table, callback)
-
-    def on_delete(self, table: Callable[..., R], callback: Callable[[R], object]) -> None:
-        """Call back for every row that leaves the cache."""
-        self._connection.cache.on_delete(table, callback)
-
-    def on_update(self, table: Callable[..., R], callback: Callable[[R, R], object]) -> None:
-        """Call back with the old and the new row where one takes the place of another of its primary key."""
-        self._connection.cache.on_update(table, callback)
-
     async def disconnect(self) -> None:
         """Disconnect; return once the module knows."""
         with self._host._told():
@@ -190,10 +144,8 @@ def _insert(ctx: ReducerContext, row: R) -> R:
     return ctx.db[type(row)].insert(row)
 
 
-class AsyncTestHost:
+class AsyncTestHost(LookedAtHost):
     """One database in memory, for one async test."""
-
-    __test__ = False  # pytest: this is no test case
 
     def __init__(self, running: Running, http: HttpSender) -> None:
         self._running = running
@@ -231,39 +183,6 @@ class AsyncTestHost:
         with self._told():
             await connection.wait_connected()
         return AsyncClient(self, connection)
-
-    def identity(self, name: str) -> Identity:
-        """Return who `connect(name)` is."""
-        return Token.of(name, None).identity
-
-    @property
-    def owner(self) -> Identity:
-        """Who published the database: `connect("owner")`."""
-        return OWNER
-
-    @property
-    def database_identity(self) -> Identity:
-        """Which database it is."""
-        return DATABASE
-
-    # ------------------------------------------------------------------ looking
-    def __getitem__(self, table: Callable[..., R] | TableHandle[R]) -> TableView[R]:
-        """Return the rows of a table, private ones too. Raises KeyError."""
-        return TableView(lambda: self._running.binding(table))
-
-    def table(self, name: str) -> TableView[Any]:
-        """Return the rows of a table by name. Raises KeyError."""
-        return TableView(lambda: self._running.binding(name))
-
-    @property
-    def log(self) -> list[LogLine]:
-        """What the module printed and logged, and how its calls failed."""
-        return self._running.log()
-
-    @property
-    def now(self) -> Timestamp:
-        """The time; a call that has just ended began then."""
-        return Timestamp(self._running.time.now_us())
 
     async def transact(
         self, function: Callable[Concatenate[ReducerContext, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -317,11 +236,10 @@ class AsyncTestHost:
         with self._told():
             await self._running.publish(module)
 
-    def save(self, directory: str | Path) -> Path:
-        """Write the database as a data directory, which `python -m stdb serve --data-dir` opens; return its path."""
-        return save(self._running, Path(directory))
-
     # ------------------------------------------------------------------ inside
+    def _look(self) -> Running:
+        return self._running
+
     def call_back(self) -> None:
         """Call whoever asked to be told of the rows that clients have taken in."""
         for connection in list(self._connections):

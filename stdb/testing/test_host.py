@@ -7,7 +7,6 @@ Between two calls nothing happens in the database: what is looked at stays as it
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
@@ -19,15 +18,13 @@ from stdb.modules.python.context import ReducerContext
 from stdb.modules.python.procedures import ProcedureContext
 from stdb.modules.python.reader import Query
 from stdb.modules.python.tables import TableHandle
-from stdb.sats.special import Identity, Timestamp
 from stdb.testing.async_host import AsyncClient, AsyncTestHost, Duration, Http, Start
-from stdb.testing.caches import Update
 from stdb.testing.clients import Outcome
+from stdb.testing.looking import LookedAtClient, LookedAtHost
 from stdb.testing.open_hosts import closed, failed, opened
 from stdb.testing.portal import borrow
 from stdb.testing.programs import Subject
-from stdb.testing.running import LogLine
-from stdb.testing.tables import TableView
+from stdb.testing.running import Running
 
 __all__ = ["Client", "TestHost"]
 
@@ -36,27 +33,13 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Client:
+class Client(LookedAtClient):
     """One client: an identity, a connection, and the rows that its subscriptions hold."""
 
     def __init__(self, host: "TestHost", client: AsyncClient) -> None:
+        super().__init__(client._connection, client._digest)
         self._host = host
         self._client = client
-
-    @property
-    def identity(self) -> Identity:
-        """Who it is: `ctx.sender` of its calls."""
-        return self._client.identity
-
-    @property
-    def updates(self) -> list[Update]:
-        """The transactions that its subscriptions have seen, oldest first."""
-        return self._client.updates
-
-    @property
-    def closed(self) -> str | None:
-        """Why the connection ended; None while it lives."""
-        return self._client.closed
 
     @overload
     def call(
@@ -126,30 +109,6 @@ class Client:
         """Run a statement as HTTP does, over a connection of its own; plain values by column. Raises QueryError."""
         return self._host._run(lambda: self._client.sql(text))
 
-    @overload
-    def rows(self, table: Callable[..., list[R]]) -> list[R]: ...
-    @overload
-    def rows(self, table: Callable[..., Query[R]]) -> list[R]: ...
-    @overload
-    def rows(self, table: Callable[..., R | None] | TableHandle[R]) -> list[R]: ...
-    @overload
-    def rows(self, table: str) -> list[Any]: ...
-    def rows(self, table: Any) -> list[Any]:
-        """Return the rows of a table (or view) that this client's subscriptions hold."""
-        return self._client.rows(table)
-
-    def on_insert(self, table: Callable[..., R], callback: Callable[[R], object]) -> None:
-        """Call back for every row that comes into the cache."""
-        self._client.on_insert(table, callback)
-
-    def on_delete(self, table: Callable[..., R], callback: Callable[[R], object]) -> None:
-        """Call back for every row that leaves the cache."""
-        self._client.on_delete(table, callback)
-
-    def on_update(self, table: Callable[..., R], callback: Callable[[R, R], object]) -> None:
-        """Call back with the old and the new row where one takes the place of another of its primary key."""
-        self._client.on_update(table, callback)
-
     def disconnect(self) -> None:
         """Disconnect; the module has been told when this returns."""
         self._host._run(self._client.disconnect)
@@ -161,7 +120,7 @@ class Client:
         self.disconnect()
 
 
-class TestHost:
+class TestHost(LookedAtHost):
     """One database in memory that a test has for itself: no sockets, no files, no real time.
 
     Args:
@@ -174,8 +133,6 @@ class TestHost:
     Raises:
         SchemaError, PublishFailed: The program does not load, or its `init` failed.
     """
-
-    __test__ = False  # pytest: this is no test case
 
     def __init__(self, module: Subject, *, start: Start = None, seed: int = 0, http: Http = None) -> None:
         self._portal = borrow()
@@ -220,39 +177,6 @@ class TestHost:
         """
         return Client(self, self._run(lambda: self._open.connect(name, claims=claims, confirmed=confirmed)))
 
-    def identity(self, name: str) -> Identity:
-        """Return who `connect(name)` is."""
-        return self._open.identity(name)
-
-    @property
-    def owner(self) -> Identity:
-        """Who published the database: `connect("owner")`, who may call private functions."""
-        return self._open.owner
-
-    @property
-    def database_identity(self) -> Identity:
-        """Which database it is."""
-        return self._open.database_identity
-
-    # ------------------------------------------------------------------ looking
-    def __getitem__(self, table: Callable[..., R] | TableHandle[R]) -> TableView[R]:
-        """Return the rows of a table, private ones too: `host[User].get(identity)`. Raises KeyError."""
-        return self._open[table]
-
-    def table(self, name: str) -> TableView[Any]:
-        """Return the rows of a table by name. Raises KeyError."""
-        return self._open.table(name)
-
-    @property
-    def log(self) -> list[LogLine]:
-        """What the module printed and logged, and how its calls failed."""
-        return self._open.log
-
-    @property
-    def now(self) -> Timestamp:
-        """The time; a call that has just ended began then."""
-        return self._open.now
-
     @property
     def http(self) -> Any:
         """What answers the requests of procedures: a `FakeHttp` unless the test gave another."""
@@ -294,10 +218,6 @@ class TestHost:
         """Update the database in place to another version of its program. Raises UpdateRejected, PublishFailed."""
         self._run(lambda: self._open.publish(module))
 
-    def save(self, directory: str | Path) -> Path:
-        """Write the database as a data directory, which `python -m stdb serve --data-dir` opens; return its path."""
-        return self._open.save(directory)
-
     # ------------------------------------------------------------------ ending
     def close(self) -> None:
         """End the host; nothing of the database is kept. Does nothing the second time."""
@@ -326,6 +246,9 @@ class TestHost:
         self.close()
 
     # ------------------------------------------------------------------ inside
+    def _look(self) -> Running:
+        return self._open._running
+
     @property
     def _open(self) -> AsyncTestHost:
         if not self._is_open or self._host is None:
