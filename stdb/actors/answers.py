@@ -103,7 +103,7 @@ class Answers:
 
         `needs` of 0 waits for nothing. A RequestError of `work` is raised here; anything else ends the actor.
         """
-        return await self._owe(lambda answer: self._run(answer, work))
+        return await self._owe(lambda answer: self.run(answer, work))
 
     async def wait_started(self, start: Callable[[Answer[Result]], LongJob | None]) -> Result:
         """Run `start` in the actor's turn and return what it, the steps it returns, or what it started hands to `give`.
@@ -157,9 +157,10 @@ class Answers:
         except RequestError as error:
             answer.fail(error)
             return None
-        return lambda: self._run(answer, last)
+        return lambda: self.run(answer, last)
 
-    def _run(self, answer: Answer[Result], work: Callable[[], tuple[Result, int]]) -> None:
+    def run(self, answer: Answer[Result], work: Callable[[], tuple[Result, int]]) -> None:
+        """Run `work` and hand its result over as `wait` says, or the RequestError that it raised; within a turn."""
         try:
             result, needs = work()
         except RequestError as error:

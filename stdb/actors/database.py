@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import trio
 
 from stdb.actors.actor import Actor
-from stdb.actors.answers import Answers, Job, LongJob, SqlResult
+from stdb.actors.answers import Answers, Job, LongJob
 from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.connections import MODULE_EXITED, Connections
@@ -52,7 +52,7 @@ from stdb.actors.updates import COMPATIBLE, Policy, Update, plan_update
 from stdb.actors.visits import Visits
 from stdb.datastore import records
 from stdb.datastore.delta import Delta
-from stdb.errors import DecodeError, RequestError
+from stdb.errors import DecodeError
 from stdb.modules.protocol import Module, ReducerCall
 from stdb.modules.views import MaterialisedViews
 from stdb.subscriptions.fragment import ClientUpdate, TransactionEvent
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.log import Log
     from stdb.datastore.transaction import Transaction
-    from stdb.sql.work import Steps
     from stdb.storage.module_log import ModuleLog
     from stdb.subscriptions.actor import SubscriptionActor
     from stdb.subscriptions.registry import Registry
@@ -118,7 +117,6 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.log = log
         self.registry = registry
         self.answers = Answers(self.post_nowait)
-        self._deadline = deadline
         self.deadline = deadline
         self.now_us = now_us
         self._begin = datastore.begin
@@ -143,7 +141,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self._uncrowded = trio.Event()
         self.connections = Connections(self)
         self.queries = queries = Queries(registry, query_rows_max)
-        self._statements = Statements(datastore, owner, query_rows_max, now_us, self.publish)
+        self.statements = Statements(datastore, owner, query_rows_max, now_us, self.publish)
         self.procedures = Procedures(self, http)
         self.visits = Visits(self)
         self._queued_calls = QueuedCalls(self)
@@ -226,11 +224,11 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         if self._suspended is not None:
             self._resume(self._suspended)
         if self._mailbox and self._suspended is None:  # else durability moved
-            self._deadline.arm()
+            self.deadline.arm()
             try:
                 self._serve()
             finally:
-                self._deadline.disarm()
+                self.deadline.disarm()
         if self._records:
             records, deltas, self._records, self._deltas = self._records, self._deltas, [], []
             self.log.append_nowait(records, deltas)
@@ -372,7 +370,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         if due_us > now_us:
             now_us = due_us
         transaction = self._begin(now_us)
-        deadline = self._deadline
+        deadline = self.deadline
         deadline.started = started = self._finished  # nothing of note was done since
         update: ClientUpdate | None = None
         delta: Delta | None = None
@@ -522,29 +520,6 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         )
         attachment.sink.reducer_result(call, outcome, event, None)
 
-    def sql_over_http(
-        self, client: Client, text: str, confirmed: bool, is_wanted: Callable[[], bool]
-    ) -> "Steps[Callable[[], tuple[SqlResult, int]]]":
-        """Connect, run one statement; return what disconnects and returns the result and what must be durable before.
-
-        A statement that only reads is given up when nobody wants its result any more.
-        """
-        self.connections.arrive(client)
-        outcome: SqlResult | RequestError
-        try:
-            outcome = yield from self._statements.run(client.identity, text, is_wanted)
-        except RequestError as error:
-            outcome = error
-        needs = self.datastore.next_offset if confirmed else 0
-
-        def end() -> tuple[SqlResult, int]:
-            self.connections.depart(client)
-            if isinstance(outcome, RequestError):
-                raise outcome
-            return outcome, needs
-
-        return end
-
     # ------------------------------------------------------------------ the program
     def plan(self, module: Module) -> Update:
         """Return what an update to a module would do. Raises UpdateRejected, PublishFailed."""
@@ -578,7 +553,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         LoopWatch.expect(UPDATE_SECONDS_MAX)
         transaction = self._begin(now_us)
         try:
-            limit = partial(self._deadline.limiting, what="the migration")
+            limit = partial(self.deadline.limiting, what="the migration")
             update.write(transaction, datastore, program, self._attach, limit)
         except BaseException:
             transaction.rollback()

@@ -13,11 +13,11 @@ from stdb.actors.answers import CallResult, ProcedureOutcome, SqlResult
 from stdb.actors.attachment import Attachment
 from stdb.actors.sink import Client, ClientSink
 from stdb.actors.transfer import TableRows, find_table, put_rows, take_rows
+from stdb.actors.visits import Asked, RouteResult
 
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
     from stdb.actors.supervision import Supervisor
-    from stdb.actors.visits import RouteResult
     from stdb.datastore.table import TableSchema
     from stdb.modules.protocol import HttpRequest
     from stdb.schema.model import ModuleDef
@@ -98,8 +98,8 @@ class DatabaseHandle:
         await self.ready()
         actor, scope = self._actor, trio.CancelScope()
         try:
-            start = partial(actor.visits.call, client, function, args, confirmed, scope)
-            return await actor.answers.wait_started(start)
+            asked = Asked(client, function, args, confirmed)
+            return await actor.answers.wait_started(partial(actor.visits.call, asked, scope))
         finally:
             scope.cancel()
 
@@ -107,7 +107,7 @@ class DatabaseHandle:
         """Tell whether the module has a handler for what follows `/route` in a path. Raises DatabaseUnavailable."""
         return self._actor.visits.find_route(method, path) is not None
 
-    async def route(self, request: "HttpRequest", path: str) -> "RouteResult":
+    async def route(self, request: "HttpRequest", path: str) -> RouteResult:
         """Run the handler of a route and return what it answers, or how it failed, once all of it is durable.
 
         Cancelling cancels the handler; a transaction of it whose turn has come is run whole.
@@ -132,7 +132,7 @@ class DatabaseHandle:
         """
         await self.ready()
         actor = self._actor
-        return await actor.answers.wait_long(partial(actor.sql_over_http, client, text, confirmed))
+        return await actor.answers.wait_long(partial(actor.visits.sql, client, text, confirmed))
 
     async def table(self, name: str) -> "TableSchema":
         """Return a table that rows can be put into. Raises as `transfer.find_table`, and DatabaseUnavailable."""

@@ -1,7 +1,7 @@
 """Statements: full SQL over HTTP, run in one database; changes commit the way reducers do.
 
 Responsible for: what a statement may cost, the transaction of a change, the event its subscribers are told.
-Not responsible for: the language (`stdb.sql`), connect and disconnect around a statement (`database`), JSON.
+Not responsible for: the language (`stdb.sql`), connect and disconnect around a statement (`visits`), JSON.
 
 A statement is an evaluation in steps. One that reads is given up when nobody waits for it any more; a change goes on to
 its end, as a reducer does. Source: spec 06 section 4, spec 02 section 6.3, spec 05 section 1.3.24.

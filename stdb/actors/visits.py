@@ -1,25 +1,26 @@
-"""Visits: functions of a module that one HTTP request runs: a reducer, a procedure, the handler of a route.
+"""Visits: what one HTTP request runs: a reducer, a procedure, a statement of SQL, the handler of a route.
 
-Responsible for: connect and disconnect around a call, finding and running handlers, answering once durable.
-Not responsible for: transactions (`database`), the tasks of what waits and what it may ask for (`procedures`), HTTP
-(`stdb.net`).
+Responsible for: connect and disconnect around a call or a statement, finding and running handlers, answering once
+durable.
+Not responsible for: transactions (`database`), SQL (`statements`), the tasks of what waits and what it may ask for
+(`procedures`), HTTP (`stdb.net`).
 
 What waits runs among the procedures of its database and is cancelled with them, and when the request is given up: its
 scope is then cancelled, `client_disconnected` still runs. A handler of a route has nobody to connect: nobody is
 authenticated, so its transactions are those of the identity zero without a connection.
 
-Rules: spec 05 section 1.3, routes 21 and 30; spec 04 sections 3.7 and 7.
+Rules: spec 05 section 1.3, routes 21, 24 and 30; spec 04 sections 3.7 and 7.
 """
 
 from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import trio
 
-from stdb.actors.answers import Answer, CallResult, LongJob, ProcedureOutcome
+from stdb.actors.answers import Answer, CallResult, LongJob, ProcedureOutcome, SqlResult
 from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER
 from stdb.actors.long_calls import transact_in_steps
 from stdb.actors.procedures import NO_SUCH_PROCEDURE, PreparedCall
@@ -33,10 +34,22 @@ from stdb.sql.work import Steps
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
 
-__all__ = ["RouteResult", "Visits"]
+__all__ = ["Asked", "RouteResult", "Visits"]
 
+Result = TypeVar("Result")
 _Handler: TypeAlias = Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]
+_CallAnswer: TypeAlias = Answer[CallResult | ProcedureOutcome]
 _NOBODY = Client(bytes(32), bytes(16), "")
+
+
+class Asked(NamedTuple):
+    """A call of a reducer or a procedure."""
+
+    client: Client
+    name: str
+    args: bytes | str
+    confirmed: bool
+    """It is answered once what it did is durable."""
 
 
 class RouteResult(NamedTuple):
@@ -66,54 +79,54 @@ class Visits:
         return self._routes.get((None, path)) if found is None else found
 
     # ------------------------------------------------------------------ within a turn
-    def call(
-        self,
-        client: Client,
-        name: str,
-        args: bytes | str,
-        confirmed: bool,
-        scope: trio.CancelScope,
-        answer: Answer[CallResult | ProcedureOutcome],
-    ) -> LongJob | None:
+    def call(self, asked: Asked, scope: trio.CancelScope, answer: _CallAnswer) -> LongJob | None:
         """Connect, run a reducer, disconnect, answer; or start a procedure, whose end, or that of `scope`, brings both.
 
         Raises:
             ConnectRefused, NoSuchFunction, LifecycleCall, BadArguments, TooBusy: Nothing was run, nobody is connected.
         """
-        actor = self._actor
+        actor, name = self._actor, asked.name
         if name not in actor.reducers.by_name and actor.module.definition.procedure_id(name) is not None:
-            self._start_procedure(client, name, args, confirmed, scope, answer)
+            self._start_procedure(asked, scope, answer)
             return None
-        return self._visit(client, name, args, confirmed, answer)
+        return self._call_reducer(asked, answer)
 
-    def _visit(
-        self,
-        client: Client,
-        name: str,
-        args: bytes | str,
-        confirmed: bool,
-        answer: Answer[CallResult | ProcedureOutcome],
-    ) -> LongJob:
+    def _call_reducer(self, asked: Asked, answer: _CallAnswer) -> LongJob:
+        end = yield from self._connected(asked.client, asked.confirmed, self._run_reducer(asked))
+        return lambda: self._actor.answers.run(answer, end)
+
+    def sql(
+        self, client: Client, text: str, confirmed: bool, is_wanted: Callable[[], bool]
+    ) -> Steps[Callable[[], tuple[SqlResult, int]]]:
+        """Connect, run one statement; return what disconnects and returns the result and what must be durable before.
+
+        A statement that only reads is given up when nobody wants its result any more.
+        """
+        return self._connected(client, confirmed, self._actor.statements.run(client.identity, text, is_wanted))
+
+    def _connected(
+        self, client: Client, confirmed: bool, steps: Steps[Result]
+    ) -> Steps[Callable[[], tuple[Result, int]]]:
+        """Connect, do `steps`; return what disconnects and returns or raises how they ended."""
         actor = self._actor
         actor.connections.arrive(client)
-        outcome: CallResult | RequestError
+        outcome: Result | RequestError
         try:
-            outcome = yield from self._run_reducer(client, name, args)
+            outcome = yield from steps
         except RequestError as error:
             outcome = error
         needs = actor.datastore.next_offset if confirmed else 0
 
-        def end() -> None:
+        def end() -> tuple[Result, int]:
             actor.connections.depart(client)
             if isinstance(outcome, RequestError):
-                answer.fail(outcome)
-            else:
-                actor.answers.give(answer, outcome, needs)
+                raise outcome
+            return outcome, needs
 
         return end
 
-    def _run_reducer(self, client: Client, name: str, args: bytes | str) -> Steps[CallResult]:
-        actor = self._actor
+    def _run_reducer(self, asked: Asked) -> Steps[CallResult]:
+        actor, (client, name, args, _) = self._actor, asked
         prepared = actor.prepare(client, name, args)
         if not isinstance(prepared, ReducerOutcome):
             entry, encoded = prepared
@@ -133,22 +146,15 @@ class Visits:
             raise LifecycleCall(prepared.text)
         raise BadArguments(prepared.text_chain)
 
-    def _start_procedure(
-        self,
-        client: Client,
-        name: str,
-        args: bytes | str,
-        confirmed: bool,
-        scope: trio.CancelScope,
-        answer: Answer[CallResult | ProcedureOutcome],
-    ) -> None:
+    def _start_procedure(self, asked: Asked, scope: trio.CancelScope, answer: _CallAnswer) -> None:
+        client = asked.client
         connections = self._actor.connections
         connections.arrive(client)
         try:
-            prepared = self._actor.procedures.prepare(client, name, args)
+            prepared = self._actor.procedures.prepare(client, asked.name, asked.args)
             if isinstance(prepared, ReducerOutcome):
                 raise _refusal(prepared)
-            self._start(partial(self._run_call, client, prepared, confirmed, answer), scope)
+            self._start(partial(self._run_call, asked, prepared, answer), scope)
         except (NoSuchFunction, BadArguments, TooBusy):
             connections.depart(client)
             raise
@@ -168,13 +174,7 @@ class Visits:
             raise TooBusy(refusal)
 
     # ------------------------------------------------------------------ their tasks
-    async def _run_call(
-        self,
-        client: Client,
-        prepared: PreparedCall,
-        confirmed: bool,
-        answer: Answer[CallResult | ProcedureOutcome],
-    ) -> None:
+    async def _run_call(self, asked: Asked, prepared: PreparedCall, answer: _CallAnswer) -> None:
         started = perf_counter()
         outcome: bytes | ReducerOutcome | None = None
         try:
@@ -183,19 +183,13 @@ class Visits:
         finally:
             duration_us = int((perf_counter() - started) * 1e6)
             result = None if outcome is None else _ended(prepared, outcome, duration_us)
-            self._actor.post_nowait((None, partial(self._end_call, client, result, confirmed, answer)))
+            self._actor.post_nowait((None, partial(self._end_call, asked, result, answer)))
 
-    def _end_call(
-        self,
-        client: Client,
-        result: ProcedureOutcome | None,
-        confirmed: bool,
-        answer: Answer[CallResult | ProcedureOutcome],
-    ) -> None:
+    def _end_call(self, asked: Asked, result: ProcedureOutcome | None, answer: _CallAnswer) -> None:
         """Disconnect, and answer if anybody still waits; within a turn."""
         actor = self._actor
-        needs = actor.datastore.next_offset if confirmed else 0
-        actor.connections.depart(client)
+        needs = actor.datastore.next_offset if asked.confirmed else 0
+        actor.connections.depart(asked.client)
         if result is None:
             return
         if result.outcome.kind == OutcomeKind.NOT_RUN:
