@@ -23,18 +23,26 @@ from tests.test_actors_database import lines, run
 OWNER = identity(99)
 BREAK = Policy(breaks_clients=True)
 REFUSED = "Failed to create or update the database: "
-OLD = """
+SAME = """
     import enum
     from stdb import *
-
-    class Colour(enum.Enum):
-        red = 1
-        blue = 2
 
     @product
     class Point:
         x: int
         y: int
+
+    @table(scheduled=True)
+    class Tick:
+        what: str
+
+    @reducer(scheduled=Tick)
+    def tick(ctx: ReducerContext, timer: Tick) -> None: ...
+"""
+OLD = f"""{SAME}
+    class Colour(enum.Enum):
+        red = 1
+        blue = 2
 
     @table(public=True)
     class User:
@@ -51,37 +59,22 @@ OLD = """
     class Note:
         text: str
 
-    @table(scheduled=True)
-    class Tick:
-        what: str
-
-    @reducer(scheduled=Tick)
-    def tick(ctx: ReducerContext, timer: Tick) -> None: ...
-
     @init
     def init(ctx: ReducerContext) -> None:
         users = ctx.db[User]
         for number in range(3):
-            row = User(owner=Identity(bytes([number]) * 32), full_name=f"Ann {number}", age=str(20 + number),
+            row = User(owner=Identity(bytes([number]) * 32), full_name=f"Ann {{number}}", age=str(20 + number),
                        colour=Colour.blue, at=Point(x=number, y=-1), seen=ctx.timestamp if number else None,
                        tags=[Colour.red] * number)
             users.insert(row)
         ctx.db[Note].insert(Note(text="one"))
         ctx.db[Note].insert(Note(text="two"))
 """
-NEW_HEAD = """
-    import enum
-    from stdb import *
-
+NEW_HEAD = f"""{SAME}
     class Colour(enum.Enum):
         green = 0
         red = 1
         blue = 2
-
-    @product
-    class Point:
-        x: int
-        y: int
 
     @table(public=True)
     class User:
@@ -95,13 +88,6 @@ NEW_HEAD = """
         seen: Timestamp | None = None
         tags: list[Colour] = []
 
-    @table(scheduled=True)
-    class Tick:
-        what: str
-
-    @reducer(scheduled=Tick)
-    def tick(ctx: ReducerContext, timer: Tick) -> None: ...
-
     @table(public=True)
     class Memo:
         about: u32
@@ -111,6 +97,10 @@ NEW_HEAD = """
     def add(ctx: ReducerContext, name: str) -> None:
         sender = ctx.sender
         ctx.db[User].insert(User(owner=sender, first=name, last=0, age=1, colour=Colour.green, at=Point(x=0, y=0)))
+"""
+NOTE_GONE = f"""{NEW_HEAD}
+    @migrate("note")
+    def note(old: OldRow, ctx: MigrationContext) -> None: ...
 """
 MIGRATIONS = """
     @migrate("note")
@@ -218,8 +208,11 @@ def test_rows_go_through_functions_and_the_plan_says_so() -> None:
     ],
 )
 def test_a_migration_that_fails_names_its_place_and_changes_nothing(body: str, told: str) -> None:
-    new = f"{NEW_HEAD}\n    @migrate('note')\n    def note(old: OldRow, ctx: MigrationContext) -> None: ...\n"
-    new += f"\n    @migrate(User)\n    def user(old: OldRow, ctx: MigrationContext) -> User | None:\n        {body}\n"
+    new = f"""{NOTE_GONE}
+    @migrate(User)
+    def user(old: OldRow, ctx: MigrationContext) -> User | None:
+        {body}
+"""
 
     async def test(host: Host, handle: DatabaseHandle) -> None:
         ann = TestClient(handle, 1)
@@ -241,8 +234,7 @@ def test_a_migration_that_fails_names_its_place_and_changes_nothing(body: str, t
 
 
 def test_a_migration_without_end_is_stopped() -> None:
-    new = f"{NEW_HEAD}\n    @migrate('note')\n    def note(old: OldRow, ctx: MigrationContext) -> None: ...\n"
-    new += """
+    new = f"""{NOTE_GONE}
     @migrate(User)
     def user(old: OldRow, ctx: MigrationContext) -> User | None:
         while True: pass
@@ -259,8 +251,6 @@ def test_a_migration_without_end_is_stopped() -> None:
 
 
 def test_what_has_no_migration_is_refused_and_what_has_is_not() -> None:
-    new = f"{NEW_HEAD}\n    @migrate('note')\n    def note(old: OldRow, ctx: MigrationContext) -> None: ...\n"
-
     async def test(host: Host, handle: DatabaseHandle) -> None:
         with pytest.raises(UpdateRejected) as refusal:
             await host.publish(OWNER, b"new", identity=handle.identity, policy=BREAK)
@@ -268,7 +258,7 @@ def test_what_has_no_migration_is_refused_and_what_has_is_not() -> None:
         assert "Removing a column full_name from table user requires a manual migration" in text
         assert "note" not in text
 
-    with_old(new, test)
+    with_old(NOTE_GONE, test)
 
 
 def test_a_migration_that_is_not_needed_does_not_run() -> None:

@@ -230,7 +230,7 @@ def test_one_caller_reads_so_many_arguments_and_no_more(name: str, monkeypatch: 
         assert len(list(handle._actor.views.instances())) == 7, "of a refused set nothing is left"
         await ann.leave()
         await bob.leave()
-        assert handle._actor.views._askers == {}
+        assert (handle._actor.views._askers, handle._actor.views._asked) == ({}, 0)
 
     test()
 
