@@ -1,7 +1,7 @@
 """History: any state that a log still leads to, and what each of its transactions did.
 
 Responsible for: which state a moment means, going there from stored rows forwards or backwards, tables by offset.
-Not responsible for: reading files (`stdb.storage.history`), queries of the past (`stdb.actors.history`).
+Not responsible for: reading files (`stdb.storage.history`), queries of the past (`stdb.actors.archive`).
 
 The record of a delete holds the whole row, so the state before a transaction is the one after it with the record read
 backwards. A moment is an offset, the state once that transaction had committed, or a time: the state after the newest

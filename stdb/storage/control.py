@@ -1,7 +1,7 @@
 """The control store: which databases there are, who owns them, what they are called, who may do what.
 
 Responsible for: `control.sqlite` (DESIGN decision 5): databases, their retention, names and their owners, grants.
-Not responsible for: what is in a database (`sqlite_log`), HTTP answers (`stdb.net`), starting databases (`actors`).
+Not responsible for: what is in a database (`log`), HTTP answers (`stdb.net`), starting databases (`actors`).
 
 Rules of ownership: spec 05 sections 1.3.12 to 1.3.18, sentences marked "we:". Identities are 32 bytes, little-endian
 as on the wire; the file holds them as 64 hex digits in the usual notation, so that plain tools can read it.

@@ -1,7 +1,7 @@
 """The data directory: one server's place on disk, locked for as long as it runs.
 
 Responsible for: the layout of DESIGN decision 5, its lock, format version, settings and secret files.
-Not responsible for: what the files hold (`control`, `sqlite_log`, `module_log`), making keys and tokens (`stdb.net`).
+Not responsible for: what the files hold (`control`, `log`, `module_log`), making keys and tokens (`stdb.net`).
 """
 
 import fcntl
