@@ -31,6 +31,7 @@ from stdb.errors import ModuleFault, ReducerTimeout, SchemaError, StorageError
 from stdb.modules.protocol import LogSink, Module, ReducerCall
 from stdb.sats.special import Identity
 from stdb.schema.model import Lifecycle
+from stdb.schema.validation import format_errors
 from stdb.storage.module_log import ModuleLog
 from stdb.subscriptions.registry import Registry
 
@@ -223,8 +224,7 @@ def load_or_refuse(launcher: Launcher, program: bytes) -> Module:
     try:
         return launcher.load_in_time(program)
     except SchemaError as error:
-        findings = "".join(f"{finding}\n\n" for finding in error.errors)
-        raise PublishFailed(f"Errors occurred:\n{findings}") from error
+        raise PublishFailed(format_errors(error)) from error
     except ModuleFault as error:
         raise PublishFailed(str(error)) from error
 

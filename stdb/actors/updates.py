@@ -24,6 +24,7 @@ from stdb.modules.protocol import Expiry, Migrating, MigrationCall, Module
 from stdb.sats.hashes import keccak256
 from stdb.schema import migration as plan
 from stdb.schema.model import ModuleDef, TableDef
+from stdb.schema.validation import format_errors
 from stdb.sql.rules import check_rules, replace_rules
 
 __all__ = [
@@ -234,7 +235,7 @@ def plan_update(datastore: Datastore, identity: bytes, old: ModuleDef, module: M
     migrations = tuple(_migrations(tables, module, old))
     migrated = {each.name for each in migrations}
     if errors := [refusal.text for refusal in tables.refusals if refusal.table not in migrated]:
-        raise UpdateRejected("Database update rejected: Errors occurred:\n" + "".join(f"{e}\n\n" for e in errors))
+        raise UpdateRejected(f"Database update rejected: {format_errors(SchemaError(errors))}")
     try:
         views = _view_changes(datastore, new)
         findings = list(check_rules(new).values()) if new.row_level_security else []
