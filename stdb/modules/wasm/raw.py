@@ -87,12 +87,11 @@ _on_deadline = _function("wasmtime_store_epoch_deadline_callback", None, _addres
 _instantiate_async = _function(
     "wasmtime_linker_instantiate_async", _address, _address, _address, _address, _address, _address, _address
 )
-_CALL_ASYNC: tuple[Any, ...] = (
+_call_async = _holding_function(  # makes the future; nothing of the guest runs
     *("wasmtime_func_call_async", _address, _address, _address, _address, ctypes.c_size_t, _address),
     *(ctypes.c_size_t, _address, _address),
 )
 _POLL: tuple[Any, ...] = ("wasmtime_call_future_poll", ctypes.c_bool, _address)
-_call_async = _holding_function(*_CALL_ASYNC)  # makes the future; nothing of the guest runs
 _delete_future = _holding_function("wasmtime_call_future_delete", None, _address)
 _polls = {True: _holding_function(*_POLL), False: _function(*_POLL)}
 """Run the guest, with the interpreter held or without: only where epochs come without it may it be held."""
