@@ -245,7 +245,7 @@ class Host:
             await self._create(caller, identity, program, name, host_type)
             return PublishResult(identity, name, "created")
 
-    async def plan(self, caller: bytes, identity: bytes, program: bytes, *, host_type: str = "Python") -> "Prospect":
+    async def plan(self, caller: bytes, identity: bytes, program: bytes, *, host_type: str = "Python") -> Prospect:
         """Return what publishing this program to a database would do; nothing changes.
 
         Raises:
@@ -255,11 +255,7 @@ class Host:
             self._check_publisher(caller, identity, "update database", host_type)
             module = load_or_refuse(self._launcher, program)
             supervisor, handle = self._living[identity]
-            try:
-                await supervisor.revive()
-            except DatabaseUnavailable:
-                if not supervisor.is_program_broken:
-                    raise
+            if not await supervisor.revive_unless_broken():
                 return Prospect(*await _planned(partial(self._launcher.plan, identity, module)), False)
             actor = supervisor.running_actor()
             is_major = is_major_upgrade(handle.definition, module.definition)
@@ -448,11 +444,7 @@ class Host:
     async def _update(self, identity: bytes, program: bytes, policy: Policy, confirmation_seconds_max: float) -> None:
         module = load_or_refuse(self._launcher, program)
         supervisor, handle = self._living[identity]
-        try:
-            await supervisor.revive()
-        except DatabaseUnavailable:
-            if not supervisor.is_program_broken:
-                raise
+        if not await supervisor.revive_unless_broken():
             update = (module, program, policy)
             await supervisor.revive(partial(self._launcher.recover, identity, handle.owner, handle.log, update))
         actor = supervisor.running_actor()

@@ -16,7 +16,7 @@ import trio
 from stdb.errors import HttpError
 from stdb.modules.protocol import HttpRequest, HttpResponse
 
-__all__ = ["HttpSender", "NoHttp", "Outgoing"]
+__all__ = ["HttpSender", "NoHttp", "Outgoing", "without_credentials"]
 
 REQUESTS_MAX = 32
 """Requests of one database under way at once; others wait their turn, which counts as part of their time."""
@@ -44,7 +44,9 @@ class NoHttp:
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """Refuse. Raises HttpError."""
-        raise HttpError(f"this server sends no HTTP requests: {request.method} {_shown(request.url)} was not sent")
+        raise HttpError(
+            f"this server sends no HTTP requests: {request.method} {without_credentials(request.url)} was not sent"
+        )
 
 
 class _UnderWay:
@@ -94,7 +96,7 @@ class Outgoing:
         outcome, under_way.outcome = under_way.outcome, None
         if outcome is None:
             raise HttpError(
-                f"error sending request for url ({_shown(request.url)}): operation timed out: "
+                f"error sending request for url ({without_credentials(request.url)}): operation timed out: "
                 f"no whole response within {seconds:g} s"
             )
         if isinstance(outcome, Exception):
@@ -115,6 +117,6 @@ class Outgoing:
             under_way.ended.set()
 
 
-def _shown(url: str) -> str:
-    """Return a URL without the name and password in it."""
+def without_credentials(url: str) -> str:
+    """Return a URL, as a text may show it, without the name and password in it."""
     return _USERINFO.sub(r"\1", url, count=1)

@@ -62,8 +62,7 @@ class Supervisor:
         """The running actor, or None."""
         self._is_ending = False
         self._launch_once: Launch | None = None
-        self.is_program_broken = False
-        """The database is down because its program does not load."""
+        self._is_program_broken = False
         self.reason = ""
         """Why the database is down."""
 
@@ -102,6 +101,20 @@ class Supervisor:
             self._launch_once = launch_once
             self._set(_State.IDLE)
         await self.ready()
+
+    async def revive_unless_broken(self) -> bool:
+        """Do as `revive`; False when the database stays down because its own program does not load.
+
+        Raises:
+            DatabaseUnavailable: It does not run for another reason.
+        """
+        try:
+            await self.revive()
+        except DatabaseUnavailable:
+            if not self._is_program_broken:
+                raise
+            return False
+        return True
 
     # ------------------------------------------------------------------ ending
     async def shutdown(self) -> None:
@@ -150,7 +163,7 @@ class Supervisor:
             await self._wait_wanted()
             self._set(_State.LAUNCHING)
             launch, self._launch_once = self._launch_once or self._launch, None
-            self.is_program_broken = False
+            self._is_program_broken = False
             try:
                 async with launch() as actor:
                     self.actor = actor
@@ -161,10 +174,10 @@ class Supervisor:
                 _logger.error("database %s is stopped: %s", self._name, error)
                 self._go_down(str(error), STOPPED)
             except (UpdateRejected, PublishFailed) as error:
-                self.is_program_broken = True
+                self._is_program_broken = True
                 self._go_down(f"its program does not load, and the new one: {error}", STOPPED)
             except (SchemaError, ModuleFault) as error:
-                self.is_program_broken = True
+                self._is_program_broken = True
                 _logger.error("database %s is stopped, its program does not load: %s", self._name, error)
                 self._go_down(f"its program does not load: {error}", STOPPED)
             except Exception as error:

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 
+from stdb.actors.outgoing import without_credentials
 from stdb.errors import HttpError
 from stdb.modules.protocol import HttpRequest
 from stdb.net.addresses import literal
@@ -23,7 +24,6 @@ HeaderList = tuple[tuple[bytes, bytes], ...]
 
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"(?=.{1,253}\.?\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?\Z", re.ASCII)
-_USERINFO = re.compile(r"(//)[^/?#]*@")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}\Z")
 _OURS = frozenset(
     (b"connection", b"expect", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
@@ -93,7 +93,7 @@ def parse_target(text: str, base: Target | None = None) -> Target:
     """
     if not text and base is None:
         raise HttpError("empty string")
-    shown = _USERINFO.sub(r"\1", text, count=1)
+    shown = without_credentials(text)
     try:
         url = httpx.URL(text) if base is None else base.url.join(text)
         credentials = url.userinfo

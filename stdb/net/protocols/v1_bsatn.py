@@ -4,7 +4,7 @@ Responsible for: encoding v1's ServerMessage (spec 02 sections 5 and 6.2).
 Not responsible for: who is told what (`v1`), requests (`v1_requests`), row lists (`rows`).
 
 `messages_v1` describes the same bytes as types; a property test keeps the two equal. Encodings are cached under
-"v1.rows" (fragments), "v1" (rows of an update) and ("v1", "full" or "light", compression) (frames).
+"v1.rows" (fragments) and "v1" (rows of an update); frames as `dialect` and `v1` say.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -4,8 +4,8 @@ Responsible for: writing v1's ServerMessage as JSON (spec 02 section 7).
 Not responsible for: who is told what (`v1`), requests (`v1_requests`), values as JSON (`stdb.sats.json`).
 
 Rows and arguments are JSON texts inside the JSON. Rows are objects by column name whose inner sums are
-`[tag, payload]`. Encodings are cached under "v1.json.rows" (fragments), "v1.json" (rows of an update) and
-("v1.json", "full" or "light", compression) (frames). `messages_v1` describes the same documents as types.
+`[tag, payload]`. Encodings are cached under "v1.json.rows" (fragments) and "v1.json" (rows of an update), frames as
+`dialect` and `v1` say. `messages_v1` describes the same documents as types.
 """
 
 import json as standard_json

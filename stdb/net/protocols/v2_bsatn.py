@@ -4,7 +4,7 @@ Responsible for: decoding ClientMessage, encoding ServerMessage (spec 02 section
 Not responsible for: several messages a payload (`v3_bsatn`), row lists (`rows`).
 
 `messages_v2` describes the same bytes as types; a property test keeps the two equal. Encodings are cached under
-"v2.update" (fragments), "v2" (query sets of an update) and ("v2", compression) (frames); v3 shares them.
+"v2.update" (fragments) and "v2" (query sets of an update), frames as `dialect` says; v3 shares them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
