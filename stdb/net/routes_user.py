@@ -20,7 +20,7 @@ from stdb.actors.refusals import NoSuchRoute
 from stdb.actors.sink import OutcomeKind, ReducerOutcome
 from stdb.actors.visits import RouteResult
 from stdb.errors import RequestError
-from stdb.modules.protocol import HTTP_1_1, HttpRequest, HttpResponse, LogLevel
+from stdb.modules.protocol import FATAL, HTTP_1_1, HttpRequest, HttpResponse, LogLevel
 from stdb.net.auth import Access
 from stdb.net.errors import text_response
 from stdb.net.http import Request, Response
@@ -33,7 +33,6 @@ HEADERS_MAX = 256
 HEADER_BYTES_MAX = 64 * 1024
 """Their names and values together."""
 
-_FATAL = "The instance encountered a fatal error."
 _OUT_OF_TIME = "The handler of this route took too long and was stopped."
 _UNSENDABLE = "The handler of this route answered what cannot be sent; the module's log says why."
 _STATUSES = {OutcomeKind.FAILED: 530, OutcomeKind.FAULT: 500, OutcomeKind.OUT_OF_TIME: 500}
@@ -111,7 +110,7 @@ def _forwarded(request: Request, name: str) -> str:
 def _failure(outcome: ReducerOutcome) -> Response:
     """Return the answer for a handler that raised; what else there is to know stands in the module's log."""
     texts = {OutcomeKind.FAILED: outcome.text_chain, OutcomeKind.OUT_OF_TIME: _OUT_OF_TIME}
-    return text_response(texts.get(outcome.kind, _FATAL), _STATUSES[outcome.kind])
+    return text_response(texts.get(outcome.kind, FATAL), _STATUSES[outcome.kind])
 
 
 def _response(answer: HttpResponse, method: str) -> Response:
