@@ -142,7 +142,8 @@ class Cache:
                 assert counts[row] >= 0, f"{relation}: a row left that was not there: {row!r}"
                 if was_there != (counts[row] > 0):
                     (change.deletes if was_there else change.inserts).append(row)
-            self._counts[relation] = +counts
+                if not counts[row]:
+                    del counts[row]
         return {name: change for name, change in changes.items() if change.inserts or change.deletes or change.events}
 
     def clear(self) -> None:

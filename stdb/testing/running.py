@@ -23,7 +23,7 @@ from stdb.actors.updates import Policy
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.records import join
 from stdb.errors import ReducerError, StdbError
-from stdb.modules.protocol import Module, ReducerCall
+from stdb.modules.protocol import ReducerCall
 from stdb.modules.python.accessors import make_table
 from stdb.modules.python.context import ReducerContext
 from stdb.modules.python.database import make_database
@@ -238,8 +238,8 @@ class Running:
         self._scope.cancel()
         with trio.CancelScope(shield=True):
             await self._ended.wait()
-        kept = [join(record) for record in log.records()][: log.durable - losing] if losing else None
-        if kept is not None:
+        if losing:
+            kept = [join(record) for record in log.records()][: log.durable - losing]
             self.storage.delete_database(DATABASE.wire)
             self._write_log(kept)
 
@@ -256,7 +256,7 @@ class Running:
         source = read_source(subject)
         first = _FIRST.get((source.program, start_us))
         if first is not None:
-            module = self._load_python(source.program)
+            module = self._load(source.program)
             self._write_log([first.record])
             now_us = self.time.now_us()
             row = Database(DATABASE.wire, _ADDRESS, OWNER.wire, "Python", module.program_hash, now_us)
@@ -298,10 +298,7 @@ class Running:
             self._host = None
             self._ended.set()
 
-    def _load(self, program: bytes) -> Module:
-        return self._load_python(program)
-
-    def _load_python(self, program: bytes) -> WatchedModule:
+    def _load(self, program: bytes) -> WatchedModule:
         """Return the one version of a program that this host uses, whatever it is restarted."""
         if program not in self._modules:
             self._modules[program] = borrow_module(program)

@@ -22,8 +22,6 @@ from tests.property.simulation.world import World
 
 __all__ = ["REDUCERS", "Call", "Generated", "Writer"]
 
-_EXPLICIT_MIN = 10_000_000
-
 
 class Call(NamedTuple):
     """Who calls, and when."""
