@@ -10,8 +10,10 @@ from time import perf_counter
 
 import trio
 
+from stdb.actors.handle import DatabaseHandle
 from stdb.actors.refusals import RowRefused
 from stdb.actors.transfer import TableRows
+from stdb.datastore.table import TableSchema
 from stdb.errors import RequestError
 from stdb.net.auth import Access
 from stdb.net.errors import HttpError, json_response, status_of
@@ -52,35 +54,63 @@ async def import_table(call: Call) -> Response:
     host.check_owner(caller, database.identity, "import rows")
     handle = host.database(database.identity)
     schema = await handle.table(call.parameter("table"))
-    read = inserted = transactions = held = 0
-    waiting: list[TextRow] = []
-
-    async def put() -> None:
-        nonlocal read, inserted, transactions, held
-        try:
-            inserted += await handle.put_rows(caller, schema, [each.row for each in waiting])
-        except RowRefused as error:
-            raise RequestError(f"line {waiting[error.place].line}: {error}") from error
-        read += len(waiting)
-        transactions += 1
-        held = 0
-        waiting.clear()
-
+    importing = _Import(handle, caller, schema, size)
     try:
         async with aclosing(_rows(call, RowReader(schema, format_))) as rows:
             async for row in rows:
-                waiting.append(row)
-                held += len(row.row)
-                if len(waiting) >= size or held >= BYTES_A_TRANSACTION:
-                    await put()
-        if waiting:
-            await put()
+                await importing.take(row)
+        await importing.put()
+    except HttpError:
+        raise
     except RequestError as error:
-        if isinstance(error, HttpError):
-            raise
-        last = f", the last transaction ended before line {waiting[0].line}" if waiting else ""
-        raise HttpError(status_of(error) or 400, f"{error}. {read} rows before it were imported{last}") from error
-    return json_response({"rows_read": read, "rows_inserted": inserted, "transactions": transactions})
+        raise HttpError(status_of(error) or 400, f"{error}. {importing.progress()}") from error
+    return json_response(
+        {
+            "rows_read": importing.read,
+            "rows_inserted": importing.inserted,
+            "transactions": importing.transactions,
+        }
+    )
+
+
+class _Import:
+    """Rows on their way into a table, up to `size` a transaction, and how many have arrived."""
+
+    def __init__(self, handle: DatabaseHandle, caller: bytes, schema: TableSchema, size: int) -> None:
+        self._handle = handle
+        self._caller = caller
+        self._schema = schema
+        self._size = size
+        self._waiting: list[TextRow] = []
+        self._waiting_bytes = 0
+        self.read = 0
+        self.inserted = 0
+        self.transactions = 0
+
+    async def take(self, row: TextRow) -> None:
+        self._waiting.append(row)
+        self._waiting_bytes += len(row.row)
+        if len(self._waiting) >= self._size or self._waiting_bytes >= BYTES_A_TRANSACTION:
+            await self.put()
+
+    async def put(self) -> None:
+        """Insert what waits in one transaction. Raises RequestError, which names the line."""
+        waiting = self._waiting
+        if not waiting:
+            return
+        try:
+            self.inserted += await self._handle.put_rows(self._caller, self._schema, [each.row for each in waiting])
+        except RowRefused as error:
+            raise RequestError(f"line {waiting[error.place].line}: {error}") from error
+        self.read += len(waiting)
+        self.transactions += 1
+        self._waiting_bytes = 0
+        waiting.clear()
+
+    def progress(self) -> str:
+        """Return what is told of an import that stops half-way."""
+        last = f", the last transaction ended before line {self._waiting[0].line}" if self._waiting else ""
+        return f"{self.read} rows before it were imported{last}"
 
 
 async def _rows(call: Call, reader: RowReader) -> AsyncGenerator[TextRow, None]:
