@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import h11
 import trio
+import trio.testing
 
 from stdb.actors.deadline import Deadline
 from stdb.actors.host import Host, HostSettings
@@ -171,6 +172,14 @@ class Door:
     async def publish(self, who: Credentials, name: str, program: bytes, query: str = "") -> Answer:
         """Publish a stand-in program."""
         return await self.send("PUT", f"/v1/database/{name}?host_type=Python{query}", bearer(who), program)
+
+    async def publish_and_sync(self, storage: MemoryStorage, name: str, program: bytes) -> None:
+        """Publish a program where nothing is durable before `storage.sync`."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.publish, self.tokens.mint(), name, program)
+            while storage.control.resolve(name) is None:
+                await trio.testing.wait_all_tasks_blocked()
+                storage.sync()
 
 
 def bearer(who: Credentials | str) -> dict[str, str]:

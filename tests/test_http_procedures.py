@@ -351,11 +351,7 @@ def test_an_answer_waits_for_the_disk_unless_told_not_to() -> None:
 
     async def main() -> None:
         async with open_door({PROGRAM: load}, storage=storage) as door:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(door.publish, door.tokens.mint(), "notes", PROGRAM)
-                while storage.control.resolve("notes") is None:
-                    await trio.testing.wait_all_tasks_blocked()
-                    storage.sync()
+            await door.publish_and_sync(storage, "notes", PROGRAM)
             answers = []
 
             async def ask(query: str) -> None:

@@ -338,11 +338,7 @@ def test_an_answer_waits_until_what_it_shows_is_durable() -> None:
 
     async def main() -> None:
         async with open_door({PROGRAM: load}, storage=storage) as door:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(door.publish, door.tokens.mint(), "shop", PROGRAM)
-                while storage.control.resolve("shop") is None:
-                    await trio.testing.wait_all_tasks_blocked()
-                    storage.sync()
+            await door.publish_and_sync(storage, "shop", PROGRAM)
             answers = []
 
             async def ask(path: str) -> None:
