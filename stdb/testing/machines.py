@@ -103,7 +103,7 @@ class ModuleMachine(RuleBasedStateMachine):
     def crash(self, losing: int) -> None:
         """Crash the host; some transactions had not reached the disk."""
         self.clients.clear()
-        lost = min(losing, self.host._open._running.transaction_count - 1)
+        lost = min(losing, self.host._look().transaction_count - 1)
         self._do(f"crash, {lost} transactions are lost", lambda: self.host.crash(losing=lost))
 
     # ------------------------------------------------------------------ checks
@@ -124,7 +124,7 @@ class ModuleMachine(RuleBasedStateMachine):
     @invariant()
     def clients_hold_what_there_is(self) -> None:
         """Check that every client holds all rows of the public tables, unless rules hide some."""
-        running = self.host._open._running
+        running = self.host._look()
         definition: ModuleDef = running.definition
         datastore = running.module.datastore
         if definition.row_level_security or datastore is None:
@@ -133,7 +133,7 @@ class ModuleMachine(RuleBasedStateMachine):
             if table.access is Access.PUBLIC and not table.is_event:
                 stored = set(datastore.table(table.name).rows())
                 for who, client in self.clients.items():
-                    held = client._client._connection.cache.bytes_of(table.name)
+                    held = client._connection.cache.bytes_of(table.name)
                     assert held == stored, f"{who} holds other rows of {table.name} than there are"
 
     def teardown(self) -> None:
@@ -160,7 +160,7 @@ class ModuleMachine(RuleBasedStateMachine):
     def _client(self, who: str) -> Client | None:
         """Return somebody's connection, made when there is none; None when the module does not want it."""
         if who not in self.clients and self._do(f"{who} connects", lambda: self._connect(who)):
-            self.clients[who].subscribe(*_public(self.host._open._running.definition))
+            self.clients[who].subscribe(*_public(self.host._look().definition))
         return self.clients.get(who)
 
     def _connect(self, who: str) -> None:
@@ -176,7 +176,7 @@ class ModuleMachine(RuleBasedStateMachine):
     def _known(self, element: Element) -> list[Any]:
         """Return values of this type from columns that have an index."""
         found: dict[str, Any] = {}
-        for table in self.host._open._running.definition.tables:
+        for table in self.host._look().definition.tables:
             indexed = {index.columns[0] for index in table.indexes if len(index.columns) == 1}
             for position in sorted(indexed):
                 if table.columns[position].type == element.type:

@@ -98,11 +98,6 @@ class Twin:
         self._rows: dict[Any, RowCodec] = {}
         self._functions: dict[str, Function] = {}
 
-    @property
-    def definition(self) -> Any:
-        """The program's ModuleDef."""
-        return self._program.definition
-
     # ------------------------------------------------------------------ names
     def relation(self, key: Any) -> str:
         """Return the name of the table or view that a class, handle, function or name means.
