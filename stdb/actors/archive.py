@@ -36,6 +36,7 @@ from stdb.storage.control import Database
 from stdb.storage.log import SqliteLog
 from stdb.storage.log_file import RECOVER_COMMAND, sync_directory
 from stdb.storage.recovering import write_database
+from stdb.storage.server_storage import PART_SUFFIX
 
 if TYPE_CHECKING:
     from stdb.actors.host import Host, Storage
@@ -45,8 +46,6 @@ __all__ = ["Adopted", "Archive", "Copy"]
 STATES_MAX = 2
 """States of the past that are held at a time; who asks for more waits."""
 _ROWS_LET_GO = 2000
-PART_SUFFIX = ".part"
-"""What ends the names of files that are nothing after a crash; `stdb.storage.server_storage` removes them."""
 
 
 class Copy(NamedTuple):
