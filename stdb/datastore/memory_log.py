@@ -12,7 +12,7 @@ from stdb.datastore.delta import Delta
 from stdb.datastore.index import Key
 from stdb.datastore.loading import load
 from stdb.datastore.records import Record, split
-from stdb.datastore.window import Window
+from stdb.datastore.window import Window, join_changes
 from stdb.errors import StorageError
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class MemoryLog:
         if window is None or self.rows.offset == self._durable:
             return None
         durable = [delta for delta in self._deltas if delta.offset < self._durable]
-        window.add(durable)
+        window.add(join_changes(durable))
         del self._deltas[: len(durable)]
         self._window = Window()
         return window

@@ -1,6 +1,6 @@
 """Windows: what a run of transactions changed, net, by table and key, as the stored rows take it.
 
-Responsible for: netting (the last write of a key wins), parts of bounded size.
+Responsible for: netting (the last write of a key wins), of a group and of a window; parts of bounded size.
 Not responsible for: when a window ends, writing it to rows (`stdb.storage`), what a key looks like there.
 
 A key is a row's place in `Table.stored`; what tells rows of one table id apart never changes. A part is one dict of
@@ -17,13 +17,40 @@ from stdb.datastore.index import Key
 if TYPE_CHECKING:
     from stdb.datastore.table import Table
 
-__all__ = ["PART_CHANGES_MAX", "Part", "Window"]
+__all__ = ["PART_CHANGES_MAX", "Part", "TableChanges", "Window", "join_changes"]
 
 PART_CHANGES_MAX = 65_536
 """Changes after which the next part of a table begins; a single transaction may make a greater part."""
+_JOINED_CHANGES_MAX = 256
+"""Changes of one transaction that are copied to be joined with those of others."""
 
 Part: TypeAlias = "dict[Key, bytes | None]"
 """Rows by key; None where a row went."""
+TableChanges: TypeAlias = "tuple[Table, Part]"
+"""What some transactions changed in a table."""
+
+
+def join_changes(deltas: Iterable[Delta]) -> list[TableChanges]:
+    """Return what committed transactions changed in tables that are stored, those of one table in order of time.
+
+    For whoever made them: they are at hand, and can be let go; another thread would find each of them cold.
+    """
+    found: list[TableChanges] = []
+    open_parts: dict[Table, Part] = {}
+    open_get = open_parts.get
+    for delta in deltas:
+        for each in delta.tables:
+            table, changes = each.table, each.changes
+            part = open_get(table)
+            if part is not None and len(changes) <= _JOINED_CHANGES_MAX:
+                part.update(changes)
+            elif not table.is_event:
+                if len(changes) <= _JOINED_CHANGES_MAX:
+                    changes = open_parts[table] = changes.copy()
+                else:
+                    open_parts.pop(table, None)
+                found.append((table, changes))
+    return found
 
 
 class Window:
@@ -48,22 +75,13 @@ class Window:
     def __bool__(self) -> bool:
         return bool(self.dropped) or any(part for parts in self.parts.values() for part in parts)
 
-    def add(self, deltas: Iterable[Delta]) -> None:
-        """Add committed transactions, the next ones in order."""
-        open_get = self.open_parts.get
-        for delta in deltas:
-            for each in delta.tables:
-                table, changes = each.table, each.changes
-                if table.is_event:
-                    continue
-                if len(changes) > PART_CHANGES_MAX:
-                    self._adopt(table, changes)
-                    continue
-                part = open_get(table)
-                if part is None:
-                    part = self.part(table)
-                part.update(changes)
-        self.end_full_parts()
+    def add(self, changes: Iterable[TableChanges]) -> None:
+        """Add what the next transactions changed, as `join_changes` returns it; it is the window's from now on."""
+        for table, part in changes:
+            if len(part) > PART_CHANGES_MAX:
+                self._adopt(table, part)
+            else:
+                self.part(table).update(part)
 
     def end_full_parts(self) -> None:
         """Let the next changes of tables whose parts are full begin others."""
@@ -85,7 +103,7 @@ class Window:
         self.dropped.add(table_id)
 
     def _adopt(self, table: "Table", changes: Part) -> None:
-        """Take a great delta as it is: nobody changes it any more."""
+        """Take a great part as it is: nobody else changes it."""
         self.open_parts.pop(table, None)
         self._parts(table).append(changes)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stdb.datastore.delta import Delta
 from stdb.datastore.records import Record
-from stdb.datastore.window import Window
+from stdb.datastore.window import Window, join_changes
 from stdb.errors import StorageError
 from stdb.storage.log_file import FORMAT_VERSION, damage, open_file
 from stdb.storage.log_reading import read_backwards, read_records
@@ -103,7 +103,7 @@ class SqliteLog:
             offset = int.from_bytes(records[0][8:16], "little")
             assert offset == self._appended, f"record {offset} appended, {self._appended} is next"
             self._appended += len(records)
-            self._writer.append(records, deltas)
+            self._writer.append(records, join_changes(deltas) if len(deltas) == len(records) else None)
 
     def records(self, from_offset: int | None = None) -> Iterator[Record]:
         """Yield every record on the disk from an offset on (by default `first`), checked.

@@ -17,8 +17,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic, time_ns
 from typing import NamedTuple
 
-from stdb.datastore.delta import Delta
-from stdb.datastore.window import Window
+from stdb.datastore.window import TableChanges, Window
 from stdb.errors import StorageError
 from stdb.storage.log_file import DAMAGE_ERRORS, damage
 from stdb.storage.merging import Merger
@@ -50,7 +49,8 @@ _MEASURED_CHANGES = 256
 
 class _Group(NamedTuple):
     records: Sequence[bytes]
-    deltas: Sequence[Delta]
+    changes: list[TableChanges] | None
+    """None: unknown, the rows stay where they are until the next start."""
 
 
 class _Follow(NamedTuple):
@@ -107,9 +107,9 @@ class LogWriter:
         """How many transactions the stored rows reflect."""
         return self._merger.offset
 
-    def append(self, records: Sequence[bytes], deltas: Sequence[Delta]) -> None:
-        """Take in a group."""
-        self._queue.put(_Group(records, deltas))
+    def append(self, records: Sequence[bytes], changes: list[TableChanges] | None) -> None:
+        """Take in a group, and what it changed if that is known."""
+        self._queue.put(_Group(records, changes))
 
     def follow(self, tail: Window, *, wipe: bool) -> None:
         """Merge from now on, beginning with what the records from the rows' offset to `durable` changed."""
@@ -165,18 +165,18 @@ class LogWriter:
         return self._queue.get(timeout=RETENTION_SECONDS if has_old else None)
 
     def _write(self, group: _Group) -> None:
-        records, deltas = self._gather(group)
+        records, changes = self._gather(group)
         for body, count in _bodies(records):
             self._append(body, count)
-        if self._window is not None:
-            if len(deltas) == len(records):
-                self._window.add(deltas)
+        for each in changes:
+            if self._window is None or each is None:
+                self._window = None
             else:
-                self._window = None  # the rows stay where they are until the next start
+                self._window.add(each)
 
-    def _gather(self, group: _Group) -> tuple[list[bytes], list[Delta]]:
-        """Return all records that wait, up to a size, and their deltas."""
-        records, deltas = list(group.records), list(group.deltas)
+    def _gather(self, group: _Group) -> tuple[list[bytes], list[list[TableChanges] | None]]:
+        """Return all records that wait, up to a size, and what each group of them changed."""
+        records, changes = list(group.records), [group.changes]
         size = sum(map(len, records))
         while size < BODY_BYTES_MAX:
             try:
@@ -188,9 +188,9 @@ class LogWriter:
                 self._queue.put(None)  # seen again once this group is written
                 break
             records += following.records
-            deltas += following.deltas
+            changes.append(following.changes)
             size += sum(map(len, following.records))
-        return records, deltas
+        return records, changes
 
     def _append(self, body: bytes, count: int) -> None:
         self._connection.execute("INSERT INTO log VALUES (?, ?, ?)", (self.durable, count, body))
