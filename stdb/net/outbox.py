@@ -10,6 +10,7 @@ An entry is `(needs, frame)`: `frame` leaves when `needs` transactions are durab
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import TypeAlias
 
 import trio
@@ -373,11 +374,14 @@ class Outbox:
     def _check_bounds(self) -> None:
         """Cut a client behind whose current message too much waits."""
         entries = self._entries
-        for place in range(1, len(entries) - self._counted + 1):
-            frame = entries[-place][1]
-            self._held_bytes += len(frame)
-            if isinstance(frame, _Deferred):
-                frame.is_counted = True
+        uncounted = islice(reversed(entries), len(entries) - self._counted)
+        if self._deferred:
+            for _, frame in uncounted:
+                self._held_bytes += len(frame)
+                if isinstance(frame, _Deferred):
+                    frame.is_counted = True
+        else:
+            self._held_bytes += sum([len(frame) for _, frame in uncounted])
         self._counted = len(entries)
         head = self._sending[0] if self._sending else entries[0][1] if entries else b""
         if (
