@@ -228,7 +228,7 @@ def test_a_hundred_procedures_end_with_their_database(end: str, caplog: pytest.L
             assert stored(handle) == ([] if end == "reset" else before)
             await works(handle)
 
-    run(test)
+    run(test, limit_seconds=10)
     assert [record.levelname for record in caplog.records] == ["ERROR"] * (end == "bug")
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 STUBBORN = """
 from contextlib import nullcontext
@@ -42,3 +43,17 @@ except Cancelled:
 def test_a_process_ends_although_a_coroutine_of_it_never_does() -> None:
     ended = subprocess.run([sys.executable, "-c", STUBBORN], capture_output=True, text=True, timeout=20, check=False)
     assert (ended.returncode, ended.stdout) == (0, "left\n"), ended.stderr
+
+
+def test_a_process_ends_although_procedures_of_ended_databases_never_do() -> None:
+    """Everything they call is gone at its end: a hundred of them, whose databases end in four ways."""
+    tests = "tests/test_actors_procedures_faults.py::test_a_hundred_procedures_end_with_their_database"
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", tests],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr

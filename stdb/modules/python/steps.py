@@ -12,6 +12,8 @@ A coroutine that has to end is told so at every wait it tries, so often that any
 goes on is left where it is, for ever, at a wait that nothing ends. It must not be closed there: that would run it.
 """
 
+import atexit
+import gc
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -32,8 +34,20 @@ WAITS_MAX = 16
 """How many waits of a coroutine that has to end are refused before it is left where it is."""
 _FOREIGN = "a procedure waits by await ctx.transact(), ctx.sleep() and ctx.http alone: asyncio has no event loop here"
 _ELSEWHERE = "ctx belongs to a running procedure: it waits for nothing within a transaction, or once that has ended"
-_left: list[Coroutine[Any, Any, Any]] = []
+_left: list[object] = []
 """Coroutines that did not end."""
+
+
+def _leave_for_good() -> None:
+    """Keep the interpreter from closing them at its end, when nothing they call works any more: a cycle that is frozen
+    is never taken apart.
+    """
+    if _left:
+        _left.append(_left)
+        gc.freeze()
+
+
+atexit.register(_leave_for_good)
 
 
 class _Never:
@@ -75,13 +89,13 @@ class Waits:
         return await self._unless_over(self._host.http, request)
 
     async def _unless_over(self, wait: Callable[..., Awaitable[T]], argument: Any) -> T:
-        if not self.is_active and self._refused <= WAITS_MAX:
+        if not self.is_active:
             raise RuntimeError(_ELSEWHERE)
         if self.is_over:
             self._refused += 1
             if self._refused <= WAITS_MAX:
                 raise GeneratorExit
-            await _Never()  # also when the interpreter, at its end, closes what was left
+            await _Never()
         return await wait(argument)
 
 
