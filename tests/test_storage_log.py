@@ -477,3 +477,20 @@ def test_killing_the_process_loses_nothing_that_was_reported_durable(tmp_path: P
         assert [(each.offset, each.payload) for each in log.records()] == [
             (offset, b"%d " % offset * 40) for offset in range(durable_before)
         ]
+
+
+def test_a_writer_that_fails_in_any_way_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: Queue[int] = Queue()
+    log = SqliteLog(tmp_path / "a.sqlite", told.put)
+
+    def break_down(*_: object) -> None:
+        raise LookupError("a mistake of ours")
+
+    monkeypatch.setattr(LogWriter, "_append", break_down)
+    log.append_nowait([record(0)])
+    assert told.get(timeout=WAIT_SECONDS_MAX) == 0
+    wanted = r"a\.sqlite: offset 0: the log cannot be written: a mistake of ours"
+    with pytest.raises(StorageError, match=wanted) as caught:
+        _ = log.durable
+    assert isinstance(caught.value.__cause__, LookupError)
+    log.close()

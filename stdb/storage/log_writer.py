@@ -128,7 +128,7 @@ class LogWriter:
             while self._turn():
                 pass
             self._finish()
-        except DAMAGE_ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - of a writer that ended without a word everybody would wait for ever
             self._fail(error)
         finally:
             with suppress(sqlite3.Error):
