@@ -3,7 +3,7 @@
 Responsible for: the values `Fragment`, `SetUpdate` and `ClientUpdate` and their caches of encodings.
 Not responsible for: computing them (`registry`), the wire forms (`stdb.net.protocols`).
 
-A cache maps a key chosen by the dialect, e.g. `("v2", "brotli")`, to bytes; the same object is handed to every
+A cache maps a key chosen by the dialect, e.g. `"v2 brotli"`, to bytes; the same object is handed to every
 client that sees the same rows, so each form is encoded once (DESIGN decision 7).
 """
 

@@ -2,7 +2,7 @@
 
 Responsible for: collecting a class's columns, the class that takes its place (C slots, keyword-only constructor,
 `==`, `repr`, `match`, `replace`), column expressions as its class attributes.
-Not responsible for: what annotations mean (`annotations`), tables (`tables`), bytes (`row_codec`).
+Not responsible for: what annotations mean (`annotations`), tables (`tables`), bytes (`stdb.sats.objects`).
 
 Attributes of the class are data descriptors on a metaclass of its own, attributes of a row are slots: reading one costs
 8 ns, where a descriptor on the class costs 245. Column names enter the generated source only after they are known to be
