@@ -19,19 +19,20 @@ CACHE = TEST_CACHE / "wasm"
 BUILD_SECONDS_MAX = 1_800
 TARGET = "wasm32-unknown-unknown"
 DEBIAN_PACKAGES = ("rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm", "lld-22")
+_BUILD = ("cargo", "build", "--release", "--jobs", "2", "--target", TARGET, "--ignore-rust-version")
 _WITH_STD = {"RUSTC_BOOTSTRAP": "1", "CARGO_UNSTABLE_BUILD_STD": "std,panic_abort"}
 
 
-def build_module(name: str, version: str) -> Path:
+def build_module(name: str, version: str, *features: str) -> Path:
     """Return a module compiled against a version of the crate; built again only when something changed."""
     copy = CACHE / f"{name}-{version}"
     path, settings = _toolchain()
-    with alone(copy):
+    with alone(CACHE / "target"):  # cargo names a module alike whatever its version and features
         shutil.copytree(SOURCES / name, copy, dirs_exist_ok=True)
         manifest = copy / "Cargo.toml"
         manifest.write_text(re.sub(r'"=[0-9.]+"', f'"={version}"', manifest.read_text()))
         done = subprocess.run(
-            ["cargo", "build", "--release", "--jobs", "2", "--target", TARGET, "--ignore-rust-version"],
+            [*_BUILD, *(("--features", ",".join(features)) if features else ())],
             cwd=copy,
             env={**os.environ, **settings, "PATH": path, "CARGO_TARGET_DIR": str(CACHE / "target")},
             capture_output=True,
@@ -40,7 +41,7 @@ def build_module(name: str, version: str) -> Path:
             check=False,
         )
         assert done.returncode == 0, f"{name} against spacetimedb {version} does not compile:\n{done.stderr[-4000:]}"
-        built = copy / f"{name}.wasm"
+        built = copy / f"{'_'.join((name, *features))}.wasm"
         shutil.copyfile(CACHE / "target" / TARGET / "release" / f"{name}.wasm", built)
     return built
 
