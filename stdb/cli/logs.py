@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from stdb.cli.api import Api
-from stdb.cli.parser import LEVELS
+from stdb.cli.parser_queries import LEVELS
 
 __all__ = ["log_line", "logs"]
 
