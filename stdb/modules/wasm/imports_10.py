@@ -36,6 +36,7 @@ class Errno:
     NO_SUCH_ITER = 6
     NO_SUCH_CONSOLE_TIMER = 7
     NO_SUCH_BYTES = 8
+    NO_SPACE = 9
     WRONG_INDEX_ALGO = 10
     BUFFER_TOO_SMALL = 11
     UNIQUE_ALREADY_EXISTS = 12
@@ -302,7 +303,7 @@ class Writes(Scans):
         self, bound: "BoundTable", write: Callable[[bytes], bytes], row: bytes, pointer: int, length_at: int
     ) -> int:
         try:
-            bound.check(row)
+            row = bound.whole(row)
             if bound.schedule is not None:
                 bound.schedule.check_delay(row, self._host.now_us())
             stored = write(row)

@@ -28,7 +28,7 @@ _INCLUDED, _EXCLUDED, _UNBOUNDED = 0, 1, 2
 class BoundTable:
     """One table."""
 
-    __slots__ = ("check", "generated", "id", "insert", "is_system", "schedule", "table")
+    __slots__ = ("generated", "id", "insert", "is_system", "schedule", "table", "whole")
 
     def __init__(self, table: "Table") -> None:
         schema = table.schema
@@ -37,8 +37,11 @@ class BoundTable:
         self.is_system = schema.is_system
         """Guests read these, and nothing else."""
         self.insert = table.insert
-        self.check: Callable[[bytes], None] = _exactly(schema.codec)
-        """Raises DecodeError for what is not one row."""
+        self.whole: Callable[[bytes], bytes] = _first_of(schema.codec)
+        """Returns the row that bytes begin with; what follows one of variable size is nothing, as in the reference.
+
+        Raises DecodeError for what is not one row.
+        """
         self.generated = _generated_of(table)
         """Given a row as sent and as stored, returns the values that were generated; None: nothing ever is."""
         self.schedule = None if schema.definition.schedule is None else RowSchedule(schema)
@@ -183,6 +186,26 @@ def _exactly(codec: bsatn.Codec) -> Callable[[bytes], None]:
             raise DecodeError(f"{len(data)} bytes are more than one value", len(data))
 
     return check
+
+
+def _first_of(codec: bsatn.Codec) -> Callable[[bytes], bytes]:
+    """Return what gives the value that bytes begin with; where values have one size there must be nothing else."""
+    skip, size = codec.skip, codec.fixed_size
+    if size is not None:
+        check, is_any = _exactly(codec), _is_any_bytes(codec.type)
+
+        def exact(data: bytes) -> bytes:
+            if not is_any or len(data) != size:
+                check(data)
+            return data
+
+        return exact
+
+    def first(data: bytes) -> bytes:
+        end = skip(data, 0)
+        return data if end == len(data) else data[:end]
+
+    return first
 
 
 def _is_any_bytes(type_: AlgebraicType) -> bool:
