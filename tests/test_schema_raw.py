@@ -169,8 +169,7 @@ def test_a_truncated_definition_is_refused_at_every_length() -> None:
     ("data", "text"),
     [
         (b"", "the module definition is empty"),
-        (b"\x00\x00", "definition version 0 (0.11) is not supported by this server version"),
-        (b"\x07", "definition version tag 7 is unknown; expected 1 (V9) or 2 (V10)"),
+        (b"\x07", "definition version tag 7 is unknown; expected 0 (V8), 1 (V9) or 2 (V10)"),
         (bytes(raw_module.DEFINITION_BYTES_MAX + 1), "the module definition is 2097153 bytes long"),
     ],
 )
@@ -183,6 +182,7 @@ def test_a_definition_of_no_known_version_is_refused(data: bytes, text: str) -> 
 @pytest.mark.parametrize(
     ("data", "text", "offset"),
     [
+        (b"\x00\x00", "data too short for number of types: expected 4 bytes, 1 are left", 1),
         (b"\x02\x01\0\0\0\x11", "unknown tag 0x11 for sum type RawModuleDefV10Section", 5),
         (b"\x02\xff\xff\xff\xff", "number of sections says 4294967295, but only 0 bytes are left", 1),
         (b"\x02\x01\0\0\0\x0b\x01\0\0\0\x09\0\0\0a", "length of a string says 9, but only 1 bytes are left", 10),

@@ -19,6 +19,7 @@ from stdb.datastore.table import Table, TableSchema
 from stdb.datastore.views import HIDDEN_COLUMN, ViewShape, backing_table
 from stdb.errors import SchemaError, UniqueViolation
 from stdb.sats import keys, meta
+from stdb.sats.profiles import STORED
 from stdb.sats.types import Element, Product
 from stdb.schema.model import (
     Access,
@@ -160,9 +161,9 @@ class Catalog:
         self.write(schema, "user")
         self._insert("st_view", view_id, shape.name, schema.id, shape.is_public, shape.is_anonymous)
         for position, param in enumerate(shape.params.elements):
-            self._insert("st_view_param", view_id, position, param.name or "", meta.encode_type(param.type))
+            self._insert("st_view_param", view_id, position, param.name or "", meta.encode_type(param.type, STORED))
         for position, column in enumerate(shape.columns):
-            self._insert("st_view_column", view_id, position, column.name, meta.encode_type(column.type))
+            self._insert("st_view_column", view_id, position, column.name, meta.encode_type(column.type, STORED))
 
     def drop_view(self, view: "StoredView") -> None:
         """Delete what the catalogue says of a view."""
@@ -283,7 +284,7 @@ class Catalog:
         table_id = table.schema.id
         self._delete("st_column", table_id=table_id)
         for position, column in enumerate(columns):
-            self._insert("st_column", table_id, position, column.name, meta.encode_type(column.type))
+            self._insert("st_column", table_id, position, column.name, meta.encode_type(column.type, STORED))
         return self._alter(table, definition=replace(table.schema.definition, columns=columns))
 
     def rename_accessors(self, table: Table, accessor: str, columns: tuple[str, ...]) -> Table:
@@ -349,7 +350,7 @@ class Catalog:
         definition, table_id = schema.definition, schema.id
         self._write_table(schema, kind)
         for position, column in enumerate(definition.columns):
-            self._insert("st_column", table_id, position, column.name, meta.encode_type(column.type))
+            self._insert("st_column", table_id, position, column.name, meta.encode_type(column.type, STORED))
         has_accessors = kind == "user" and not any(column is HIDDEN_COLUMN for column in definition.columns)
         for index_id, index in zip(schema.index_ids, definition.indexes, strict=True):
             self._write_index(table_id, index_id, index, with_accessor=has_accessors)
@@ -461,7 +462,7 @@ def read_views(datastore: "Datastore") -> list[StoredView]:
     backing = read_schemas(datastore, {table_id for _, _, table_id, _, _ in stored})
     params: defaultdict[int, list[tuple[int, Element]]] = defaultdict(list)
     for view_id, position, name, type_ in _decoded(datastore, "st_view_param"):
-        params[view_id].append((position, Element(name, meta.decode_type(type_)[0])))
+        params[view_id].append((position, Element(name, meta.decode_type(type_, 0, STORED)[0])))
     found = []
     for view_id, name, table_id, is_public, is_anonymous in stored:
         table = backing[table_id][0].definition
@@ -524,7 +525,7 @@ def _read_schema(
         accessor("st_table_accessor", name),
         0,
         tuple(
-            ColumnDef(column, accessor("st_column_accessor", name, column), meta.decode_type(type_)[0])
+            ColumnDef(column, accessor("st_column_accessor", name, column), meta.decode_type(type_, 0, STORED)[0])
             for _, _, column, type_ in columns
         ),
         None if primary_key is None else primary_key[0],

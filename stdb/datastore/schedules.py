@@ -12,30 +12,31 @@ from collections.abc import Callable
 from stdb.datastore.table import TableSchema
 from stdb.errors import DelayTooLong
 from stdb.sats import keys
+from stdb.sats.profiles import OLD_SCHEDULE_AT
 
 __all__ = ["DELAY_US_MAX", "RowSchedule"]
 
 DELAY_US_MAX = (64**6 - 1) * 1000
 """A module may schedule less than this ahead, about 2.18 years."""
 
-_TIME = 1
-
-
 class RowSchedule:
     """Reads when rows of one scheduled table are due."""
 
-    __slots__ = ("_at", "_name")
+    __slots__ = ("_at", "_name", "_time")
 
     def __init__(self, schema: TableSchema) -> None:
         schedule = schema.definition.schedule
         assert schedule is not None, f"table {schema.name} is not scheduled"
         self._name = schema.name
         self._at: Callable[[bytes], tuple[int, int]] = keys.row_column(schema.row_type, schedule.at_column)
+        is_old = schema.row_type.elements[schedule.at_column].type == OLD_SCHEDULE_AT
+        self._time = 0 if is_old else 1
+        """The tag of a time: 0.11 has it first."""
 
     def first(self, row: bytes, now_us: int) -> tuple[int, int]:
         """Return when a row that was just seen is due, and after how long again: 0 for one that is due once."""
         tag, micros = self._at(row)
-        if tag == _TIME:
+        if tag == self._time:
             return micros, 0
         interval_us = max(abs(micros), 1)
         return now_us + interval_us, interval_us
@@ -43,7 +44,7 @@ class RowSchedule:
     def doubt(self, row: bytes) -> str | None:
         """Return what is odd about the interval of a row, for its module's author; None for most rows."""
         tag, micros = self._at(row)
-        if tag == _TIME or micros > 0:
+        if tag == self._time or micros > 0:
             return None
         return (
             f"a row of table `{self._name}` has an interval of {micros} µs, which is taken for "

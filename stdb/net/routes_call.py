@@ -23,6 +23,7 @@ from stdb.net.http import Response
 from stdb.net.routing import Call, Lookup, Resource
 from stdb.sats import json as sats_json
 from stdb.sats import meta
+from stdb.sats.typespace import without_maps
 
 __all__ = ["RESOURCES", "SLICE_SECONDS", "sql_document"]
 
@@ -109,7 +110,7 @@ def sql_document(result: SqlResult) -> Iterator[bytes]:
     elements = [
         {
             "name": {"none": []} if element.name is None else {"some": element.name},
-            "algebraic_type": meta.type_to_json(element.type),
+            "algebraic_type": meta.type_to_json(without_maps(element.type)),
         }
         for element in result.row_type.elements
     ]

@@ -38,6 +38,7 @@ _SCALARS = [
 _OLD_SCALARS = [name for name in _SCALARS if not name.endswith("256")]
 _TAGS_MODERN = ["Ref", "Sum", "Product", "Array", "String", *_SCALARS]
 _TAGS_0_12 = ["Ref", "Sum", "Product", "Array", "Map", "String", *_SCALARS]
+_TAGS_STORED = [*_TAGS_MODERN, "Map"]
 _TAGS_0_11 = ["Sum", "Product", "Builtin", "Ref"]
 _TAGS_BUILTIN = [*_OLD_SCALARS, "String", "Array", "Map"]
 
@@ -45,7 +46,9 @@ _TAGS_BUILTIN = [*_OLD_SCALARS, "String", "Array", "Map"]
 def _outer(profile: Profile) -> list[str]:
     if profile.is_nested_meta:
         return _TAGS_0_11
-    return _TAGS_0_12 if profile.has_map else _TAGS_MODERN
+    if profile.has_map:
+        return _TAGS_0_12 if profile.is_legacy else _TAGS_STORED
+    return _TAGS_MODERN
 
 
 def _kind(type_: AlgebraicType) -> str:

@@ -8,12 +8,13 @@ Source: spec 01 sections 1, 4 and 5; spec 03 section 13 for values of 1.x and 2.
 
 from dataclasses import dataclass
 
-from stdb.sats.types import BYTES, Element, Product
+from stdb.sats.types import BYTES, U64, Element, Product, Sum
 
-__all__ = ["MODERN", "OLD_ADDRESS", "OLD_IDENTITY", "V0_11", "V0_12", "Profile"]
+__all__ = ["MODERN", "OLD_ADDRESS", "OLD_IDENTITY", "OLD_SCHEDULE_AT", "STORED", "V0_11", "V0_12", "Profile"]
 
 OLD_IDENTITY = Product((Element("__identity_bytes", BYTES),))
 OLD_ADDRESS = Product((Element("__address_bytes", BYTES),))
+OLD_SCHEDULE_AT = Sum((Element("Time", U64), Element("Interval", U64)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +36,7 @@ class Profile:
 
 
 MODERN = Profile("1.x and 2.x", False, False, False, False, False)
+STORED = Profile("the catalogue", False, False, False, False, True)
+"""As 1.x and 2.x, but a Map, which modules of 0.11 may have, is still one."""
 V0_11 = Profile("0.11", True, True, True, True, True)
 V0_12 = Profile("0.12", True, False, False, False, True)

@@ -21,6 +21,7 @@ __all__ = [
     "reachable_refs",
     "recursive_refs",
     "resolve",
+    "without_maps",
 ]
 
 TYPE_DEPTH_MAX = 128
@@ -40,6 +41,21 @@ def children(type_: AlgebraicType) -> Iterator[AlgebraicType]:
         case Map(key, value):
             yield key
             yield value
+
+
+def without_maps(type_: AlgebraicType) -> AlgebraicType:
+    """Return a type for those who know no maps: arrays of pairs, whose bytes are the same."""
+    match type_:
+        case Product(elements):
+            return Product(tuple(Element(element.name, without_maps(element.type)) for element in elements))
+        case Sum(variants):
+            return Sum(tuple(Element(variant.name, without_maps(variant.type)) for variant in variants))
+        case Array(element_type):
+            return Array(without_maps(element_type))
+        case Map(key, value):
+            pair = Product((Element("key", without_maps(key)), Element("value", without_maps(value))))
+            return Array(pair)
+    return type_
 
 
 def resolve(type_: AlgebraicType, typespace: Typespace) -> AlgebraicType:

@@ -30,10 +30,16 @@ _CODEGEN = "internal codegen error"
 
 
 class TypeChecker:
-    """The types of one module: `source` as written, `typespace` with canonical names."""
+    """The types of one module: `source` as written, `typespace` with canonical names.
 
-    def __init__(self, source: Typespace, typespace: Typespace, findings: Findings) -> None:
+    `uses_are_free`: a type may be used without a name of its own, as in 0.11.
+    """
+
+    def __init__(
+        self, source: Typespace, typespace: Typespace, findings: Findings, *, uses_are_free: bool = False
+    ) -> None:
         self.typespace = typespace
+        self._uses_are_free = uses_are_free
         self._source = source
         self._findings = findings
         self._declared: set[int] = set()
@@ -97,7 +103,7 @@ class TypeChecker:
 
     def check_definition(self, index: int) -> None:
         """Note what keeps an entry of the typespace from being a definition; each entry is checked once."""
-        if index in self._checked:
+        if index in self._checked or self._uses_are_free:
             return
         self._checked.add(index)
         for text in self._definition_texts(index, self.typespace.types[index]):
@@ -128,7 +134,16 @@ class TypeChecker:
 
     def use_text(self, type_: AlgebraicType) -> str | None:
         """Return why a type cannot be used in a column, parameter or result, or None."""
-        return self._use(type_, frozenset())
+        return self._free_use(type_) if self._uses_are_free else self._use(type_, frozenset())
+
+    def _free_use(self, type_: AlgebraicType) -> str | None:
+        stack = [type_]
+        while stack:
+            current = stack.pop()
+            if isinstance(current, Ref) and (text := self._range_text(current)) is not None:
+                return text
+            stack.extend(children(current))
+        return None
 
     def _use(self, type_: AlgebraicType, open_refs: frozenset[int]) -> str | None:
         match type_:

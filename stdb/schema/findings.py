@@ -32,9 +32,10 @@ class Group(IntEnum):
 
 
 class Findings:
-    """The errors of one definition."""
+    """The errors of one definition. `names_are_free`: anything may be a name, as in 0.11."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, names_are_free: bool = False) -> None:
+        self._names_are_free = names_are_free
         self._found: set[tuple[Group, str]] = set()
         self._more = 0
 
@@ -48,7 +49,7 @@ class Findings:
 
     def add_identifier(self, name: str) -> bool:
         """Note what is wrong with a name, if anything; return whether it may be used."""
-        text = identifier_text(name)
+        text = None if self._names_are_free else identifier_text(name)
         if text is not None:
             self.add(Group.IDENTIFIER, f"module contains invalid identifier: {text}")
         return text is None

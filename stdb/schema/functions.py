@@ -9,6 +9,7 @@ Source: spec 04 section 4.5, its "we:" sentences included; views with parameters
 from collections.abc import Mapping
 from dataclasses import replace
 
+from stdb.sats.profiles import OLD_SCHEDULE_AT
 from stdb.sats.types import (
     F32,
     F64,
@@ -106,7 +107,7 @@ class FunctionValidator:
                 self._add(f"Multiple reducers defined for lifecycle event {event}")
             else:
                 found[entry.function_name] = entry.lifecycle
-                if reducer.params.elements:
+                if reducer.params.elements and not self._scope.is_0_11:
                     self._add(f"lifecycle reducer `{reducer.source_name}` for event {event} must not have parameters")
         self._private.update(found)
         return found
@@ -149,6 +150,8 @@ class FunctionValidator:
         seen: set[str] = set()
         for position, element in enumerate(params.elements):
             where = f"{kind} `{name}` argument {position}"
+            if element.name is None and self._scope.is_0_11:
+                continue
             if element.name is None:
                 text = f"error at {where}: internal codegen error: all {kind} parameters require names"
                 self._scope.findings.add(Group.TYPE, text)
@@ -243,4 +246,5 @@ def _view_row(return_type: AlgebraicType) -> tuple[int | None, bool]:
 def _is_schedulable(table: TableDef, at_column: int) -> bool:
     if table.primary_key is None or at_column >= len(table.columns):
         return False
-    return table.columns[at_column].type == SCHEDULE_AT and table.columns[table.primary_key].type == U64
+    is_due_time = table.columns[at_column].type in (SCHEDULE_AT, OLD_SCHEDULE_AT)
+    return is_due_time and table.columns[table.primary_key].type == U64

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from stdb.errors import DecodeError
 from stdb.sats import meta
+from stdb.sats.profiles import MODERN, Profile
 from stdb.sats.types import AlgebraicType, Element, Product
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "PRODUCT",
     "STRING",
     "TYPE",
+    "U8",
     "U16",
     "U32",
     "Case",
@@ -34,7 +36,9 @@ __all__ = [
     "TagOnly",
     "Union",
     "member",
+    "product_shape",
     "record",
+    "type_shape",
 ]
 
 T = TypeVar("T")
@@ -187,19 +191,22 @@ class _Bytes(Shape[bytes]):
 
 
 class _Type(Shape[AlgebraicType]):
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+
     def write(self, value: AlgebraicType, out: bytearray) -> None:
-        out += meta.encode_type(value)
+        out += meta.encode_type(value, self._profile)
 
     def read(self, reader: Reader) -> AlgebraicType:
-        value, reader.offset = meta.decode_type(reader.buffer, reader.offset)
+        value, reader.offset = meta.decode_type(reader.buffer, reader.offset, self._profile)
         return value
 
     def to_json(self, value: AlgebraicType) -> Any:
-        return meta.type_to_json(value)
+        return meta.type_to_json(value, self._profile)
 
     def from_json(self, document: Any, path: str) -> AlgebraicType:
         try:
-            return meta.type_from_json(document)
+            return meta.type_from_json(document, self._profile)
         except DecodeError as error:
             raise DecodeError(f"{path}: {error}") from error
 
@@ -410,14 +417,25 @@ class Constant(Shape[T]):
         return self._value
 
 
+U8 = _Integer(1)
 U16 = _Integer(2)
 U32 = _Integer(4)
 I128 = _Integer(16, signed=True)
 BOOL = _Bool()
 STRING = _String()
 BYTES = _Bytes()
-TYPE = _Type()
-_ELEMENT = record(Element, name=("name", Optional(STRING)), type=("algebraic_type", TYPE))
-PRODUCT: Shape[Product] = Record(
-    [("elements", ListOf(_ELEMENT, "elements"))], Product, lambda product: (product.elements,)
-)
+TYPE = _Type(MODERN)
+
+
+def type_shape(profile: Profile) -> Shape[AlgebraicType]:
+    """Return the shape of a type as another generation writes it."""
+    return _Type(profile)
+
+
+def product_shape(type_: Shape[AlgebraicType]) -> Shape[Product]:
+    """Return the shape of a product without its tag, `type_` being that of its elements."""
+    element = record(Element, name=("name", Optional(STRING)), type=("algebraic_type", type_))
+    return Record([("elements", ListOf(element, "elements"))], Product, lambda product: (product.elements,))
+
+
+PRODUCT = product_shape(TYPE)

@@ -279,6 +279,9 @@ class ModuleDef:
     case_policy: CasePolicy = CasePolicy.NONE
     abi_is_v10: bool = True
     """Defined by V10: other clients then learn nothing of a reducer call (spec 02 section 6.3)."""
+    is_0_11: bool = False
+    """Defined by V8, with the rules of 0.11: a connect reducer that fails refuses nobody, updates run `__update__`,
+    rows that are due run as the owner."""
     http_handlers: tuple[str, ...] = ()
     http_routes: tuple[HttpRouteDef, ...] = ()
     submodules: tuple[SubmoduleDef, ...] = ()
@@ -308,6 +311,15 @@ class ModuleDef:
     def procedure_id(self, name: str) -> int | None:
         """Return the id of the procedure of that canonical name."""
         return self._procedures.get(name)
+
+    def is_reserved(self, reducer: str) -> bool:
+        """Tell whether a reducer is one that 0.11 keeps for itself: clients know nothing of it."""
+        return self.is_0_11 and reducer.startswith("__") and reducer.endswith("__")
+
+    @property
+    def update_reducer(self) -> int | None:
+        """The id of the reducer that runs when a module of 0.11 takes another one's place."""
+        return self._reducers.get("__update__") if self.is_0_11 else None
 
     def lifecycle(self, event: Lifecycle) -> int | None:
         """Return the id of the reducer for `event`."""

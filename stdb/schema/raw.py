@@ -1,9 +1,9 @@
 """Raw module definitions: what a module says of itself, before anybody believed it.
 
-Responsible for: frozen descriptions that mirror RawModuleDef V9 and V10 one to one, `decode` and `encode` of the whole.
-Not responsible for: the layouts (`raw_v9`, `raw_v10`), checking (`validation`), JSON documents (`documents`).
+Responsible for: frozen descriptions that mirror RawModuleDef V8 to V10 one to one, `decode` and `encode` of the whole.
+Not responsible for: the layouts (`raw_v8` to `raw_v10`), checking (`validation`), JSON documents (`documents`).
 
-Source: spec 04 sections 4 to 4.3, spec 09 section 3.1. A definition is one tag byte (1: V9, 2: V10) and the value.
+Source: spec 04 section 4, spec 09 section 3.1. A definition is one tag byte (0: V8, 1: V9, 2: V10) and the value.
 Names are as the module's author wrote them. Column references are positions.
 """
 
@@ -20,29 +20,37 @@ __all__ = [
     "NameKind",
     "RawColumnDefault",
     "RawColumnDefaultV9",
+    "RawColumnV8",
     "RawConstraint",
+    "RawConstraintV8",
     "RawEnvironmentVariable",
     "RawExplicitName",
     "RawHttpHandler",
     "RawHttpRoute",
     "RawIndex",
+    "RawIndexV8",
     "RawLifecycleReducer",
     "RawMiscV9",
     "RawModuleDef",
+    "RawModuleDefV8",
     "RawModuleDefV9",
     "RawModuleDefV10",
     "RawOutbox",
     "RawProcedureV9",
     "RawProcedureV10",
+    "RawReducerV8",
     "RawReducerV9",
     "RawReducerV10",
     "RawRowLevelSecurity",
     "RawScheduleV9",
     "RawScheduleV10",
     "RawSequence",
+    "RawSequenceV8",
     "RawSubmodule",
+    "RawTableV8",
     "RawTableV9",
     "RawTableV10",
+    "RawTypeAliasV8",
     "RawTypeDef",
     "RawTypeName",
     "RawViewPrimaryKey",
@@ -357,17 +365,100 @@ class RawModuleDefV10:
     outboxes: tuple[RawOutbox, ...] = ()
 
 
-RawModuleDef: TypeAlias = RawModuleDefV9 | RawModuleDefV10
+@dataclass(frozen=True, slots=True)
+class RawColumnV8:
+    """A column of V8, Refs filled in."""
+
+    name: str
+    type: AlgebraicType
 
 
-def decode(definition: bytes) -> RawModuleDef:
+@dataclass(frozen=True, slots=True)
+class RawIndexV8:
+    """An index of V8."""
+
+    name: str
+    is_unique: bool
+    algorithm: IndexAlgorithm
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RawConstraintV8:
+    """What V8 says of columns. `bits`: 1 indexed, 2 auto-increment, 4 unique, 8 primary key."""
+
+    name: str
+    bits: int
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RawSequenceV8:
+    """A sequence of V8; `allocated` means nothing in a definition."""
+
+    name: str
+    column: int
+    increment: int = 1
+    start: int | None = None
+    min_value: int | None = None
+    max_value: int | None = None
+    allocated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RawTableV8:
+    """A table of V8. `scheduled`: the reducer that its rows call when due."""
+
+    name: str
+    columns: tuple[RawColumnV8, ...]
+    indexes: tuple[RawIndexV8, ...]
+    constraints: tuple[RawConstraintV8, ...]
+    sequences: tuple[RawSequenceV8, ...]
+    table_type: str
+    access: str
+    scheduled: str | None
+    product_type_ref: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawReducerV8:
+    """A reducer of V8."""
+
+    name: str
+    params: Product = UNIT
+
+
+@dataclass(frozen=True, slots=True)
+class RawTypeAliasV8:
+    """A name for an entry of the typespace; segments of its scope are joined by `.` or `::`."""
+
+    name: str
+    type_ref: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawModuleDefV8:
+    """A whole V8 definition."""
+
+    typespace: Typespace = Typespace.EMPTY
+    tables: tuple[RawTableV8, ...] = ()
+    reducers: tuple[RawReducerV8, ...] = ()
+    types: tuple[RawTypeAliasV8, ...] = ()
+
+
+RawModuleDef: TypeAlias = RawModuleDefV8 | RawModuleDefV9 | RawModuleDefV10
+
+
+def decode(definition: bytes, *, is_0_11: bool = False) -> RawModuleDef:
     """Return what `__describe_module__` wrote. Bytes behind the value are ignored, as the reference does.
+
+    `is_0_11`: the program is one of 0.11, which spells V8 in a way of its own.
 
     Raises:
         DecodeError: The bytes do not follow the layout; names the offset.
         SchemaError: A version that this server does not read, or a definition longer than DEFINITION_BYTES_MAX.
     """
-    from stdb.schema import raw_v9, raw_v10
+    from stdb.schema import raw_v8, raw_v9, raw_v10
 
     if len(definition) > DEFINITION_BYTES_MAX:
         raise SchemaError(
@@ -379,19 +470,19 @@ def decode(definition: bytes) -> RawModuleDef:
         case b"\x02":
             return raw_v10.decode(definition, 1)
         case b"":
-            raise SchemaError(["the module definition is empty; expected a version tag (1: V9, 2: V10)"])
+            raise SchemaError(["the module definition is empty; expected a version tag (0: V8, 1: V9, 2: V10)"])
         case b"\x00":
-            raise SchemaError(
-                ["definition version 0 (0.11) is not supported by this server version; rebuild the module"]
-            )
+            return raw_v8.decode(definition, 1, is_0_11=is_0_11)
         case tag:
-            raise SchemaError([f"definition version tag {tag[0]} is unknown; expected 1 (V9) or 2 (V10)"])
+            raise SchemaError([f"definition version tag {tag[0]} is unknown; expected 0 (V8), 1 (V9) or 2 (V10)"])
 
 
 def encode(raw: RawModuleDef) -> bytes:
-    """Return the definition as a module would write it, version tag first."""
-    from stdb.schema import raw_v9, raw_v10
+    """Return the definition as a module would write it, version tag first; V8 as modules of 0.11 do."""
+    from stdb.schema import raw_v8, raw_v9, raw_v10
 
+    if isinstance(raw, RawModuleDefV8):
+        return b"\x00" + raw_v8.encode(raw)
     if isinstance(raw, RawModuleDefV9):
         return b"\x01" + raw_v9.encode(raw)
     return b"\x02" + raw_v10.encode(raw)

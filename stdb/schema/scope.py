@@ -23,13 +23,15 @@ DERIVED_MAX = 16 * 1024 * 1024
 
 @dataclass(slots=True)
 class Scope:
-    """One module under validation. `names_are_final` (V9): names given are canonical, none is derived instead."""
+    """One module under validation. `names_are_final` (V8, V9): names given are canonical, none is derived instead."""
 
     raw: RawModuleDefV10
     names_are_final: bool
     namer: Namer
     types: TypeChecker
     findings: Findings
+    is_0_11: bool = False
+    """The module is one of 0.11 (V8)."""
     derived_left: int = DERIVED_MAX
     """Characters of derived names that the module may still need."""
     entities: set[str] = field(default_factory=set)

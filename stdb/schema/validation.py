@@ -1,6 +1,6 @@
 """Validation: from a raw definition to a `ModuleDef`, or to everything that is wrong with it.
 
-Responsible for: the order of the rules, the upgrade of V9 to the common form, submodules, the whole definition.
+Responsible for: the order of the rules, the upgrade of V8 and V9 to the common form, submodules, the whole definition.
 Not responsible for: the rules for tables (`tables`), functions (`functions`), types (`client_types`), other parts
 (`attachments`); row-level security, whose SQL is checked against the tables by the one who publishes.
 
@@ -23,6 +23,7 @@ from stdb.schema.raw import (
     RawColumnDefaultV9,
     RawLifecycleReducer,
     RawModuleDef,
+    RawModuleDefV8,
     RawModuleDefV9,
     RawModuleDefV10,
     RawProcedureV9,
@@ -35,6 +36,7 @@ from stdb.schema.raw import (
     RawViewV9,
     RawViewV10,
 )
+from stdb.schema.raw_v8 import upgraded
 from stdb.schema.scope import Scope
 from stdb.schema.tables import TableValidator
 
@@ -54,6 +56,8 @@ def validate(raw: RawModuleDef) -> ModuleDef:
     Raises:
         SchemaError: Holds every finding, sorted; each names table and column, function or type.
     """
+    if isinstance(raw, RawModuleDefV8):
+        return _validate_module(_upgraded(upgraded(raw)), names_are_final=True, is_0_11=True)
     if isinstance(raw, RawModuleDefV9):
         return _validate_module(_upgraded(raw), names_are_final=True)
     return _validate_module(raw, names_are_final=False)
@@ -64,14 +68,14 @@ def format_errors(error: SchemaError) -> str:
     return "Errors occurred:\n" + "".join(f"{text}\n\n" for text in error.errors)
 
 
-def _validate_module(raw: RawModuleDefV10, *, names_are_final: bool) -> ModuleDef:
-    findings = Findings()
+def _validate_module(raw: RawModuleDefV10, *, names_are_final: bool, is_0_11: bool = False) -> ModuleDef:
+    findings = Findings(names_are_free=is_0_11)
     policy = CasePolicy.SNAKE_CASE if raw.case_policy is None else raw.case_policy
     _check_size(raw)
     namer = Namer(policy, raw.explicit_names)
     typespace = namer.typespace(raw.typespace)
-    types = TypeChecker(raw.typespace, typespace, findings)
-    scope = Scope(raw, names_are_final, namer, types, findings)
+    types = TypeChecker(raw.typespace, typespace, findings, uses_are_free=is_0_11)
+    scope = Scope(raw, names_are_final, namer, types, findings, is_0_11)
     definition = _define(scope, typespace, policy)
     findings.raise_any()
     return definition
@@ -112,6 +116,7 @@ def _define(scope: Scope, typespace: Typespace, policy: CasePolicy) -> ModuleDef
         row_level_security=tuple(RowLevelSecurityDef(rule.sql) for rule in raw.row_level_security),
         case_policy=policy,
         abi_is_v10=not scope.names_are_final,
+        is_0_11=scope.is_0_11,
         http_handlers=attachments.http_handlers(scope),
         http_routes=attachments.http_routes(scope),
         submodules=tuple(filter(None, [_submodule(scope, submodule) for submodule in _unique_namespaces(scope)])),
