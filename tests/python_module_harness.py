@@ -18,6 +18,7 @@ from stdb.modules.protocol import (
     ReadSet,
     ReducerCall,
     RouteCall,
+    Stranger,
     ViewCall,
     ViewSql,
 )
@@ -30,6 +31,7 @@ T = TypeVar("T")
 ALICE = bytes(range(32))
 BOB = bytes(range(100, 132))
 DATABASE = bytes([7]) * 32
+STRANGER = Stranger(bytes([9]) * 32, "{}")
 
 
 class Lines(list[dict[str, Any]]):
@@ -197,7 +199,8 @@ class Running:
             for i, each in enumerate(routes)
             if each.path == path and each.method in (None, request.method, request.method.title())
         )
-        return run_trio(self.module.route(position)(RouteCall(self.clock_us, host or Host(self)), request))
+        call = RouteCall(self.clock_us, host or Host(self), lambda: STRANGER)
+        return run_trio(self.module.route(position)(call, request))
 
     def _found(self, definitions: Any, name: str) -> tuple[int, Any]:
         (found,) = ((i, each) for i, each in enumerate(definitions) if each.name == name)

@@ -6,6 +6,8 @@ from pathlib import Path
 from stdb.sats import meta
 from stdb.schema.model import Access, IndexAlgorithm
 from stdb.schema.system_tables import (
+    ENVIRONMENT_TABLE,
+    ENVIRONMENT_TABLE_ID,
     SYSTEM_CONSTRAINT_IDS,
     SYSTEM_INDEX_IDS,
     SYSTEM_SEQUENCE_IDS,
@@ -69,4 +71,11 @@ def test_sequences_have_the_recorded_ids_names_and_starts() -> None:
 
 def test_ids_are_found_by_name() -> None:
     assert SYSTEM_TABLE_IDS["st_client"] == 7
-    assert len(SYSTEM_TABLE_IDS) == 20
+    assert len(SYSTEM_TABLE_IDS) == 21
+
+
+def test_the_table_of_the_environment_is_that_of_later_versions() -> None:
+    assert SYSTEM_TABLE_IDS["st_env"] == ENVIRONMENT_TABLE_ID == 21
+    assert [SYSTEM_INDEX_IDS[index.name] for index in ENVIRONMENT_TABLE.indexes] == [30]
+    assert [SYSTEM_CONSTRAINT_IDS[unique.name] for unique in ENVIRONMENT_TABLE.uniques] == [26]
+    assert ENVIRONMENT_TABLE.access is Access.PRIVATE

@@ -14,6 +14,7 @@ from stdb.actors.attachment import Attachment
 from stdb.actors.sink import Client, ClientSink
 from stdb.actors.transfer import TableRows, find_table, put_rows, take_rows
 from stdb.actors.visits import Asked, RouteResult
+from stdb.datastore.environment import read_environment
 
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
@@ -61,6 +62,11 @@ class DatabaseHandle:
     def program_hash(self) -> bytes:
         """Keccak-256 of the running program, in digest order. Raises DatabaseUnavailable when none runs."""
         return self._actor.module.program_hash
+
+    @property
+    def environment_names(self) -> list[str]:
+        """The names of the environment variables that have a value, sorted. Raises as `definition`."""
+        return sorted(read_environment(self._actor.datastore))
 
     @property
     def client_count(self) -> int:

@@ -16,6 +16,7 @@ __all__ = [
     "ConnectOutOfTime",
     "ConnectRefused",
     "DatabaseUnavailable",
+    "EnvironmentRefused",
     "LifecycleCall",
     "NoFiles",
     "NoSuchDatabase",
@@ -94,6 +95,14 @@ class PublishFailed(RequestError):
 
 class UpdateRejected(RequestError):
     """The program would change the stored tables in a way that cannot be done; nothing changed (400)."""
+
+
+class EnvironmentRefused(UpdateRejected):
+    """The program does not take the environment variables it would have; `missing` names those without a value."""
+
+    def __init__(self, text: str, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(text)
+        self.missing = missing
 
 
 class BackupRefused(RequestError):

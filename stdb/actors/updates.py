@@ -8,14 +8,15 @@ how a plan is shown (`plan_text`), swapping the module under its clients (`datab
 Source: spec 04 section 13; spec 05 sections 1.3.13, 1.3.25 and 5.5; `@migrate`: spec 08.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from stdb.actors.programs import store_program, stored_program
-from stdb.actors.refusals import PublishFailed, UpdateRejected
+from stdb.actors.refusals import EnvironmentRefused, PublishFailed, UpdateRejected
 from stdb.datastore.catalog import StoredView, read_views
 from stdb.datastore.datastore import Datastore
+from stdb.datastore.environment import list_environment, read_environment, write_environment
 from stdb.datastore.migrating import TakenRows, apply_steps, take_rows
 from stdb.datastore.transaction import Transaction
 from stdb.datastore.views import ViewShape, view_shape
@@ -23,6 +24,7 @@ from stdb.errors import ModuleFault, ReducerError, ReducerTimeout, SchemaError
 from stdb.modules.protocol import Expiry, Migrating, MigrationCall, Module
 from stdb.sats.hashes import keccak256
 from stdb.schema import migration as plan
+from stdb.schema.environment import EnvironmentChange, VariableError, updated
 from stdb.schema.model import ModuleDef, TableDef
 from stdb.schema.validation import format_errors
 from stdb.sql.rules import check_rules, replace_rules
@@ -33,9 +35,11 @@ __all__ = [
     "TableMigration",
     "Update",
     "ViewChanges",
+    "environment_after",
     "is_major_upgrade",
     "migration_token",
     "plan_update",
+    "store_environment",
 ]
 
 _REFUSED = "Failed to create or update the database: "
@@ -119,12 +123,13 @@ class Update(NamedTuple):
         transaction: Transaction,
         datastore: Datastore,
         program: bytes,
+        environment: Mapping[str, str],
         attach: Callable[[Module], None],
         limit: Callable[[Expiry], AbstractContextManager[None]],
     ) -> None:
         """Do everything within the open transaction; `attach` is called once the tables are there.
 
-        `limit` holds the time limit of the module's own code.
+        `environment` holds the values of all environment variables, `limit` the time limit of the module's own code.
 
         Raises:
             UpdateRejected: The stored rows do not allow it, or a function of the module failed. Roll back.
@@ -132,6 +137,7 @@ class Update(NamedTuple):
         try:
             taken = self._write_tables(datastore)
             self._write_program(datastore, program)
+            store_environment(datastore, self.module.definition, environment)
             attach(self.module)
             self._migrate(transaction, taken, limit)
             transaction.check_size()
@@ -182,6 +188,25 @@ class Update(NamedTuple):
             *(["Disconnecting all users"] if self.breaks_clients else []),
             "Database updated",
         ]
+
+
+def environment_after(datastore: Datastore, definition: ModuleDef, change: EnvironmentChange) -> dict[str, str]:
+    """Return the environment variables after a change, as the module of this definition will read them.
+
+    Raises:
+        EnvironmentRefused: They are none that it, or any database, can have.
+    """
+    try:
+        return updated(read_environment(datastore), change, definition.environment)
+    except VariableError as error:
+        raise EnvironmentRefused(str(error), error.missing) from error
+
+
+def store_environment(datastore: Datastore, definition: ModuleDef, values: Mapping[str, str]) -> None:
+    """Make these the environment variables, within the open transaction."""
+    write_environment(datastore, values)
+    if definition.environment is not None:
+        list_environment(datastore)
 
 
 def _lines_of(step: plan.Step) -> Iterator[str]:

@@ -14,6 +14,7 @@ from stdb.actors.refusals import (
     ConnectOutOfTime,
     ConnectRefused,
     DatabaseUnavailable,
+    EnvironmentRefused,
     LifecycleCall,
     NoSuchDatabase,
     NoSuchFunction,
@@ -95,5 +96,8 @@ def error_response(error: StdbError) -> Response | None:
     """Return the answer an error becomes; None for one that no client should ever meet."""
     if isinstance(error, HttpError):
         return error.response
+    if isinstance(error, EnvironmentRefused) and error.missing:
+        document = {"EnvironmentError": {"MissingRequiredEnvironment": {"keys": list(error.missing)}}}
+        return json_response(document, 400)
     status = 504 if isinstance(error, Unconfirmed) and error.is_late else status_of(error)
     return None if status is None else text_response(str(error), status)

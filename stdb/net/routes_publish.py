@@ -12,10 +12,11 @@ from stdb.actors.programs import WASM_MAGIC
 from stdb.actors.refusals import NoSuchDatabase, NotAuthorized, PublishFailed
 from stdb.actors.updates import Policy, Update
 from stdb.net.auth import Access
+from stdb.net.environment import environment_of
 from stdb.net.errors import EMPTY, HttpError, json_response
 from stdb.net.http import Response
-from stdb.net.query import Query
 from stdb.net.routing import Call, Lookup, Resource, hex_of
+from stdb.schema.environment import EnvironmentChange
 from stdb.storage.control import NameInUseError, NameNotYoursError, NotYourDatabaseError
 
 __all__ = ["RESOURCES"]
@@ -31,7 +32,7 @@ CONFIRMATION_SECONDS_MAX = 300.0
 
 
 class _Options(NamedTuple):
-    """What a publisher asks for beside the program."""
+    """What a publisher asks for beside the program, in the query and in headers."""
 
     clear: bool
     policy: Policy
@@ -39,11 +40,12 @@ class _Options(NamedTuple):
     host_type: str | None
     parent: str | None
     organization: str | None
+    environment: EnvironmentChange
 
 
 async def publish_nameless(call: Call) -> Response:
     """Create a database without a name."""
-    options = _options(call.query)
+    options = _options(call)
     if options.clear:
         raise HttpError(400, "Clear database requires database name or identity")
     _check_relatives(call, options, exists=False)
@@ -53,7 +55,7 @@ async def publish_nameless(call: Call) -> Response:
 async def publish(call: Call) -> Response:
     """Create or update the database that the path names."""
     named = call.name_or_identity()
-    options = _options(call.query)
+    options = _options(call)
     control = call.door.host.control
     identity = named if isinstance(named, bytes) else control.resolve(named)
     database = None if identity is None else control.database(identity)
@@ -67,14 +69,16 @@ async def publish(call: Call) -> Response:
 async def reset(call: Call) -> Response:
     """Drop all data of a database and start again from the program in the body, else from the initial one."""
     database = call.database()
-    options = _options(call.query)
+    options = _options(call)
     host, caller = call.door.host, call.caller.identity
     host.check_owner(caller, database.identity, "reset database")
     program = await call.body(call.door.settings.stdb.publish_bytes_max)
     known = host.control.database(database.identity)
     assert known is not None, "`database` has looked"
     host_type = _host_type(program, options.host_type) if program else known.host_type
-    result = await host.reset(caller, database.identity, program or None, host_type=host_type)
+    result = await host.reset(
+        caller, database.identity, program or None, host_type=host_type, environment=options.environment
+    )
     return _success(result, database.name)
 
 
@@ -125,7 +129,8 @@ def _shown(update: Update, *, colored: bool) -> dict[str, Any]:
     return {"migrate_plan": text, "break_clients": update.breaks_clients, "token": token}
 
 
-def _options(query: Query) -> _Options:
+def _options(call: Call) -> _Options:
+    query = call.query
     clear = query.flag("clear", False)
     replicas = query.number("num_replicas")
     host_type = query.choice("host_type", _HOST_TYPES)
@@ -143,6 +148,7 @@ def _options(query: Query) -> _Options:
         host_type,
         query.text("parent"),
         query.text("organization", "org"),
+        environment_of(call.request.headers),
     )
 
 
@@ -173,6 +179,7 @@ async def _publish(call: Call, named: str | bytes | None, options: _Options) -> 
             host_type=host_type,
             clear=options.clear,
             policy=options.policy,
+            environment=options.environment,
             confirmation_seconds_max=options.confirmation_seconds_max,
         )
     except NameNotYoursError as error:

@@ -1,10 +1,11 @@
 """The system tables: what a database says of itself in tables of its own.
 
-Responsible for: ids, columns, keys of the `st_*` tables 1 to 20; fixed ids of their indexes, constraints and sequences.
+Responsible for: ids, columns, keys of the `st_*` tables 1 to 21; fixed ids of their indexes, constraints and sequences.
 Not responsible for: their rows (`datastore`), who may read them (`sql`).
 
-Source: spec 04 section 12, and the rows of `st_column` of 2.8.3 (the payloads in INDEX_ALGORITHM are bare). Identity,
-connection id and hash columns are bare U256 and U128. Objects that users make get ids from USER_ID_FIRST on.
+Source: spec 04 section 12, and the rows of `st_column` of 2.8.3 (the payloads in INDEX_ALGORITHM are bare); spec 09
+section 7. Identity, connection id and hash columns are bare U256 and U128. Objects that users make get ids from
+USER_ID_FIRST on.
 """
 
 from stdb.sats.types import (
@@ -34,6 +35,8 @@ from stdb.schema.model import Access, ColumnDef, IndexAlgorithm, IndexDef, Seque
 
 __all__ = [
     "CONSTRAINT_DATA",
+    "ENVIRONMENT_TABLE",
+    "ENVIRONMENT_TABLE_ID",
     "INDEX_ALGORITHM",
     "SYSTEM_CONSTRAINT_IDS",
     "SYSTEM_INDEX_IDS",
@@ -298,16 +301,27 @@ SYSTEM_TABLES: tuple[tuple[int, TableDef], ...] = (
         ),
     ),
 )
-"""Every system table with its id, in the order of the ids."""
+"""Every system table of 2.8.3 with its id, in the order of the ids."""
 
-SYSTEM_TABLE_IDS: dict[str, int] = {table.name: table_id for table_id, table in SYSTEM_TABLES}
+ENVIRONMENT_TABLE_ID = 21
+ENVIRONMENT_TABLE = _table(
+    "st_env", {"key": STRING, "value": STRING}, unique=("key",), primary_key="key", access=Access.PRIVATE
+)
+"""The values of environment variables (2.11). Every database has it, the catalogue only of those that use it."""
+
+SYSTEM_TABLE_IDS: dict[str, int] = {
+    **{table.name: table_id for table_id, table in SYSTEM_TABLES},
+    ENVIRONMENT_TABLE.name: ENVIRONMENT_TABLE_ID,
+}
 """Ids of the system tables by name."""
 SYSTEM_INDEX_IDS: dict[str, int] = {
-    name: i for i, name in enumerate((index.name for _, table in SYSTEM_TABLES for index in table.indexes), 1)
+    **{name: i for i, name in enumerate((index.name for _, table in SYSTEM_TABLES for index in table.indexes), 1)},
+    "st_env_key_idx_btree": 30,
 }
 """Ids of their indexes by name: in the order of the tables."""
 SYSTEM_CONSTRAINT_IDS: dict[str, int] = {
-    name: i for i, name in enumerate((unique.name for _, table in SYSTEM_TABLES for unique in table.uniques), 1)
+    **{name: i for i, name in enumerate((unique.name for _, table in SYSTEM_TABLES for unique in table.uniques), 1)},
+    "st_env_key_key": 26,
 }
 """Ids of their unique constraints by name: in the order of the tables."""
 SYSTEM_SEQUENCE_IDS: dict[str, int] = {

@@ -18,6 +18,7 @@ from stdb.datastore.transaction import ROW_BYTES_MAX
 from stdb.errors import QueryError, UniqueViolation
 from stdb.sats import bsatn
 from stdb.sats.types import BOOL, BYTES, STRING, U64, AlgebraicType, Element, Product
+from stdb.schema.system_tables import ENVIRONMENT_TABLE
 from stdb.sql.binder import Caller, Scope, column_index, find_table, find_view
 from stdb.sql.literals import expect_bool, mismatch, parse_integer, parse_literal
 from stdb.sql.plan import TablePlan
@@ -206,6 +207,8 @@ def bind_change(shape: ChangeShape, datastore: "Datastore", caller: Caller) -> C
         case DeleteShape():
             statement = _Delete(_plan(shape.table, shape.where, datastore, caller))
     name = statement.table.schema.name
+    if name == ENVIRONMENT_TABLE.name:
+        raise QueryError("Database environment variables can only be changed by publishing")
     if statement.table.schema.is_system and name != "st_var":
         raise QueryError(f"`{name}` is a system table; DML on system tables is not supported")
     if not caller.is_owner:

@@ -17,14 +17,28 @@ if TYPE_CHECKING:
     from stdb.modules.wasm.engine import CompiledProgram
     from stdb.modules.wasm.runtime import Imports
 
-__all__ = ["CALL_REDUCER", "NOTHING", "PREINIT", "check_exports", "check_imports", "version"]
+__all__ = [
+    "CALL_HANDLER",
+    "CALL_REDUCER",
+    "HTTP_HANDLER",
+    "NOTHING",
+    "PREINIT",
+    "check_exports",
+    "check_imports",
+    "version",
+]
 
-HOST_VERSION = (10, 5)
+HOST_VERSION = (10, 6)
 PREINIT = "__preinit__"
 CALL_REDUCER = FunctionType(("i32", *("i64",) * 7, "i32", "i32"), ("i32",))
 _DESCRIBE = FunctionType(("i32",), ())
 _SETUP = FunctionType(("i32",), ("i32",))
 NOTHING = FunctionType((), ())
+HTTP_HANDLER = "__call_http_handler__"
+CALL_HANDLER = FunctionType(("i32", *("i64",) * 4, "i32", "i64", *("i32",) * 4), ("i32",))
+"""From 2.14 on: with the four words of who asks, and a source with the claims."""
+CALL_HANDLER_BEFORE = FunctionType(("i32", "i64", *("i32",) * 4), ("i32",))
+"""From 2.4 to 2.13."""
 _VERSION = re.compile(r"spacetime_([0-9]{1,5})\.([0-9]{1,5})")
 
 
@@ -84,6 +98,9 @@ def check_exports(program: "CompiledProgram") -> None:
             _check(exports, name, "preinit", NOTHING, name.removeprefix(PREINIT))
     if "__setup__" in exports:
         _check(exports, "__setup__", "setup", _SETUP)
+    handler = exports.get(HTTP_HANDLER)
+    if handler is not None and handler.type != CALL_HANDLER_BEFORE:
+        _check(exports, HTTP_HANDLER, "call_http_handler", CALL_HANDLER)
 
 
 def _check(

@@ -84,6 +84,13 @@ class Handles:
         self.sources[number] = Source(data)
         return number
 
+    def add_value(self, data: bytes) -> int:
+        """Return the handle of new bytes to read, even where there are none."""
+        number = self._next_source
+        self._next_source = number + 1
+        self.sources[number] = Source(data)
+        return number
+
     def add_sink(self) -> int:
         """Return the handle of something to write to."""
         number = self._next_sink

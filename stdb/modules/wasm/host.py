@@ -13,6 +13,7 @@ from stdb.modules.wasm.handles import Handles
 from stdb.modules.wasm.memory import LinearMemory
 
 if TYPE_CHECKING:
+    from stdb.modules.environment import Environment
     from stdb.modules.protocol import Expiry, LogSink, ReadSet
     from stdb.modules.wasm.tables import Tables
 
@@ -24,7 +25,7 @@ class Host:
 
     __slots__ = (
         *("can_write", "expiry", "function", "handles", "identity", "immediate", "log", "memory", "now_us"),
-        *("is_procedure", "reads", "tables"),
+        *("environment", "is_procedure", "reads", "tables"),
     )
 
     def __init__(self, now_us: Callable[[], int]) -> None:
@@ -35,6 +36,8 @@ class Host:
         self.identity = bytes(32)
         self.tables: Tables | None = None
         """Set once the module is attached to a database."""
+        self.environment: Environment | None = None
+        """Set with `tables`."""
         self.log: LogSink | None = None
         self.immediate: Callable[[str, bytes], None] | None = None
         """Queues a call of a function by name; told of no failure."""

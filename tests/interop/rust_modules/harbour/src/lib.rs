@@ -1,7 +1,9 @@
 // A harbour: what crates 2.9 to 2.14 of `spacetimedb` have that those before had not, each behind a feature.
 #![allow(clippy::disallowed_names, non_snake_case)]
 use spacetimedb::http::{Body, HandlerContext, Request, Response, Router};
-use spacetimedb::{procedure, reducer, table, view, AnonymousViewContext, Identity, ProcedureContext, ReducerContext, Table, ViewContext};
+#[cfg(any(feature = "env", feature = "params"))]
+use spacetimedb::AnonymousViewContext;
+use spacetimedb::{procedure, reducer, table, view, Identity, ProcedureContext, ReducerContext, Table, ViewContext};
 
 #[table(accessor = ship, public)]
 pub struct Ship {
@@ -42,7 +44,8 @@ fn mine(ctx: &ViewContext) -> Vec<Ship> {
 
 #[spacetimedb::http::handler]
 fn greet(_ctx: &mut HandlerContext, req: Request) -> Response {
-    let answer = format!("{} says {}", req.method(), req.into_body().into_string_lossy());
+    let method = req.method().clone();
+    let answer = format!("{method} says {}", req.into_body().into_string_lossy());
     let mut response = Response::new(Body::from_bytes(answer));
     response.headers_mut().insert("x-harbour", "open".parse().unwrap());
     response
