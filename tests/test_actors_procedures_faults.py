@@ -397,7 +397,7 @@ def test_a_wait_that_begins_when_the_time_is_over_wakes_nobody() -> None:
 
     async def test(_host: Host, handle: DatabaseHandle) -> None:
         client, actor = TestClient(handle, 1), handle._actor
-        wait = actor.answers.wait
+        wait = actor.answers.wait_steps
 
         async def wait_late(work: Any) -> Any:
             until = perf_counter() + 2 * LIMIT_SECONDS
@@ -405,10 +405,10 @@ def test_a_wait_that_begins_when_the_time_is_over_wakes_nobody() -> None:
                 pass
             return await wait(work)
 
-        actor.answers.wait = wait_late  # type: ignore[method-assign]
+        actor.answers.wait_steps = wait_late  # type: ignore[method-assign]
         for _ in range(3):
             assert await probe(client, "await ctx.transact(put, 1)") == OUT_OF_TIME
-        actor.answers.wait = wait  # type: ignore[method-assign]
+        actor.answers.wait_steps = wait  # type: ignore[method-assign]
         await works(handle)
         assert (handle._actor, stored(handle)) == (actor, [77_777_777])
 

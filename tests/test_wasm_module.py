@@ -29,6 +29,8 @@ from stdb.modules.wasm.module import WasmModule
 from stdb.modules.wasm.public import PublicRuntime
 from stdb.modules.wasm.raw import RawRuntime
 from stdb.modules.wasm.runtime import Limits, Runtime
+from stdb.sql.work import Steps
+from stdb.sql.work import finish as run_through
 from tests.wasm_guests import DEFINITION, IDENTITY, NOW_US, RUNTIMES, Lines, module_text, wat
 
 T = TypeVar("T")
@@ -268,15 +270,25 @@ class HostOf:
         yield ReadSet()
 
     async def transact(self, run: Callable[[ReducerCall], T]) -> T:
+        def run_at_once(call: ReducerCall) -> Steps[T]:
+            yield from ()
+            return run(call)
+
+        return await self.transact_in_steps(run_at_once)
+
+    async def transact_in_steps(self, run: Callable[[ReducerCall], Steps[T]]) -> T:
         transaction = self.world.datastore.begin(self.now)
         try:
-            result = run(ReducerCall(IDENTITY, None, self.now, transaction))
+            result = run_through(run(ReducerCall(IDENTITY, None, self.now, transaction)))
         except BaseException:
             transaction.rollback()
             self.asked.append("rolled back")
             raise
         self.asked.append("committed" if transaction.commit() else "nothing to commit")
         return result
+
+    async def pause(self) -> None:
+        self.asked.append("pause")
 
     async def sleep(self, seconds: float) -> None:
         self.now += int(seconds * 1e6)

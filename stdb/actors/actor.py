@@ -46,11 +46,15 @@ class Actor(Generic[Item]):
         """Take some requests from the mailbox and serve them to their end."""
         raise AssertionError(f"{type(self).__name__} defines no turn")
 
+    async def pause(self) -> None:
+        """Let others run between two turns."""
+        await trio.lowlevel.checkpoint()
+
     async def run(self) -> None:
         """Serve turns until stopped. One checkpoint a turn; whatever a turn raises ends the actor."""
         while True:
             if self._is_due:
-                await trio.lowlevel.checkpoint()
+                await self.pause()
             else:
                 await self._wakeup.wait()
             self._wakeup = trio.Event()

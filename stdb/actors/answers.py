@@ -22,7 +22,7 @@ __all__ = ["Answer", "Answers", "CallResult", "Job", "LongJob", "ProcedureOutcom
 
 Result = TypeVar("Result")
 LongJob: TypeAlias = Steps[Callable[[], None] | None]
-"""An evaluation in steps that returns what is to run in a turn when it is through, if anything."""
+"""An evaluation in steps that returns what is to run in a turn when it is through, if anything; that is short."""
 Job: TypeAlias = Callable[[], LongJob | None]
 """What a DatabaseActor's mailbox holds beside requests of clients."""
 
@@ -104,6 +104,16 @@ class Answers:
         `needs` of 0 waits for nothing. A RequestError of `work` is raised here; anything else ends the actor.
         """
         return await self._owe(lambda answer: self.run(answer, work))
+
+    async def wait_steps(self, work: Callable[[], Steps[tuple[Result, int]]]) -> Result:
+        """Do as `wait` with work that is done in steps."""
+
+        def start(answer: Answer[Result]) -> LongJob:
+            result, needs = yield from work()
+            self.give(answer, result, needs)
+            return None
+
+        return await self.wait_started(start)
 
     async def wait_started(self, start: Callable[[Answer[Result]], LongJob | None]) -> Result:
         """Run `start` in the actor's turn and return what it, the steps it returns, or what it started hands to `give`.

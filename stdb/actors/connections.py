@@ -6,8 +6,7 @@ Not responsible for: turns and transactions (`database`), what a client holds (`
 Rules: spec 07 sections 5 and 9, spec 02 section 11; spec 09 section 2.2 (sessions).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from stdb.actors.calls import COMMITTED
 from stdb.actors.refusals import ConnectOutOfTime, ConnectRefused, DatabaseUnavailable
 from stdb.actors.sink import Client, ClientSink, OutcomeKind, ReducerOutcome
 from stdb.schema.model import Lifecycle
+from stdb.sql.work import Steps
 
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
@@ -61,19 +61,19 @@ class Connections:
         self._clients.clear()
 
     # ------------------------------------------------------------------ coming
-    def connect(self, attachment: Attachment) -> None:
+    def connect(self, attachment: Attachment) -> Steps[None]:
         """Run `client_connected` and say hello, or drop the client."""
         client = attachment.client
         if self._is_ending:
             self._drop(attachment, *MODULE_EXITED)
             return
-        if self._is_session_busy(attachment):
+        if (yield from self._is_session_busy(attachment)):
             self._drop(attachment, *SESSION_BUSY)
             return
         older = self._clients.get((client.identity, client.connection_id))
         if older is not None:
-            self._cut(older)
-        refusal = self._insert_client(client)
+            yield from self._cut(older)
+        refusal = yield from self._insert_client(client)
         if refusal is not None:
             self._drop(attachment, None, refusal.text)
             return
@@ -85,34 +85,25 @@ class Connections:
         attachment.sink.initial_connection(client.identity, client.connection_id, attachment.token)
         self._actor.mark_dirty(attachment.sink)
 
-    def arrive(self, client: Client) -> None:
+    def arrive(self, client: Client) -> Steps[None]:
         """Connect for the time of one request; `depart` ends it. Raises ConnectRefused, DatabaseUnavailable."""
         if self._is_ending:
             raise DatabaseUnavailable("the server is stopping")
-        refusal = self._insert_client(client)
+        refusal = yield from self._insert_client(client)
         if refusal is not None:
             raise ConnectOutOfTime if refusal.kind == OutcomeKind.OUT_OF_TIME else ConnectRefused(refusal.text)
 
-    @contextmanager
-    def visit(self, client: Client) -> Iterator[None]:
-        """Connect for the time of the block. Raises as `arrive`."""
-        self.arrive(client)
-        try:
-            yield
-        finally:
-            self.depart(client)
-
-    def _is_session_busy(self, attachment: Attachment) -> bool:
+    def _is_session_busy(self, attachment: Attachment) -> Steps[bool]:
         """Tell whether a living connection holds this one's session; it is cut, so that a retry succeeds."""
         if attachment.session_id is None:
             return False
         holder = self._sessions.get((attachment.client.identity, attachment.session_id))
         if holder is None:
             return False
-        self._cut(holder)
+        yield from self._cut(holder)
         return True
 
-    def _insert_client(self, client: Client) -> ReducerOutcome | None:
+    def _insert_client(self, client: Client) -> Steps[ReducerOutcome | None]:
         """Store who connects and run `client_connected` in one transaction; return why it refused, or None."""
         identity, connection_id, payload = client
         is_first = connection_id not in self._credentials
@@ -125,7 +116,9 @@ class Connections:
                 transaction.insert(self._credentials_table, credentials)
 
         entry = self._actor.reducers.lifecycle(Lifecycle.ON_CONNECT)
-        outcome, _, _ = self._actor.transact(entry, client, connection_id, name=_ON_CONNECT, before=insert)
+        outcome, _, _ = yield from self._actor.transact_patiently(
+            entry, client, connection_id, name=_ON_CONNECT, before=insert
+        )
         if outcome is not COMMITTED:
             return outcome
         if is_first:
@@ -133,7 +126,7 @@ class Connections:
         return None
 
     # ------------------------------------------------------------------ going
-    def disconnect(self, attachment: Attachment) -> None:
+    def disconnect(self, attachment: Attachment) -> Steps[None]:
         """Run `client_disconnected` and forget the client; nothing happens the second time (spec 07 section 5)."""
         self._attachments.pop(attachment, None)
         if attachment.is_connected:
@@ -146,7 +139,7 @@ class Connections:
             self._clients.pop((client.identity, client.connection_id), None)
             if attachment.session_id is not None:
                 self._sessions.pop((client.identity, attachment.session_id), None)
-            self.depart(client)
+            yield from self.depart(client)
         attachment.mark_gone()
 
     def close(self, sink: ClientSink, code: int | None, reason: str) -> None:
@@ -161,7 +154,7 @@ class Connections:
             self._actor.post_nowait((None, partial(self._disconnect_last, attachment)))
         return None, 0
 
-    def expel(self, code: int, reason: str) -> list[Callable[[], None]]:
+    def expel(self, code: int, reason: str) -> list[Callable[[], Steps[None] | None]]:
         """Return the requests that disconnect everybody who is connected and then close them all.
 
         From now on they hold no subscriptions.
@@ -179,14 +172,14 @@ class Connections:
         for attachment in attachments:
             self._drop(attachment, code, reason)
 
-    def _disconnect_last(self, attachment: Attachment) -> None:
+    def _disconnect_last(self, attachment: Attachment) -> Steps[None]:
         if attachment in self._attachments:
-            self.disconnect(attachment)
+            yield from self.disconnect(attachment)
             self._attachments[attachment] = None  # to be closed when all are disconnected
 
-    def _cut(self, attachment: Attachment) -> None:
+    def _cut(self, attachment: Attachment) -> Steps[None]:
         """Disconnect a client that does not know it yet, and drop its socket."""
-        self.disconnect(attachment)
+        yield from self.disconnect(attachment)
         self._drop(attachment, None, "another connection took its place")
 
     def _drop(self, attachment: Attachment, code: int | None, reason: str) -> None:
@@ -194,7 +187,7 @@ class Connections:
         self.close(attachment.sink, code, reason)
         attachment.mark_gone()
 
-    def depart(self, client: Client) -> None:
+    def depart(self, client: Client) -> Steps[None]:
         """Run `client_disconnected` and delete the client's rows; when it fails, delete them alone."""
         identity, connection_id, _ = client
         holder, credentials = self._credentials.get(connection_id, (b"", b""))
@@ -206,11 +199,11 @@ class Connections:
             if holder == identity:
                 transaction.delete(self._credentials_table, credentials)
 
-        transact = self._actor.transact
+        transact = self._actor.transact_patiently
         entry = self._actor.reducers.lifecycle(Lifecycle.ON_DISCONNECT)
-        outcome, _, _ = transact(entry, client, connection_id, name=_ON_DISCONNECT, after=delete)
+        outcome, _, _ = yield from transact(entry, client, connection_id, name=_ON_DISCONNECT, after=delete)
         if outcome is not COMMITTED:
-            transact(None, client, connection_id, name=_ON_DISCONNECT, after=delete)
+            yield from transact(None, client, connection_id, name=_ON_DISCONNECT, after=delete)
 
     # ------------------------------------------------------------------ the last life
     def post_dangling(self) -> None:
@@ -225,7 +218,7 @@ class Connections:
             self._actor.post_nowait((None, partial(self.depart, client)))
         self._actor.post_nowait((None, self._clear))
 
-    def _clear(self) -> None:
+    def _clear(self) -> Steps[None]:
         """Forget what is left of them without running reducers (spec 07 section 5)."""
 
         def clear(_transaction: "Transaction") -> None:
@@ -233,4 +226,5 @@ class Connections:
             self._credentials_table.clear()
 
         if len(self._client_table) or len(self._credentials_table):
-            self._actor.transact(None, Client(self._actor.owner, bytes(16), ""), None, after=clear)
+            client = Client(self._actor.owner, bytes(16), "")
+            yield from self._actor.transact_patiently(None, client, None, after=clear)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
@@ -30,9 +30,9 @@ from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline, LoopWatch
-from stdb.actors.long_calls import Ran, transact_in_steps
+from stdb.actors.long_calls import NO_REDUCER, Ran, TransactionStep, transact_in_steps
 from stdb.actors.outgoing import HttpSender
-from stdb.actors.pausing import Done, UnwantedError, run_slice
+from stdb.actors.pausing import Done, UnwantedError, run_slice, take_turn
 from stdb.actors.procedures import Procedures
 from stdb.actors.queries import Queries
 from stdb.actors.queued_calls import QueuedCalls
@@ -53,8 +53,9 @@ from stdb.actors.visits import Visits
 from stdb.datastore import records
 from stdb.datastore.delta import Delta
 from stdb.errors import DecodeError
-from stdb.modules.protocol import Module, ReducerCall
+from stdb.modules.protocol import Module, ReducerCall, Suspending
 from stdb.modules.views import MaterialisedViews
+from stdb.sql.work import Steps
 from stdb.subscriptions.fragment import ClientUpdate, TransactionEvent
 
 if TYPE_CHECKING:
@@ -76,9 +77,6 @@ UPDATE_SECONDS_MAX = 600.0
 BACKLOG_CHECKED = 16_384
 """Transactions that may be on their way to the disk before clients that wait for it are held to their bounds."""
 
-_NO_REDUCER = 0xFFFFFFFF
-
-_Step: TypeAlias = "Callable[[Transaction], None]"
 _new_call = tuple.__new__
 """Makes a NamedTuple without its own `__new__`: 0.1 µs less a call."""
 
@@ -108,6 +106,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         query_rows_max: int,
         queued_requests_max: int,
         http: HttpSender,
+        turns: trio.Lock,
     ) -> None:
         super().__init__()
         self.identity = identity
@@ -119,6 +118,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.answers = Answers(self.post_nowait)
         self.deadline = deadline
         self.now_us = now_us
+        self.turns = turns
+        """What all evaluations of this process take turns by that are half-way."""
         self._begin = datastore.begin
         self._finished = 0.0
         """When the last request ended, by `time.perf_counter`: where the next one begins."""
@@ -172,7 +173,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         """Take in a client; see `DatabaseHandle.attach`."""
         attachment = Attachment(self, client, sink, token, session_id, self._queued_requests_max)
         self.connections.add(attachment)
-        self.post_nowait((None, lambda: self.connections.connect(attachment)))
+        self.post_nowait((None, partial(self.connections.connect, attachment)))
         return attachment
 
     def submit_nowait(self, attachment: Attachment, requests: Sequence[Request]) -> None:
@@ -188,6 +189,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
     def install(self, module: Module) -> None:
         """Serve calls with this module from now on; it is attached to the datastore."""
         self.module = module
+        self.can_pause = isinstance(module, Suspending)
         self.reducers = Reducers(module, self.owner, self.module_log)
         self._public_reducers = self.reducers.public
         self._queued_calls.serve(module)
@@ -219,10 +221,21 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self._uncrowded.set()
 
     # ------------------------------------------------------------------ the turn
+    async def pause(self) -> None:
+        """Let others run between two turns; what is half-way goes on when it is its turn among all that are."""
+        if self._suspended is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await take_turn(self.turns)
+
     def turn(self) -> None:
         """Serve some requests, hand their records to the log, flush what may leave."""
         if self._suspended is not None:
-            self._resume(self._suspended)
+            self.deadline.arm()
+            try:
+                self._resume(self._suspended)
+            finally:
+                self.deadline.disarm()
         if self._mailbox and self._suspended is None:  # else durability moved
             self.deadline.arm()
             try:
@@ -308,8 +321,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
                 done.result()
 
     def _resume(self, suspended: "_Suspended") -> None:
-        """Go on for a slice; what is to run at the end is the next request of the turn, under the deadline."""
+        """Go on for a slice; what is to run at the end is the next request of the turn."""
         self._suspended = None  # a bug ends it, and with it the actor
+        self._finished = perf_counter()
         self._is_last_request = False
         done = _slice(suspended.steps)
         if done is None:
@@ -356,10 +370,10 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         subscriber: "SubscriptionActor | None" = None,
         *,
         name: str = "",
-        reducer_id: int = _NO_REDUCER,
+        reducer_id: int = NO_REDUCER,
         due_us: int = 0,
-        before: "_Step | None" = None,
-        after: "_Step | None" = None,
+        before: "TransactionStep | None" = None,
+        after: "TransactionStep | None" = None,
     ) -> Ran:
         """Run one transaction to its end and tell everyone but the caller; the records wait for the end of the turn.
 
@@ -410,6 +424,28 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         if delta is not None:
             update = self.publish(delta, event, subscriber)
         return outcome, event, update
+
+    def transact_patiently(
+        self,
+        entry: ReducerEntry | None,
+        client: Client,
+        connection_id: bytes | None,
+        args: bytes = b"",
+        args_json: str | None = None,
+        *,
+        name: str = "",
+        reducer_id: int = NO_REDUCER,
+        due_us: int = 0,
+        before: "TransactionStep | None" = None,
+        after: "TransactionStep | None" = None,
+    ) -> Steps[Ran]:
+        """Do as `transact`; come back early where the module can."""
+        how: dict[str, Any] = {
+            **{"name": name, "reducer_id": reducer_id, "due_us": due_us, "before": before, "after": after}
+        }
+        if self.can_pause:
+            return (yield from transact_in_steps(self, entry, client, connection_id, args, args_json, **how))
+        return self.transact(entry, client, connection_id, args, args_json, **how)
 
     def publish(
         self,
@@ -474,7 +510,14 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self, attachment: Attachment, call: CallReducer, entry: ReducerEntry, args: bytes, args_json: str | None
     ) -> LongJob:
         ran = yield from transact_in_steps(
-            self, entry, attachment.client, args, args_json, call.request_id, attachment.subscriber
+            self,
+            entry,
+            attachment.client,
+            attachment.client.connection_id,
+            args,
+            args_json,
+            call.request_id,
+            attachment.subscriber,
         )
         self._answer_call(attachment, call, *ran)
         return None
@@ -515,7 +558,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             caller_connection_id=attachment.client.connection_id,
             timestamp_us=self.now_us(),
             reducer_name=call.reducer if call.reducer.isidentifier() else "",
-            reducer_id=_NO_REDUCER if entry is None else entry.id,
+            reducer_id=NO_REDUCER if entry is None else entry.id,
             args_json="[]" if isinstance(call.args, str) else None,
         )
         attachment.sink.reducer_result(call, outcome, event, None)
@@ -525,7 +568,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         """Return what an update to a module would do. Raises UpdateRejected, PublishFailed."""
         return plan_update(self.datastore, self.identity, self.module.definition, module)
 
-    def update(self, module: Module, program: bytes, policy: Policy = COMPATIBLE) -> int:
+    def update(self, module: Module, program: bytes, policy: Policy = COMPATIBLE) -> Steps[int]:
         """Swap the module under its living clients; return what must be durable before anybody is told.
 
         Where what they hold may be none of theirs any more, all are disconnected, by the new module.
@@ -536,7 +579,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         if module.program_hash != self.module.program_hash:
             update = self.plan(module)
             update.check(policy)
-            stranded = self._write(update, program)
+            stranded = yield from self._write(update, program)
             self._take_over(update)
             for subscriber in stranded:
                 self.connections.close(subscriber.sink, *MODULE_EXITED)
@@ -544,7 +587,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
                 self.module_log.write_host(line)
         return self.datastore.next_offset
 
-    def _write(self, update: Update, program: bytes) -> "set[SubscriptionActor]":
+    def _write(self, update: Update, program: bytes) -> "Steps[set[SubscriptionActor]]":
         """Write an update and take over its views, so that their readers see the difference with this transaction.
 
         Who may not see rows any more is told none of it: lets go of all or, as those who are returned, of a query.
@@ -561,8 +604,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.views.install(update.module)
         if update.breaks_clients:
             self._mailbox.extendleft((None, job) for job in reversed(self.connections.expel(*MODULE_EXITED)))
-        stranded = self.registry.recompile()
-        delta = transaction.commit()
+        stranded = yield from self.registry.recompile_in_steps()
+        delta = yield from transaction.commit_in_steps()
         assert delta is not None, "the row of st_module is a change"
         event = TransactionEvent(self.owner, None, now_us, needs=datastore.next_offset)
         self.publish(delta, event, seen=_without_moves(delta))

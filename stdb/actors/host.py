@@ -36,6 +36,7 @@ from stdb.actors.updates import COMPATIBLE, Policy, Update, is_major_upgrade
 from stdb.datastore.history import History
 from stdb.datastore.log import Log
 from stdb.modules.protocol import LogSink, Module
+from stdb.sql.work import Steps
 from stdb.storage.control import PUBLISH_PYTHON, Control, Database
 from stdb.storage.module_log import ModuleLog
 from stdb.storage.retention import Retention
@@ -165,6 +166,7 @@ class Host:
             query_rows_max=settings.query_rows_max,
             queued_requests_max=settings.queued_requests_max,
             http=http or NoHttp(),
+            turns=trio.Lock(),
         )
         async with trio.open_nursery() as nursery:
             host = cls(storage, settings, launcher, nursery)
@@ -450,13 +452,13 @@ class Host:
         actor = supervisor.running_actor()
         with trio.CancelScope() as waiting:
 
-            def update_now() -> tuple[None, int]:
-                needs = actor.update(module, program, policy)
+            def update_now() -> Steps[tuple[None, int]]:
+                needs = yield from actor.update(module, program, policy)
                 waiting.deadline = trio.current_time() + confirmation_seconds_max
                 return None, needs
 
             try:
-                await actor.answers.wait(update_now)
+                await actor.answers.wait_steps(update_now)
             except DatabaseUnavailable as error:
                 if waiting.deadline == inf:
                     raise

@@ -86,6 +86,7 @@ class Launcher(NamedTuple):
     query_rows_max: int
     queued_requests_max: int
     http: HttpSender
+    turns: trio.Lock
 
     def load_in_time(self, program: bytes) -> Module:
         """Return the module of a program; an import without end is stopped (`LOAD_SECONDS_MAX`). Raises as `load`."""
@@ -193,9 +194,10 @@ class Launcher(NamedTuple):
                 query_rows_max=self.query_rows_max,
                 queued_requests_max=self.queued_requests_max,
                 http=self.http,
+                turns=self.turns,
             )
             if update is not None:
-                actor.update(*update)
+                await in_slices(actor.update(*update))
             actors.append(actor)
             actor.connections.post_dangling()
             actor.post_nowait((None, actor.scheduler.start))

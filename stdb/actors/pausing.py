@@ -1,6 +1,6 @@
 """Pausing: long evaluations, driven in slices between which other databases and connections run.
 
-Responsible for: how long a slice is, giving up an evaluation that nobody waits for any more.
+Responsible for: how long a slice is, taking turns, giving up an evaluation that nobody waits for any more.
 Not responsible for: what is evaluated (`queries`, `statements`), what happens between two slices (`database`).
 
 While an evaluation is suspended nothing else of its database is served: the tables it reads cannot change, and a
@@ -11,10 +11,12 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Generic, NamedTuple, TypeVar
 
+import trio
+
 from stdb.errors import RequestError
 from stdb.sql.work import Steps
 
-__all__ = ["SLICE_SECONDS", "Done", "UnwantedError", "run_slice", "while_wanted"]
+__all__ = ["SLICE_SECONDS", "Done", "UnwantedError", "run_slice", "take_turn", "while_wanted"]
 
 SLICE_SECONDS = 0.0025
 """An evaluation that takes longer lets others run. It looks at the clock once per batch of rows only, so that a slice
@@ -49,14 +51,26 @@ def while_wanted(steps: Steps[Result], is_wanted: Callable[[], bool]) -> Steps[R
     """Do as `steps` for as long as somebody wants the result.
 
     Raises:
-        UnwantedError: Nobody does. Only for what changes nothing.
+        UnwantedError: Nobody does. Only for what changes nothing, or is rolled back.
     """
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        yield
-        if not is_wanted():
-            raise UnwantedError("nobody waits for the result any more")
+    try:
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            yield
+            if not is_wanted():
+                raise UnwantedError("nobody waits for the result any more")
+    finally:
+        steps.close()
+
+
+async def take_turn(turns: trio.Lock) -> None:
+    """Let others run, and return when it is the turn of whoever asks: one at a time between two runs of all others.
+
+    So many evaluations that are half-way hold up the others no longer than one of them.
+    """
+    async with turns:
+        pass

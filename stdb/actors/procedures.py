@@ -4,7 +4,7 @@ Responsible for: starting and cancelling procedures, what they may ask for (`Pro
 Not responsible for: turns and telling about transactions (`database`), running module code (`stdb.modules`).
 
 A procedure runs outside the mailbox. Its transactions are jobs in it: each runs whole in a turn of the database, under
-the time limit of a reducer. A procedure is cancelled when its caller's connection goes, when the database is buried
+the time limit of a reducer, or in steps (`pausing`), and is then rolled back if the procedure is cancelled half-way. A procedure is cancelled when its caller's connection goes, when the database is buried
 (deleted, reset, restarted, broken) and when the server stops; what its transactions committed stays, what it asked for
 and has not had its turn is not run.
 
@@ -27,6 +27,7 @@ import trio
 from stdb.actors.attachment import Attachment
 from stdb.actors.calls import bad_arguments
 from stdb.actors.outgoing import HttpSender, Outgoing
+from stdb.actors.pausing import take_turn, while_wanted
 from stdb.actors.requests import CallProcedure
 from stdb.actors.sink import OUT_OF_TIME, Client, OutcomeKind, ProcedureResult, ReducerOutcome
 from stdb.errors import DecodeError, HttpError, ModuleFault, ReducerError, ReducerTimeout
@@ -42,6 +43,7 @@ from stdb.modules.protocol import (
 from stdb.sats import bsatn, json
 from stdb.sats.types import Typespace
 from stdb.schema.model import ProcedureDef, Visibility
+from stdb.sql.work import Steps
 from stdb.subscriptions.fragment import TransactionEvent
 
 if TYPE_CHECKING:
@@ -105,12 +107,22 @@ class _Host:
 
     async def transact(self, run: Callable[[ReducerCall], T]) -> T:
         """Run one transaction in the database's own turn; see `ProcedureHost.transact`."""
+
+        def run_at_once(call: ReducerCall) -> Steps[T]:
+            yield from ()
+            with self._actor.deadline.limiting(call.transaction, "the transaction"):
+                return run(call)
+
+        return await self.transact_in_steps(run_at_once)
+
+    async def transact_in_steps(self, run: Callable[[ReducerCall], Steps[T]]) -> T:
+        """Run one transaction in the database's own turns; see `ProcedureHost.transact_in_steps`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         scope = self._actor.procedures.scope_of(trio.lowlevel.current_task())
         is_wanted = True
         try:
-            ended = await self._actor.answers.wait(
-                lambda: (self._run(run) if is_wanted and not scope.cancel_called else _NOT_RUN, 0)
+            ended = await self._actor.answers.wait_steps(
+                lambda: self._run(run, lambda: is_wanted and not scope.cancel_called)
             )
         finally:
             is_wanted = False
@@ -118,6 +130,10 @@ class _Host:
             raise ended.error
         result: T = ended.result
         return result
+
+    async def pause(self) -> None:
+        """Let others run; of all that pause in this process one goes on at a time."""
+        await take_turn(self._actor.turns)
 
     async def sleep(self, seconds: float) -> None:
         """Wait; not at all for a time of zero or below."""
@@ -129,28 +145,33 @@ class _Host:
             raise HttpError(f"no request is sent while a transaction is open: {request.method} was not sent")
         return await self._actor.procedures.outgoing.send(request)
 
-    def _run(self, run: Callable[[ReducerCall], T]) -> _Ended:
+    def _run(self, run: Callable[[ReducerCall], Steps[T]], is_wanted: Callable[[], bool]) -> Steps[tuple[_Ended, int]]:
+        """Run a transaction while somebody waits for it; return how it ended, and 0: its answer waits for no disk."""
         actor = self._actor
+        if not is_wanted():
+            return _NOT_RUN, 0
         if self._layouts != actor.layouts:
-            return _Ended(None, ReducerError(OUTDATED))
+            return _Ended(None, ReducerError(OUTDATED)), 0
         now_us = actor.now_us()
         transaction = actor.datastore.begin(now_us)
         identity, _, credentials = self._client
         call = ReducerCall(identity, self._connection_id, now_us, transaction, credentials or None)
         self._is_transacting = True
         try:
-            with actor.deadline.limiting(transaction, "the transaction"):
-                result = run(call)
-            delta = transaction.commit()
+            result = yield from while_wanted(run(call), is_wanted)
+            delta = yield from transaction.commit_in_steps()
+        except GeneratorExit:
+            transaction.rollback()
+            raise
         except BaseException as error:  # noqa: BLE001 - raised where the procedure waits
             transaction.rollback()
-            return _Ended(None, error)
+            return _Ended(None, error), 0
         finally:
             self._is_transacting = False
         if delta is not None:
             needs = actor.datastore.next_offset
             actor.publish(delta, TransactionEvent(actor.identity, None, now_us, "", 0, b"", None, 0, needs, 0, 0))
-        return _Ended(result, None)
+        return _Ended(result, None), 0
 
 
 class Procedures:

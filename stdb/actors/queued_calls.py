@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from stdb.actors.sink import Client
 from stdb.modules.protocol import LogLevel, Module, Queueing
+from stdb.sql.work import Steps
 
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
@@ -43,12 +44,12 @@ class QueuedCalls:
         self._waiting += 1
         self._actor.post_nowait((None, partial(self._run, name, args)))
 
-    def _run(self, name: str, args: bytes) -> None:
+    def _run(self, name: str, args: bytes) -> Steps[None]:
         self._waiting -= 1
         actor = self._actor
         entry = actor.reducers.by_name.get(name)
         if entry is not None and entry.definition.lifecycle is None:
-            actor.transact(entry, self._client, None, args)
+            yield from actor.transact_patiently(entry, self._client, None, args)
             return
         procedure_id = actor.module.definition.procedure_id(name)
         if procedure_id is None:

@@ -28,6 +28,7 @@ from stdb.actors.sink import Client
 from stdb.actors.timers import Timer, Timers
 from stdb.datastore.schedules import RowSchedule
 from stdb.modules.protocol import LogLevel
+from stdb.sql.work import Steps
 
 if TYPE_CHECKING:
     from stdb.actors.answers import LongJob
@@ -59,7 +60,7 @@ class _Scheduled(NamedTuple):
     """One scheduled table and what runs its rows."""
 
     schedule: RowSchedule
-    run: Callable[[Timer], None]
+    run: Callable[[Timer], Steps[None]]
 
 
 class Scheduler:
@@ -100,7 +101,7 @@ class Scheduler:
             for table_id in sorted(self.tables.keys() - known):
                 self._arm(table_id, sorted(self._datastore.tables[table_id].rows()))
 
-    def _runner(self, function: str) -> Callable[[Timer], None] | None:
+    def _runner(self, function: str) -> Callable[[Timer], Steps[None]] | None:
         """Return what runs rows with this function; None for a program without functions (`TablesOnly`)."""
         entry = self._actor.reducers.by_name.get(function)
         if entry is not None:
@@ -199,7 +200,7 @@ class Scheduler:
         return now_us
 
     # ------------------------------------------------------------------ running
-    def _serve_due(self) -> None:
+    def _serve_due(self) -> Steps[None]:
         """Run what is due, in due order, for as long as a turn may take; nothing twice."""
         timers, now_us = self._timers, self._now_us()
         stop_at = perf_counter() + JOB_SECONDS_MAX
@@ -211,7 +212,7 @@ class Scheduler:
                 due_us = timers.next_due_us()
                 if due_us is not None and due_us <= now_us:
                     self._actor.more_follows()
-                self.tables[timer.table_id].run(timer)
+                yield from self.tables[timer.table_id].run(timer)
             if perf_counter() >= stop_at:
                 break
         self._served.set()
@@ -221,21 +222,23 @@ class Scheduler:
         table = self._datastore.tables.get(timer.table_id)
         return table is not None and table.stored.get(timer.place) == timer.row
 
-    def _run_reducer(self, entry: ReducerEntry, timer: Timer) -> None:
+    def _run_reducer(self, entry: ReducerEntry, timer: Timer) -> Steps[None]:
         after = None if timer.interval_us else partial(_take_out, self._datastore.tables[timer.table_id], timer)
-        outcome, _, _ = self._actor.transact(entry, self._client, None, timer.row, after=after, due_us=timer.due_us)
+        outcome, _, _ = yield from self._actor.transact_patiently(
+            entry, self._client, None, timer.row, after=after, due_us=timer.due_us
+        )
         if timer.interval_us:
             self._arm_again(timer)
         elif outcome is not COMMITTED:
-            self._delete(timer)
+            yield from self._delete(timer)
 
-    def _run_procedure(self, procedure_id: int, timer: Timer) -> None:
+    def _run_procedure(self, procedure_id: int, timer: Timer) -> Steps[None]:
         """Start a procedure; it runs beside everything else. Where too many do, it comes up again a little later."""
         if self._actor.procedures.is_full:
             self._timers.arm(timer.table_id, timer.place, timer.row, self._now_us() + POSTPONED_US, timer.interval_us)
             return
         if not timer.interval_us:
-            self._delete(timer)
+            yield from self._delete(timer)
         timestamp_us = max(timer.due_us, self._now_us())
         self._start_procedure(procedure_id, timer.row, timestamp_us, partial(self._post_ended, timer))
 
@@ -252,10 +255,10 @@ class Scheduler:
             self._timers.arm(timer.table_id, timer.place, timer.row, due_us, interval_us)
             self._wake()
 
-    def _delete(self, timer: Timer) -> None:
+    def _delete(self, timer: Timer) -> Steps[None]:
         """Take out the row of a timer in a transaction of its own."""
         take_out = partial(_take_out, self._datastore.tables[timer.table_id], timer)
-        self._actor.transact(None, self._client, None, reducer_id=0, after=take_out)
+        yield from self._actor.transact_patiently(None, self._client, None, reducer_id=0, after=take_out)
 
 
 def _take_out(table: "Table", timer: Timer, _transaction: "Transaction") -> None:

@@ -15,7 +15,7 @@ from stdb.actors.answers import SqlResult
 from stdb.actors.pausing import while_wanted
 from stdb.errors import QueryError, ReducerError
 from stdb.sats.types import Product
-from stdb.sql import Caller, ChangeStatement, check_row_limit, compile_sql, work_of
+from stdb.sql import Caller, ChangeStatement, SelectStatement, check_row_limit, compile_sql, work_of
 from stdb.sql.work import Steps, Work
 from stdb.subscriptions.fragment import TransactionEvent
 
@@ -54,7 +54,7 @@ class Statements:
         """
         started = perf_counter()
         asking = Caller(caller, caller == self._owner)
-        statement = compile_sql(text, self._datastore, asking)
+        statement = yield from self._compiled(text, asking)
         work = work_of(asking, self._query_rows_max)
         if isinstance(statement, ChangeStatement):
             stats = yield from self._change(caller, statement, work)
@@ -73,7 +73,7 @@ class Statements:
         transaction = self._datastore.begin(now_us)
         try:
             stats = yield from statement.steps(transaction, work)
-            delta = transaction.commit()
+            delta = yield from transaction.commit_in_steps()
         except (QueryError, ReducerError) as error:
             transaction.rollback()
             raise QueryError(str(error)) from error
@@ -82,6 +82,13 @@ class Statements:
             needs, duration_us = self._datastore.next_offset, _micros_since(started)
             self._publish(delta, TransactionEvent(caller, None, now_us, needs=needs, duration_us=duration_us))
         return stats
+
+    def _compiled(self, text: str, asking: Caller) -> Steps[SelectStatement | ChangeStatement]:
+        """Compile a statement; views that it is the first to read may pause."""
+        views = self._datastore.views
+        if views is None:
+            return compile_sql(text, self._datastore, asking)
+        return (yield from views.patiently(lambda: compile_sql(text, self._datastore, asking)))
 
     def _sweep(self) -> None:
         """Forget what the statement alone read of views."""

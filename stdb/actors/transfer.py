@@ -88,7 +88,7 @@ def put_rows(
             transaction.insert(table, row)
             if place % _ROWS_PUT == _ROWS_PUT - 1:
                 yield
-        delta = transaction.commit()
+        delta = yield from transaction.commit_in_steps()
     except UniqueViolation as error:
         transaction.rollback()
         raise RowRefused(str(error), place) from error

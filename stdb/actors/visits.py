@@ -22,7 +22,6 @@ import trio
 
 from stdb.actors.answers import Answer, CallResult, LongJob, ProcedureOutcome, SqlResult
 from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER
-from stdb.actors.long_calls import transact_in_steps
 from stdb.actors.procedures import NO_SUCH_PROCEDURE, PreparedCall
 from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction, NoSuchRoute, TooBusy
 from stdb.actors.sink import Client, OutcomeKind, ReducerOutcome
@@ -79,7 +78,7 @@ class Visits:
         return self._routes.get((None, path)) if found is None else found
 
     # ------------------------------------------------------------------ within a turn
-    def call(self, asked: Asked, scope: trio.CancelScope, answer: _CallAnswer) -> LongJob | None:
+    def call(self, asked: Asked, scope: trio.CancelScope, answer: _CallAnswer) -> LongJob:
         """Connect, run a reducer, disconnect, answer; or start a procedure, whose end, or that of `scope`, brings both.
 
         Raises:
@@ -87,9 +86,9 @@ class Visits:
         """
         actor, name = self._actor, asked.name
         if name not in actor.reducers.by_name and actor.module.definition.procedure_id(name) is not None:
-            self._start_procedure(asked, scope, answer)
+            yield from self._start_procedure(asked, scope, answer)
             return None
-        return self._call_reducer(asked, answer)
+        return (yield from self._call_reducer(asked, answer))
 
     def _call_reducer(self, asked: Asked, answer: _CallAnswer) -> LongJob:
         end = yield from self._connected(asked.client, asked.confirmed, self._run_reducer(asked))
@@ -98,7 +97,7 @@ class Visits:
     def sql(
         self, client: Client, text: str, confirmed: bool, is_wanted: Callable[[], bool]
     ) -> Steps[Callable[[], tuple[SqlResult, int]]]:
-        """Connect, run one statement; return what disconnects and returns the result and what must be durable before.
+        """Connect, run one statement, disconnect; return what returns the result and what must be durable before.
 
         A statement that only reads is given up when nobody wants its result any more.
         """
@@ -107,18 +106,18 @@ class Visits:
     def _connected(
         self, client: Client, confirmed: bool, steps: Steps[Result]
     ) -> Steps[Callable[[], tuple[Result, int]]]:
-        """Connect, do `steps`; return what disconnects and returns or raises how they ended."""
+        """Connect, do `steps`, disconnect; return what returns or raises how they ended."""
         actor = self._actor
-        actor.connections.arrive(client)
+        yield from actor.connections.arrive(client)
         outcome: Result | RequestError
         try:
             outcome = yield from steps
         except RequestError as error:
             outcome = error
         needs = actor.datastore.next_offset if confirmed else 0
+        yield from actor.connections.depart(client)
 
         def end() -> tuple[Result, int]:
-            actor.connections.depart(client)
             if isinstance(outcome, RequestError):
                 raise outcome
             return outcome, needs
@@ -131,10 +130,9 @@ class Visits:
         if not isinstance(prepared, ReducerOutcome):
             entry, encoded = prepared
             args_json = args if isinstance(args, str) else None
-            if entry.start is None:
-                outcome, event, _ = actor.transact(entry, client, client.connection_id, encoded, args_json)
-            else:
-                outcome, event, _ = yield from transact_in_steps(actor, entry, client, encoded, args_json)
+            outcome, event, _ = yield from actor.transact_patiently(
+                entry, client, client.connection_id, encoded, args_json
+            )
             if outcome.kind != OutcomeKind.NOT_RUN:
                 return CallResult(outcome, event.duration_us)
             prepared = outcome
@@ -146,17 +144,17 @@ class Visits:
             raise LifecycleCall(prepared.text)
         raise BadArguments(prepared.text_chain)
 
-    def _start_procedure(self, asked: Asked, scope: trio.CancelScope, answer: _CallAnswer) -> None:
+    def _start_procedure(self, asked: Asked, scope: trio.CancelScope, answer: _CallAnswer) -> Steps[None]:
         client = asked.client
         connections = self._actor.connections
-        connections.arrive(client)
+        yield from connections.arrive(client)
         try:
             prepared = self._actor.procedures.prepare(client, asked.name, asked.args)
             if isinstance(prepared, ReducerOutcome):
                 raise _refusal(prepared)
             self._start(partial(self._run_call, asked, prepared, answer), scope)
         except (NoSuchFunction, BadArguments, TooBusy):
-            connections.depart(client)
+            yield from connections.depart(client)
             raise
 
     def route(self, request: HttpRequest, path: str, scope: trio.CancelScope, answer: Answer[RouteResult]) -> None:
@@ -185,11 +183,11 @@ class Visits:
             result = None if outcome is None else _ended(prepared, outcome, duration_us)
             self._actor.post_nowait((None, partial(self._end_call, asked, result, answer)))
 
-    def _end_call(self, asked: Asked, result: ProcedureOutcome | None, answer: _CallAnswer) -> None:
+    def _end_call(self, asked: Asked, result: ProcedureOutcome | None, answer: _CallAnswer) -> Steps[None]:
         """Disconnect, and answer if anybody still waits; within a turn."""
         actor = self._actor
         needs = actor.datastore.next_offset if asked.confirmed else 0
-        actor.connections.depart(asked.client)
+        yield from actor.connections.depart(asked.client)
         if result is None:
             return
         if result.outcome.kind == OutcomeKind.NOT_RUN:

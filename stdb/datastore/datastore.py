@@ -8,7 +8,7 @@ The rows that the system tables have of themselves are made at every start and a
 more system tables opens an older log.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
 from stdb.datastore.catalog import CATALOG_TABLES, RULES_TABLE, Catalog, read_backing_ids, read_rules, read_schemas
 from stdb.datastore.delta import TableDelta, UndoEntry
@@ -63,9 +63,9 @@ class Datastore:
         `st_row_level_security` says, read once after each change."""
         self.views: Views | None = None
         """Who has the rows of views, once a module runs that has some."""
-        self.refresh_views: Callable[[list[TableDelta]], list[TableDelta]] | None = None
-        """Brings the instances of views in line with the net change of a transaction right before it is committed, and
-        returns how they changed; never fails. None while there are none."""
+        self.refresh_views: Callable[[list[TableDelta]], Generator[None, None, list[TableDelta]]] | None = None
+        """Brings the instances of views in line with the net change of a transaction right before it is committed, in
+        steps that return how they changed; never fails. None while there are none."""
         self._tail = Window()
         self._by_name: dict[str, Table] = {}
         self._bootstrap()

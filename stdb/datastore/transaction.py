@@ -8,6 +8,7 @@ back are sequences (07 section 3). Code that wants the fastest path binds `Table
 and `UniqueIndex.find` once; these note their changes in the same undo log.
 """
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from stdb.datastore.delta import Delta, TableDelta, net
@@ -92,6 +93,20 @@ class Transaction:
             ReducerTimeout: `expired` is set. The transaction is still open: roll it back.
             ReducerError: The changed rows are more than ROW_BYTES_MAX. Still open, too.
         """
+        tables = self._changed()
+        refresh = self._datastore.refresh_views
+        views = None if refresh is None or not tables else _finished(refresh(tables))
+        return self._ended(tables, views)
+
+    def commit_in_steps(self) -> Generator[None, None, Delta | None]:
+        """Do as `commit`, but come back while views are run again that can. Closed half-way, it is still open."""
+        tables = self._changed()
+        refresh = self._datastore.refresh_views
+        views = None if refresh is None or not tables else (yield from refresh(tables))
+        return self._ended(tables, views)
+
+    def _changed(self) -> list[TableDelta]:
+        """Return the net change, which may be committed; raises what `commit` does."""
         datastore = self._datastore
         assert datastore.transaction is self, "the transaction has ended"
         if self.expired:
@@ -105,9 +120,12 @@ class Transaction:
         for each in tables:
             if each.table.is_event:
                 _empty(each)
-        refresh = datastore.refresh_views
-        views = None if refresh is None or not tables else refresh(tables)
-        undo.clear()
+        return tables
+
+    def _ended(self, tables: list[TableDelta], views: list[TableDelta] | None) -> Delta | None:
+        """End the transaction with this net change."""
+        datastore = self._datastore
+        datastore.undo.clear()
         datastore.reservations.is_fresh = False
         datastore.transaction = None
         if not tables:
@@ -138,6 +156,16 @@ class Transaction:
         for row in rows:
             table.delete_key(table.key_of(row))
         return len(rows)
+
+
+def _finished(steps: Generator[None, None, list[TableDelta]]) -> list[TableDelta]:
+    """Run steps to their end; return the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: list[TableDelta] = end.value
+            return result
 
 
 def _check_size(tables: list[TableDelta]) -> None:

@@ -11,9 +11,9 @@ shown the id of the backing table. They are in no record of the log, and gone wh
 Source: spec 04 section 12, "Views as tables"; spec 06 section 8.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from stdb.errors import SchemaError
 from stdb.sats import satn
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HIDDEN_COLUMN", "ViewShape", "Views", "backing_table", "instance_table", "view_shape"]
 
+T = TypeVar("T")
 HIDDEN_COLUMN = ColumnDef("arg_hash", "arg_hash", U256)
 """The first column of every backing table: the caller and the arguments, hashed. No query can name it."""
 
@@ -142,6 +143,12 @@ class Views(Protocol):
 
         Raises:
             QueryError: The view failed; carries the text for the caller.
+        """
+
+    def patiently(self, work: Callable[[], T]) -> Generator[None, None, T]:
+        """Return what `work` does, which may ask for instances; those that are not there are made first, in steps.
+
+        `work` is called again for each of these: it changes nothing. Raises what `work` raises.
         """
 
     def instances(self) -> "Iterable[Table]":

@@ -151,6 +151,15 @@ class ProcedureHost(Protocol):
             ReducerTimeout: It ran too long.
         """
 
+    async def transact_in_steps(self, run: "Callable[[ReducerCall], Generator[None, None, T]]") -> T:
+        """Do as `transact` with what may come back early: then others run, its database is not served, and it goes on.
+
+        It holds its time limit by itself. Where the procedure is ended meanwhile it is closed half-way.
+        """
+
+    async def pause(self) -> None:
+        """Let others run, also those that pause like this."""
+
     async def sleep(self, seconds: float) -> None:
         """Wait; not at all for a time of zero or below."""
 
@@ -216,7 +225,7 @@ class Migrating(Protocol):
 
 @runtime_checkable
 class Suspending(Protocol):
-    """What a module has whose reducers can come back before they are through."""
+    """What a module has whose functions can come back before they are through."""
 
     def reducer_steps(self, reducer_id: int) -> "Callable[[ReducerCall, bytes], Generator[None, None, None] | None]":
         """Return what starts a reducer, called as its entry is, and raising what that raises.
@@ -224,6 +233,9 @@ class Suspending(Protocol):
         It returns None when the reducer is through, else the rest, which is run step by step to its end, or closed.
         Until then the transaction stays open and the module is called for nothing else.
         """
+
+    def view_steps(self, position: int) -> "Callable[[ViewCall], Generator[None, None, list[bytes] | ViewSql]]":
+        """Return what runs a view in steps, to the result of its entry. It holds its time limit by itself."""
 
 
 @runtime_checkable

@@ -14,22 +14,25 @@ Rules, where they are ours (spec 04 sections 5 and 12, spec 06 section 8):
 * A view that ran out of time when rows changed rests, for all who read it: for one transaction, then for two, for four,
   until it keeps its time again. All views together are given REFRESH_SECONDS_MAX in one transaction; those that have
   not had their turn then are the first in the next. So no view keeps reducers waiting for long.
+* Views of a module that can be suspended (`stdb.modules.protocol.Suspending`) are run in steps, and while they pause so
+  does the transaction that they follow, or the query that reads them: other databases go on.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from stdb.datastore.catalog import read_views
 from stdb.datastore.delta import TableDelta
 from stdb.datastore.table import VIEW_ID_FIRST, Table, TableSchema
 from stdb.datastore.views import ViewShape, instance_table, view_shape
 from stdb.errors import DecodeError, ModuleFault, QueryError, ReducerError, ReducerTimeout
-from stdb.modules.protocol import Module, ReadSet, ViewCall, ViewSql
+from stdb.modules.protocol import Module, ReadSet, Suspending, ViewCall, ViewSql
 from stdb.modules.readers import Readers
 from stdb.sql import Caller, QueryPlan, compile_one_off
 from stdb.sql.plan import TablePlan
+from stdb.sql.work import BATCH, Steps, Work, finish
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
@@ -56,7 +59,8 @@ FAILURES_TOLD_MAX = 5
 """Of so many of its instances a view that fails is told in one transaction; of the others, how many there are."""
 
 _FAILURES = (DecodeError, ReducerError, ModuleFault, ReducerTimeout, QueryError)
-_Run: TypeAlias = Callable[[ViewCall], list[bytes] | ViewSql]
+_Run: TypeAlias = Callable[[ViewCall], Steps[list[bytes] | ViewSql]]
+T = TypeVar("T")
 
 
 class _Instance:
@@ -77,6 +81,14 @@ class _Instance:
         self.reads = ReadSet()
         """What the last run has read."""
         self.holders = 0
+
+
+class _MissingError(Exception):
+    """An instance that is asked for is not there yet."""
+
+    def __init__(self, instance: _Instance) -> None:
+        super().__init__()
+        self.instance = instance
 
 
 class _Rest:
@@ -132,6 +144,9 @@ class MaterialisedViews:
         self._next_id = VIEW_ID_FIRST
         self._is_running = False
         self._are_all_stale = False
+        self._can_pause = False
+        self._is_patient = False
+        """Whoever asks for an instance that is not there is told so."""
 
     def install(self, module: Module) -> None:
         """Serve the views of a module from now on: it is attached, and its views are in the catalogue.
@@ -143,7 +158,8 @@ class MaterialisedViews:
         definition = module.definition
         self._shapes = {view.name: view_shape(view, definition) for view in definition.views}
         self._by_accessor = {shape.accessor: shape for shape in self._shapes.values()}
-        self._runs = {view.name: module.view(position) for position, view in enumerate(definition.views)}
+        self._can_pause = isinstance(module, Suspending)
+        self._runs = {view.name: self._run_of(module, position) for position, view in enumerate(definition.views)}
         self._shown_ids = {name: stored[name].table_id for name in self._shapes}
         for instance in list(self._instances.values()):
             shape = self._shapes.get(instance.shape.name)
@@ -180,13 +196,32 @@ class MaterialisedViews:
                 self._check_arguments(sender)
             table = Table(self._schema(shape, self._next_id), self._datastore.undo)
             instance = _Instance(shape, caller, args, self._runs[shape.name], table, sender)
-            try:
-                rows = self._rows_of(instance)
-            except _FAILURES as error:
-                raise QueryError(self._failed(shape.name, error)) from error
-            self._next_id += 1
-            self._remember(instance, rows)
+            if self._is_patient:
+                raise _MissingError(instance)
+            finish(self._make(instance))
         return instance.table
+
+    def patiently(self, work: Callable[[], T]) -> Steps[T]:
+        """See `Views.patiently`."""
+        while True:
+            self._is_patient = self._can_pause
+            try:
+                return work()
+            except _MissingError as missing:
+                instance = missing.instance
+            finally:
+                self._is_patient = False
+            yield from self._make(instance)
+
+    def _make(self, instance: _Instance) -> Steps[None]:
+        """Run a view for the first time. Raises QueryError."""
+        name = instance.shape.name
+        try:
+            rows = yield from self._rows_of(instance)
+        except _FAILURES as error:
+            raise QueryError(self._failed(name, error)) from error
+        self._next_id += 1
+        self._remember(instance, rows)
 
     def _check_arguments(self, asker: bytes) -> None:
         """Check that one more instance with arguments may be made. Raises QueryError."""
@@ -221,7 +256,7 @@ class MaterialisedViews:
 
     # After a change of rows.
 
-    def refresh(self, changed: "list[TableDelta]") -> list[TableDelta]:
+    def refresh(self, changed: "list[TableDelta]") -> Steps[list[TableDelta]]:
         """Run again what a transaction concerns, right before it is committed; return how its rows changed.
 
         See `Datastore.refresh_views`, where this is while there are instances.
@@ -238,14 +273,14 @@ class MaterialisedViews:
                 stale = dict.fromkeys((*late, *stale))
         for rest in self._rests.values():
             rest.left -= 1
-        found = self._renew_all(stale)
+        found = yield from self._renew_all(stale)
         found.sort(key=lambda delta: delta.table.schema.id)
         return found
 
-    def _renew_all(self, stale: "Iterable[_Instance]") -> list[TableDelta]:
+    def _renew_all(self, stale: "Iterable[_Instance]") -> Steps[list[TableDelta]]:
         """Run these again, for as long as there is time; return how their rows changed."""
         found = []
-        stop_at = self._clock() + REFRESH_SECONDS_MAX
+        left = REFRESH_SECONDS_MAX
         is_over = False
         awake = [name for name, rest in self._rests.items() if rest.left < 0]
         for instance in stale:
@@ -253,15 +288,32 @@ class MaterialisedViews:
             if is_over or (rest is not None and rest.left >= 0):
                 self._late[instance] = None
                 continue
-            delta = self._renew(instance)
+            delta, seconds = yield from self._timed(self._renew(instance))
             if delta is not None:
                 found.append(delta)
-            is_over = self._clock() >= stop_at
+            left -= seconds
+            is_over = left <= 0
+            yield
         for name in awake:
             if self._rests[name].left < 0 and not is_over:  # it kept its time
                 del self._rests[name]
         self._end_failures()
         return found
+
+    def _timed(self, steps: Steps[T]) -> Steps[tuple[T, float]]:
+        """Do these; return their result, and how many seconds they took without what others did meanwhile."""
+        seconds, began = 0.0, self._clock()
+        try:
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    return end.value, seconds + self._clock() - began
+                seconds += self._clock() - began
+                yield
+                began = self._clock()
+        finally:
+            steps.close()
 
     def _tell(self, name: str, error: BaseException) -> None:
         """Log that a view failed again, unless that was told of enough of its instances."""
@@ -287,10 +339,10 @@ class MaterialisedViews:
         text = f"{error or 'the view ran too long and was stopped'}; its rows stay as they are for now"
         self._failed(name, ReducerTimeout(text))
 
-    def _renew(self, instance: _Instance) -> TableDelta | None:
+    def _renew(self, instance: _Instance) -> Steps[TableDelta | None]:
         before = instance.reads
         try:
-            rows = self._rows_of(instance)
+            rows = yield from self._rows_of(instance)
         except ReducerTimeout as error:
             self._tire(instance.shape.name, error)
             rows = instance.table.stored
@@ -303,7 +355,20 @@ class MaterialisedViews:
 
     # Running.
 
-    def _rows_of(self, instance: _Instance) -> "dict[Key, bytes]":
+    def _run_of(self, module: Module, position: int) -> _Run:
+        """Return what runs a view: in steps, or in one go under the time limit."""
+        if isinstance(module, Suspending):
+            return module.view_steps(position)
+        run = module.view(position)
+
+        def run_at_once(call: ViewCall) -> Steps[list[bytes] | ViewSql]:
+            yield from ()
+            with self._limit(call.reads):
+                return run(call)
+
+        return run_at_once
+
+    def _rows_of(self, instance: _Instance) -> "Steps[dict[Key, bytes]]":
         """Run a view; return its rows by their places. What it read is noted in the instance, also when it fails.
 
         Raises:
@@ -313,23 +378,26 @@ class MaterialisedViews:
         shape = instance.shape
         self._is_running = True
         try:
-            with self._limit(reads):
-                result = instance.run(ViewCall(instance.sender, instance.args, reads))
+            result = yield from instance.run(ViewCall(instance.sender, instance.args, reads))
             if reads.expired:
                 raise ReducerTimeout(f"the time limit of view `{shape.name}` has passed")
-            rows = self._query(result.text, shape, reads) if isinstance(result, ViewSql) else result
+            rows = (yield from self._query(result.text, shape, reads)) if isinstance(result, ViewSql) else result
         finally:
             self._is_running = False
-        return _by_place(rows, instance)
+        return (yield from _by_place(rows, instance))
 
-    def _query(self, text: str, shape: ViewShape, reads: ReadSet) -> list[bytes]:
+    def _query(self, text: str, shape: ViewShape, reads: ReadSet) -> Steps[list[bytes]]:
         if not text.strip():
             return []
         plan = compile_one_off(text, self._datastore, self._owner)
         if plan.table.schema.row_type != shape.row_type:
             raise QueryError(f"the query of view `{shape.name}` returns rows of another type: {text}")
         _note(plan, reads)
-        return plan.rows(VIEW_ROWS_MAX)
+        rows: list[bytes] = []
+        for batch in plan.batches(Work(VIEW_ROWS_MAX)):
+            rows += batch
+            yield
+        return rows
 
     # Instances.
 
@@ -365,7 +433,7 @@ class MaterialisedViews:
             self._datastore.refresh_views = None
 
 
-def _by_place(rows: list[bytes], instance: _Instance) -> "dict[Key, bytes]":
+def _by_place(rows: list[bytes], instance: _Instance) -> "Steps[dict[Key, bytes]]":
     """Return the rows that a view returned by their places in its table.
 
     Raises:
@@ -374,10 +442,12 @@ def _by_place(rows: list[bytes], instance: _Instance) -> "dict[Key, bytes]":
     name = instance.shape.name
     key_of = instance.table.key_of
     found: dict[Key, bytes] = {}
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         place = key_of(row)
         if found.setdefault(place, row) != row:
             raise QueryError(f"view `{name}` returned two rows with one primary key")
+        if number % BATCH == 0:
+            yield
     if instance.shape.is_optional and len(found) > 1:
         raise QueryError(f"view `{name}` returned {len(found)} rows, its type says one at most")
     return found

@@ -126,7 +126,7 @@ class SubscriptionActor:
         Raises:
             QueryError: The text does not compile, reads an event table, an id in use, too many rows.
         """
-        query = self._find(text, text)
+        query = yield from self._find(text, text)
         self._refuse_events((query,))
         self._refuse_known(query_id)
         rows: list[bytes] = []
@@ -197,7 +197,7 @@ class SubscriptionActor:
         Raises:
             QueryError: The text does not compile, or reads more than `rows_max` rows.
         """
-        plan = self.registry.one_off(text, self.caller)
+        plan = yield from self.registry.patiently(lambda: self.registry.one_off(text, self.caller))
         check_row_limit([plan], self.registry.datastore, self.caller)
         rows: list[bytes] = []
         for batch in plan.batches(work_of(self.caller, self.rows_max)):
@@ -220,12 +220,12 @@ class SubscriptionActor:
 
     # Helpers.
 
-    def _find(self, text: str, told: str) -> HeldQuery:
+    def _find(self, text: str, told: str) -> Steps[HeldQuery]:
         """Return the query of `text`; `told` is the text as an error repeats it."""
         if not text.strip():
             raise QueryError(f"SubscriptionError: Empty string, executing: `{told}`")
         try:
-            return self.registry.find(text, self.caller)
+            return (yield from self.registry.patiently(lambda: self.registry.find(text, self.caller)))
         except QueryError as error:
             raise QueryError(f"{error}, executing: `{told}`") from error
 
@@ -239,7 +239,7 @@ class SubscriptionActor:
             trimmed = text.strip()
             for each in self._expand(trimmed):
                 if each not in found:
-                    found[each] = self._find(each, each)
+                    found[each] = yield from self._find(each, each)
                     yield
         return list(found.values())
 

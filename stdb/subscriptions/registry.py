@@ -9,15 +9,17 @@ Source: spec 06 sections 5.2 to 5.4, DESIGN decision 7. The plain twin of `evalu
 property test keeps the two equal.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from stdb.errors import QueryError
 from stdb.sql import Caller, QueryPlan, compile_one_off, compile_subscription
+from stdb.sql.work import Steps, finish
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate
 from stdb.subscriptions.pruning import HeldBranch, Hit, TableBranches, Touched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.delta import Delta, TableDelta
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COUNTED", "INITIAL_BYTES_MAX", "LEGACY", "Audience", "Evaluation", "HeldQuery", "Registry"]
 
+T = TypeVar("T")
 INITIAL_BYTES_MAX = 256 << 20
 """Default bound of the rows in one initial answer (DESIGN decision 8)."""
 
@@ -109,6 +112,11 @@ class Registry:
 
     # Compiling.
 
+    def patiently(self, work: "Callable[[], T]") -> Steps[T]:
+        """Do `find` or `one_off` in steps: views that are read for the first time may pause (`Views.patiently`)."""
+        views = self.datastore.views
+        return _at_once(work) if views is None else views.patiently(work)
+
     def find(self, text: str, caller: Caller) -> HeldQuery:
         """Return the query of that text for that caller, shared when somebody holds it already.
 
@@ -164,6 +172,10 @@ class Registry:
             self._unregister(query)
 
     def recompile(self) -> "set[SubscriptionActor]":
+        """Do as `recompile_in_steps`, without a pause."""
+        return finish(self.recompile_in_steps())
+
+    def recompile_in_steps(self) -> "Steps[set[SubscriptionActor]]":
         """Bind every held query to the tables as they are now; call it after a change of schema.
 
         Returns the clients that hold a query which no longer compiles, or now depends on who asks; that query stays as
@@ -173,9 +185,10 @@ class Registry:
         self._tables.clear()
         for query in list(self._queries.values()):
             query.branches = ()
-            identity = next(iter(query.holders)).caller.identity
+            caller = Caller(next(iter(query.holders)).caller.identity, query.key.is_owner)
+            plan: QueryPlan | None
             try:
-                plan = compile_subscription(query.text, self.datastore, Caller(identity, query.key.is_owner))
+                plan = yield from self.patiently(partial(compile_subscription, query.text, self.datastore, caller))
             except QueryError:
                 plan = None
             if plan is None or (plan.parameterised and query.key.identity is None):
@@ -315,6 +328,11 @@ class _Step(NamedTuple):
     before: int | None
     label: int
     fragment: Fragment
+
+
+def _at_once(work: "Callable[[], T]") -> Steps[T]:
+    yield from ()
+    return work()
 
 
 def _update_of(steps: "Sequence[_Step]", state: int) -> ClientUpdate:

@@ -80,6 +80,14 @@ class Waits:
         """See `ProcedureHost.transact`."""
         return await self._unless_over(self._host.transact, run)
 
+    async def transact_in_steps(self, run: Callable[[ReducerCall], Generator[None, None, T]]) -> T:
+        """See `ProcedureHost.transact_in_steps`."""
+        return await self._unless_over(self._host.transact_in_steps, run)
+
+    async def pause(self) -> None:
+        """See `ProcedureHost.pause`."""
+        await self._host.pause()
+
     async def sleep(self, seconds: float) -> None:
         """See `ProcedureHost.sleep`."""
         await self._unless_over(self._host.sleep, seconds)

@@ -6,7 +6,7 @@ Not responsible for: when instances are made and replaced (`module`), host funct
 Source: spec 04 sections 5 and 6.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from struct import Struct
 from typing import TYPE_CHECKING, NoReturn
 
@@ -103,11 +103,12 @@ class Instance:
         except KeyError:
             raise ModuleFault(FATAL, report=f"the module has no export {name}") from None
 
-    def run(self, name: str, *args: int) -> int:
-        """Run a function to its end, under the limit of the host's `expiry`; return its code. Raises GuestTrap."""
+    def run(self, name: str, *args: int) -> Generator[None, None, int]:
+        """Run a function in steps, under the limit of the host's `expiry`; return its code. Raises GuestTrap."""
         self.guest.limit(self.host.expiry, self.ticks_max)
         code = self.entry(name)(*args)
         while code == SUSPENDED:
+            yield
             code = self.guest.resume()
         return code
 

@@ -10,7 +10,7 @@ the next call makes another. An attachment to other tables does too: guests keep
 Source: spec 04 sections 5 and 6.
 """
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from stdb.datastore.views import view_shape
@@ -34,6 +34,7 @@ from stdb.modules.wasm.runtime import SUSPENDED, U64_MAX, GuestTrap, Limits
 from stdb.modules.wasm.tables import Tables
 from stdb.modules.wasm.views import WITH_HEADER, rows_reader
 from stdb.sats import bsatn
+from stdb.sql.work import Steps, finish
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
@@ -92,12 +93,13 @@ class WasmModule:
         start = self.reducer_steps(reducer_id)
 
         def run(call: ReducerCall, args: bytes) -> None:
-            for _ in start(call, args) or ():
-                pass
+            rest = start(call, args)
+            if rest is not None:
+                finish(rest)
 
         return run
 
-    def reducer_steps(self, reducer_id: int) -> Callable[[ReducerCall, bytes], "Generator[None, None, None] | None"]:
+    def reducer_steps(self, reducer_id: int) -> Callable[[ReducerCall, bytes], Steps[None] | None]:
         """Return the entry of a reducer that comes back whenever an epoch has passed, which most never do.
 
         See `Suspending`.
@@ -106,7 +108,7 @@ class WasmModule:
         name = definition.name
         skip = bsatn.codec(definition.params, self.definition.typespace).skip
 
-        def start(call: ReducerCall, args: bytes) -> "Generator[None, None, None] | None":
+        def start(call: ReducerCall, args: bytes) -> Steps[None] | None:
             end = skip(args, 0)
             instance = self._main or self._make()
             host, guest = instance.host, instance.guest
@@ -136,7 +138,7 @@ class WasmModule:
 
         return start
 
-    def _rest(self, instance: Instance, name: str) -> "Generator[None, None, None]":
+    def _rest(self, instance: Instance, name: str) -> Steps[None]:
         """Go on with a reducer that came back early."""
         host, guest = instance.host, instance.guest
         code = SUSPENDED
@@ -176,12 +178,17 @@ class WasmModule:
     # Views
 
     def view(self, position: int) -> Callable[[ViewCall], list[bytes] | ViewSql]:
-        """Return the entry of a view; see `stdb.modules.protocol.Module`."""
+        """Return the entry of a view, which runs it to its end; see `stdb.modules.protocol.Module`."""
+        steps = self.view_steps(position)
+        return lambda call: finish(steps(call))
+
+    def view_steps(self, position: int) -> Callable[[ViewCall], Steps[list[bytes] | ViewSql]]:
+        """Return what runs a view in steps; see `stdb.modules.protocol.Suspending`."""
         view = self.definition.views[position]
         read = rows_reader(view_shape(view, self.definition).row_type)
         name = view.name
 
-        def run(call: ViewCall) -> list[bytes] | ViewSql:
+        def run(call: ViewCall) -> Steps[list[bytes] | ViewSql]:
             instance = self._main or self._make()
             host = instance.host
             handles = host.handles
@@ -190,15 +197,18 @@ class WasmModule:
             args, sink = handles.add_source(call.args), handles.add_sink()
             try:
                 if view.is_anonymous:
-                    code = instance.run("__call_view_anon__", view.index, args, sink)
+                    code = yield from instance.run("__call_view_anon__", view.index, args, sink)
                 else:
                     assert call.sender is not None, f"view {name} has rows for each caller"
-                    code = instance.run("__call_view__", view.index, *words(call.sender), args, sink)
+                    code = yield from instance.run("__call_view__", view.index, *words(call.sender), args, sink)
                 if code not in (0, WITH_HEADER) or call.reads.expired:
                     self._refuse(instance, name, code)
-                return read(code, bytes(handles.sinks[sink]))
+                return (yield from read(code, bytes(handles.sinks[sink])))
             except GuestTrap as trap:
                 self._broken(trap, name)
+            except GeneratorExit:
+                self._discard()
+                raise
             except DecodeError as error:
                 raise ModuleFault(FATAL, report=f"what view {name} returned does not decode: {error}") from error
             finally:

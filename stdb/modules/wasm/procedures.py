@@ -3,8 +3,8 @@
 Responsible for: driving a guest from wait to wait, answering what it waits for by its `ProcedureHost`.
 Not responsible for: making instances (`module`), what a guest may wait for (`waiting`), tasks (`stdb.actors`).
 
-A transaction of a procedure is one call of `ProcedureHost.transact`: within it the guest goes on until it commits,
-aborts or ends. So nothing of it waits while its database is held.
+A transaction of a procedure is one call of `ProcedureHost.transact_in_steps`: within it the guest goes on until it
+commits, aborts or ends. So nothing of it waits while its database is held.
 
 Source: spec 04 section 3.7.
 """
@@ -18,12 +18,15 @@ from stdb.modules.wasm.http import encode_response, encode_text
 from stdb.modules.wasm.imports_10 import Errno
 from stdb.modules.wasm.runtime import SUSPENDED, U64_MAX, HostTrap, Wait
 from stdb.modules.wasm.waiting import Abort, Commit, Http, Sleep, StartTransaction
+from stdb.sql.work import Steps
 
 if TYPE_CHECKING:
     from stdb.modules.protocol import ProcedureHost
     from stdb.modules.wasm.instance import Instance
 
 __all__ = ["drive"]
+
+_LATE = "the time limit of a procedure between two waits has passed"
 
 
 class _RolledBackError(Exception):
@@ -49,8 +52,10 @@ async def drive(instance: "Instance", host: "ProcedureHost", name: str, start: C
     while code == SUSPENDED:
         wait, resume = guest.waiting, guest.resume
         if wait is None:  # an epoch has passed
-            await host.sleep(0)
-        elif isinstance(wait.request, Sleep):
+            await host.pause()
+            code = _go_on(host, resume)
+            continue
+        if isinstance(wait.request, Sleep):
             await host.sleep(max(wait.request.until_us - host.now_us(), 0) / 1e6)
             wait.answer = host.now_us() & U64_MAX
         elif isinstance(wait.request, Http):
@@ -75,7 +80,16 @@ def _step(instance: "Instance", host: "ProcedureHost", go_on: Callable[[], int])
         instance.guest.limit(stretch, instance.ticks_max)
         code = go_on()
     if stretch.expired:
-        raise ReducerTimeout("the time limit of a procedure between two waits has passed")
+        raise ReducerTimeout(_LATE)
+    return code
+
+
+def _go_on(host: "ProcedureHost", resume: Callable[[], int]) -> int:
+    """Let the guest go on that came back because an epoch had passed: under the limit that began with its step."""
+    with host.running() as stretch:
+        code = resume()
+    if stretch.expired:
+        raise ReducerTimeout(_LATE)
     return code
 
 
@@ -83,7 +97,7 @@ async def _transact(instance: "Instance", host: "ProcedureHost", wait: Wait, req
     """Run one transaction, and the guest from there to its next wait; return as `Guest.resume`."""
     guest = instance.guest
 
-    def run(call: ReducerCall) -> Wait:
+    def run(call: ReducerCall) -> Steps[Wait]:
         instance.host.open(call.transaction)
         guest.limit(call.transaction, instance.ticks_max)
         try:
@@ -91,6 +105,7 @@ async def _transact(instance: "Instance", host: "ProcedureHost", wait: Wait, req
             wait.answer = Errno.OK
             code = guest.resume()
             while code == SUSPENDED and guest.waiting is None:
+                yield
                 code = guest.resume()
         finally:
             instance.host.close()
@@ -104,7 +119,7 @@ async def _transact(instance: "Instance", host: "ProcedureHost", wait: Wait, req
         return ending
 
     try:
-        ending = await host.transact(run)
+        ending = await host.transact_in_steps(run)
         ending.answer = Errno.OK
     except _RolledBackError:
         ending = guest.waiting  # type: ignore[assignment]  # the Abort
