@@ -2,15 +2,18 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from struct import pack
 from typing import Any, NamedTuple
 
+import trio
+from trio.testing import MockClock
+
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.host import Host
 from stdb.actors.requests import CallProcedure
-from stdb.actors.sink import OutcomeKind, ReducerOutcome
+from stdb.actors.sink import Client, OutcomeKind, ReducerOutcome
 from stdb.modules.wasm.engine import engine
 from stdb.modules.wasm.loader import load_wasm
 from stdb.modules.wasm.runtime import Limits
@@ -41,12 +44,11 @@ __all__ = [
     "Sink",
     "Source",
     "open_guest",
+    "play",
 ]
 
-FUNCTIONS = {
-    name: int(number)
-    for number, name in re.findall(r"case (\d+): (?:return )?(\w+)\(a?", (SOURCES / "calls.c").read_text())
-}
+_CALL = (SOURCES / "calls.c").read_text().partition("static i64 call(")[2].partition("\n}\n")[0]
+FUNCTIONS = {name: int(number) for number, name in re.findall(r"case (\d+): (?:return )?(\w+)\(", _CALL)}
 """Functions of the host by name: the number by which a script calls each."""
 
 OUT, LENGTH, TABLE, INDEX, ITERATOR, USED = 16, 32, 40, 44, 48, 56
@@ -277,6 +279,7 @@ class Guest:
         self.host = host
         self.handle = handle
         self.client = TestClient(handle, 1, 1)
+        self._visitor = Client(identity(1), (77).to_bytes(16, "little"), "{}")
         self._seen = 0
 
     async def run(self, script: Script, reducer: str = "run") -> ReducerOutcome:
@@ -309,11 +312,15 @@ class Guest:
 
     async def sql(self, text: str) -> list[tuple[Any, ...]]:
         """Return the rows of a statement."""
-        return (await self.handle.sql(self.client.client, text)).rows
+        return (await self.handle.sql(self._visitor, text)).rows
 
-    def lines(self) -> list[str]:
-        """Return the messages of the module log."""
-        return [json.loads(line)["message"] for line in b"".join(self.handle.log.tail(None)).splitlines()]
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the module log."""
+        return [json.loads(line) for line in b"".join(self.handle.log.tail(None)).splitlines()]
+
+    def played(self) -> list[dict[str, Any]]:
+        """Return the lines that the module's functions wrote."""
+        return [line for line in self.lines() if line.get("target") != "__spacetimedb__"]
 
 
 @asynccontextmanager
@@ -328,3 +335,19 @@ async def open_guest(program: bytes, runtime: str, limits: Limits = Limits()) ->
         handle = host.database(published.identity)
         await handle.ready()
         yield Guest(host, handle)
+
+
+def play(
+    program: bytes,
+    runtime: str,
+    check: Callable[[Guest], Awaitable[None]],
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> None:
+    """Run a check of a program in a database, under virtual time."""
+
+    async def main() -> None:
+        with trio.fail_after(100_000):
+            async with open_guest(program, runtime, limits) as guest:
+                await check(guest)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
