@@ -111,7 +111,11 @@ def test_every_finding_about_a_module_is_printed_with_its_place(server: Server, 
     ("content", "told"),
     [
         (None, r"cannot read the module .*x: No such file or directory"),
-        ("", r"Could not find a module in .*x: a package directory has an __init__\.py"),
+        (
+            "",
+            r"Could not detect the language of the module\. Are you in a SpacetimeDB project directory\?\n\n"
+            r".*x holds neither Cargo\.toml \(Rust\) nor __init__\.py \(Python\)\.\nName the module with --module",
+        ),
         (b"garbage", r".*x is no module: expected a \.py file, a package directory, a packed module or a WASM file"),
     ],
 )
@@ -258,7 +262,11 @@ def test_others_are_told_whose_grants_are(server: Server, home: Place) -> None:
 def test_a_database_is_started_again(server: Server, place: Place) -> None:
     code, out, _ = run("restart", "kitchen", "-s", server.http)
     assert (code, out) == (0, f"Database kitchen ({identity_in(out)}) was started again.\n")
-    assert run("restart", "nosuch", "-s", server.http).err == "Error: failed to find database `nosuch`.\n"
+    assert run("restart", "nosuch", "-s", server.http).err == (
+        "Error: failed to find database `nosuch`.\n\n"
+        f"There is none of that name at {server.http}: `python -m stdb list` shows yours there, and --server names "
+        "another server.\n"
+    )
 
 
 # --------------------------------------------------------------------------------------------------- calls, logs

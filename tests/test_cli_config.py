@@ -27,7 +27,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 COMMANDS = [
     *("serve", "publish", "call", "sql", "logs", "subscribe", "describe", "delete", "list", "restart", "recover"),
-    *("login", "logout", "grant", "revoke", "grants"),
+    *("login", "logout", "grant", "revoke", "grants", "init", "build", "rename", "server", "start", "version"),
 ]
 
 
@@ -42,7 +42,7 @@ def test_every_command_explains_itself(command: str) -> None:
 
 def test_the_version_is_the_packages() -> None:
     assert run("--version") == (0, f"stdb {version()}\n", "")
-    assert run("-V").out == run("--version").out
+    assert run("-V").out == run("--version").out == run("version").out
 
 
 def test_a_checkout_that_is_not_installed_has_a_version(tmp_path: Path) -> None:
@@ -68,6 +68,15 @@ def test_a_checkout_that_is_not_installed_has_a_version(tmp_path: Path) -> None:
         ["logs", "x", "-n", "4294967296"],
         ["publish", "x", "-p", "a", "-b", "b"],
         ["login", "--token", "a", "--server-issued-login", "b"],
+        ["sql", "x", "select 1", "--interactive"],
+        ["publish", "a/b", "--parent", "c"],
+        ["publish", "x", "-b", "a", "-j", "b"],
+        ["init"],
+        ["init", "--lang", "csharp"],
+        ["server"],
+        ["server", "ping"],
+        ["server", "add", "x"],
+        ["rename", "x"],
         ["serve", "-l", "3000"],
         ["serve", "-l", "::1:3000"],
         ["serve", "-l", "127.0.0.1:65536"],
@@ -135,8 +144,13 @@ def test_the_environment_names_the_default_server(tmp_path: Path, monkeypatch: p
 
 
 def test_an_unknown_server_is_an_error_that_says_where_servers_are_known(tmp_path: Path) -> None:
-    with pytest.raises(CliError, match=r"No such saved server configuration: nosuch\nKnown servers are in .*none;"):
+    with pytest.raises(CliError) as unknown:
         Config(tmp_path / "none").server("nosuch")
+    assert unknown.value.render() == (
+        "Error: No such saved server configuration: nosuch\nAdd a new server configuration with:\n"
+        "\tpython -m stdb server add nosuch --url <url>\n\n"
+        f"Known servers are in {tmp_path / 'none'}; a server may also be given as a URL: --server http://HOST:PORT"
+    )
 
 
 def test_no_default_server_is_an_error(tmp_path: Path) -> None:

@@ -76,6 +76,11 @@ def comparable(text: str) -> str:
     return re.sub(r'"product_type_ref": \d+', '"product_type_ref": 0', text)
 
 
+def without_advice(ours: str, recorded: str) -> str:
+    """Return what we print on stderr without the paragraph that we add behind a recorded text."""
+    return recorded if recorded and ours.startswith(f"{recorded}\n") else ours
+
+
 @pytest.mark.parametrize("index", CASES, ids=lambda index: f"{index}-{' '.join(RECORDED[index]['args'][:1])}")
 def test_a_command_does_what_the_official_one_did(world: World, index: int) -> None:
     for earlier in CHANGING:
@@ -85,10 +90,11 @@ def test_a_command_does_what_the_official_one_did(world: World, index: int) -> N
     world.changed.add(index)
     arguments, expected = recorded(RECORDED[index], world)
     code, out, err = run(*arguments, stdin=RECORDED[index].get("stdin", ""))
-    assert (code, comparable(out), comparable(err)) == (
+    told = comparable(expected.err)
+    assert (code, comparable(out), without_advice(comparable(err), told)) == (
         expected.code,
         comparable(expected.out),
-        comparable(expected.err),
+        told,
     )
 
 

@@ -20,10 +20,21 @@ import httpx
 from stdb.cli import running
 from stdb.cli.config import Config, Server
 from stdb.cli.errors import CliError
+from stdb.sats.names import database_name_error
 
-__all__ = ["TIMEOUT_SECONDS", "Api", "claims_of", "identity_digits", "identity_of", "refused", "status_cause"]
+__all__ = [
+    "NAME_HINT",
+    "TIMEOUT_SECONDS",
+    "Api",
+    "claims_of",
+    "identity_digits",
+    "identity_of",
+    "refused",
+    "status_cause",
+]
 
 TIMEOUT_SECONDS = 60.0
+NAME_HINT = "A name is made of a-z, 0-9 and single hyphens between them."
 _IDENTITY = re.compile(r"(?:0x)?([0-9a-fA-F]{64})")
 
 
@@ -120,8 +131,19 @@ class Api:
             return digits
         response = self.request("GET", f"/v1/database/{quote(name, safe='')}/identity")
         if response.status_code != 200:
-            raise CliError(f"failed to find database `{name}`.")
+            raise CliError(f"failed to find database `{name}`.", hint=self._advice(name, response))
         return response.text.strip()
+
+    def _advice(self, name: str, response: httpx.Response) -> str:
+        """Return what may help when a name was not found."""
+        if "spacetime-identity" not in response.headers:
+            return f"{self.server.url} answers, but not as a server of stdb's kind: is --server right?"
+        if reason := database_name_error(name):
+            return f"No database can have this name: {reason}. {NAME_HINT}"
+        return (
+            f"There is none of that name at {self.server.url}: `python -m stdb list` shows yours there, and --server "
+            "names another server."
+        )
 
     def token(self) -> str:
         """Return the token to use: the stored one, a local server's operator token, else a new identity's."""
@@ -195,11 +217,23 @@ class Api:
         try:
             yield
         except httpx.HTTPError as error:
-            hint = None
-            if isinstance(error, httpx.ConnectError) and self.server.is_local:
-                hint = f"Is a server running there? `python -m stdb serve -l {self.server.host}` starts one."
             cause = str(error) or type(error).__name__
-            raise CliError(f"error sending request for url ({self.server.url}{path})", cause, hint=hint) from error
+            text = f"error sending request for url ({self.server.url}{path})"
+            raise CliError(text, cause, hint=_what_to_check(error, self.server)) from error
+
+
+def _what_to_check(error: httpx.HTTPError, server: Server) -> str | None:
+    """Return what to do about a request that got no answer."""
+    if isinstance(error, httpx.TimeoutException):
+        return f"{server.url} did not answer in time: is it under load, or a firewall in between?"
+    if "SSL" in str(error) or isinstance(error, httpx.RemoteProtocolError):
+        other = "http" if server.protocol == "https" else "https"
+        return f"Is {server.protocol} right? Try --server {other}://{server.host}"
+    if isinstance(error, httpx.ConnectError):
+        if server.is_local:
+            return f"Is a server running there? `python -m stdb serve -l {server.host}` starts one."
+        return "Is the address right, and a server running there? `python -m stdb server list` shows those you saved."
+    return None
 
 
 def _client(server: Server) -> httpx.Client:

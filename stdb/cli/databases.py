@@ -1,11 +1,14 @@
-"""Commands about databases as a whole: delete, list, describe, restart, lock, unlock."""
+"""Commands about databases as a whole: delete, list, describe, rename, restart, lock, unlock."""
 
 import argparse
 import json
 import sys
 from typing import Any
+from urllib.parse import quote
 
-from stdb.cli.api import Api, identity_of, refused
+import httpx
+
+from stdb.cli.api import Api, identity_of, refused, status_cause
 from stdb.cli.errors import CliError
 from stdb.cli.render import psql_table
 from stdb.errors import StdbError
@@ -22,6 +25,7 @@ __all__ = [
     "fetch_schema",
     "list_databases",
     "lock",
+    "rename",
     "restart",
     "unlock",
 ]
@@ -75,6 +79,27 @@ def restart(api: Api, options: argparse.Namespace) -> None:
     """Start a database again that stays down after failures."""
     identity = _post(api, options.database, "restart", "/stdb/v1")
     print(f"Database {options.database} ({identity}) was started again.")
+
+
+def rename(api: Api, options: argparse.Namespace) -> None:
+    """Give a database another name in the place of all that it has."""
+    path = f"/v1/database/{quote(options.database, safe='')}/names"
+    response = api.request("PUT", path, json=[options.to])
+    if response.status_code != 200:
+        raise _not_renamed(response)
+    print(f"Name set to {options.to} for identity {options.database}.")
+
+
+def _not_renamed(response: httpx.Response) -> CliError:
+    """Return the error for names that were not set: the answer is a document where it is about names."""
+    if response.headers.get("content-type") != "application/json":
+        return refused(response)
+    kind, details = next(iter(response.json().items()))
+    if kind == "OtherError":
+        return CliError(details)
+    if kind == "NotYourDatabase":
+        return CliError("The database is not yours: its owner may rename it.", status_cause(response))
+    return CliError("The name belongs to somebody else. Choose another.", status_cause(response))
 
 
 def list_databases(api: Api, options: argparse.Namespace) -> None:

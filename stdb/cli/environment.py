@@ -12,12 +12,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import httpx
+
 from stdb.cli.api import Api
 from stdb.cli.errors import CliError
 from stdb.cli.render import psql_table
 from stdb.schema.environment import is_variable_name
 
-__all__ = ["environment_headers", "show_environment"]
+__all__ = ["environment_headers", "missing_variables", "show_environment"]
 
 _BARE = re.compile(r"""[!#-&(-+\--\[\]-~]*""")
 """Values that need no quotes: visible ASCII without those that mean something."""
@@ -72,6 +74,18 @@ def _read(path: Path) -> Iterator[tuple[str, str]]:
                 raise CliError(f"{path}, line {number}: this is no KEY=VALUE.")
             _check_name(name, f"{path}, line {number}")
             yield name, value
+
+
+def missing_variables(response: httpx.Response) -> CliError | None:
+    """Return what to tell of a refused publish whose module misses environment variables; None of any other."""
+    try:
+        names = response.json()["EnvironmentError"]["MissingRequiredEnvironment"]["keys"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    options = " ".join(f"--env {name}=VALUE" for name in names)
+    return CliError(
+        f"The module needs environment variables that have no value: {', '.join(names)}.", hint=f"Set them: {options}"
+    )
 
 
 def show_environment(api: Api, options: argparse.Namespace) -> None:

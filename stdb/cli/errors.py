@@ -18,7 +18,8 @@ class CliError(Exception):
         if self.causes:
             numbered = len(self.causes) > 1
             lines += ["", "Caused by:"]
-            lines += [f"    {f'{i}: ' if numbered else ''}{cause}" for i, cause in enumerate(self.causes)]
+            causes = (f"{i}: {cause}" if numbered else cause for i, cause in enumerate(self.causes))
+            lines += [f"    {cause.replace(chr(10), chr(10) + '    ')}" for cause in causes]
         if self.hint:
             lines += ["", self.hint]
         return "\n".join(lines)

@@ -33,12 +33,31 @@ def _add_databases(commands: Commands) -> None:
         parser = add_command(commands, name, text, with_api("databases", name))
         add_database(parser)
         add_server(parser)
+    parser = add_command(
+        commands,
+        "rename",
+        "Give a database of yours another name, in the place of all that it has.",
+        with_api("databases", "rename"),
+        "rename my-chat --to our-chat",
+    )
+    add_database(parser)
+    parser.add_argument("--to", required=True, metavar="NAME", help="the new name")
+    add_server(parser)
     add_server(add_command(commands, "list", "List your databases.", with_api("databases", "list_databases")))
     parser = add_command(
         commands,
         "restart",
         "Start a database again that stays down after failures; its owner or the operator may.",
         with_api("databases", "restart"),
+    )
+    add_database(parser)
+    add_server(parser)
+    parser = add_command(
+        commands,
+        "env",
+        "Show which environment variables a module reads and which are set, never a value; its owner may.",
+        with_api("environment", "show_environment"),
+        "env my-chat",
     )
     add_database(parser)
     add_server(parser)

@@ -1,6 +1,15 @@
-"""The parsers of commands about who may do what: login, logout, grants."""
+"""The parsers of commands about who talks to which server: login, logout, grants, saved servers, version."""
 
-from stdb.cli.parts import Commands, add_command, add_server, with_api, with_config
+from stdb.cli.parts import (
+    CommandParser,
+    Commands,
+    add_command,
+    add_server,
+    add_yes,
+    with_api,
+    with_config,
+    with_nothing,
+)
 
 __all__ = ["PERMISSIONS", "add_commands"]
 
@@ -9,7 +18,7 @@ PERMISSIONS = ("publish-python",)
 
 def add_commands(commands: Commands) -> None:
     """Add these commands."""
-    for add in (_add_login, _add_grants):
+    for add in (_add_login, _add_grants, _add_servers, _add_version):
         add(commands)
 
 
@@ -51,3 +60,49 @@ def _add_grants(commands: Commands) -> None:
     parser = add_command(commands, "grants", "List who was granted what.", with_api("login", "grants"))
     parser.add_argument("identity", nargs="?", metavar="IDENTITY", help="only this one's; everybody may see their own")
     add_server(parser)
+
+
+def _add_servers(commands: Commands) -> None:
+    parser = commands.add_parser("server", help="Manage the servers that --server may name.")
+    below = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=CommandParser)
+
+    def add(name: str, function: str, text: str, *examples: str) -> CommandParser:
+        return add_command(
+            below, name, text, with_config("servers", function), *(f"server {each}" for each in examples)
+        )
+
+    def named(name: str, function: str, text: str, *examples: str) -> CommandParser:
+        command = add(name, function, text, *examples)
+        command.add_argument("saved", metavar="SERVER", help="nickname or HOST:PORT")
+        return command
+
+    add("list", "list_servers", "List the saved servers.")
+    named("set-default", "set_default", "Let commands without --server talk to this one.", "set-default home")
+    command = named("add", "add", "Save a server under a nickname.", "add home --url http://192.168.1.7:3000")
+    command.add_argument("--url", required=True, metavar="URL", help="http://HOST:PORT or https://HOST")
+    command.add_argument("-d", "--default", action="store_true", help="make it the default server")
+    _no_fingerprint(command)
+    add_yes(named("remove", "remove", "Forget a saved server."))
+    add_yes(named("fingerprint", "fingerprint", "Compare a server's public key with the saved one."))
+    named("ping", "ping", "Tell whether a server answers.", "ping http://127.0.0.1:3000")
+    command = named("edit", "edit", "Change a saved server.", "edit home --new-name office")
+    command.add_argument("--new-name", metavar="NAME", help="another nickname")
+    command.add_argument("--url", metavar="URL", help="another address")
+    _no_fingerprint(command)
+    add_yes(command)
+    command = add_command(
+        below,
+        "clear",
+        "Delete the whole data directory of a server on this machine that does not run.",
+        with_nothing("servers", "clear"),
+    )
+    command.add_argument("--data-dir", metavar="DIR", help="the directory (default: $XDG_DATA_HOME/stdb)")
+    add_yes(command)
+
+
+def _no_fingerprint(parser: CommandParser) -> None:
+    parser.add_argument("--no-fingerprint", action="store_true", help="do not ask the server for its public key")
+
+
+def _add_version(commands: Commands) -> None:
+    add_command(commands, "version", "Print the version.", with_nothing("version", "print_version"))

@@ -52,9 +52,11 @@ def _add_sql(commands: Commands) -> None:
         "Run an SQL statement and print its rows.",
         with_api("sql", "sql"),
         'sql my-chat "SELECT * FROM message WHERE id > 10"',
+        "sql my-chat --interactive",
     )
     add_database(parser)
-    parser.add_argument("query", metavar="QUERY", help="one statement")
+    parser.add_argument("query", nargs="?", metavar="QUERY", help="one statement")
+    parser.add_argument("--interactive", action="store_true", help="read statements, one a line, until .exit")
     add_at(parser, "read the tables as they were then; the owner may")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: the answer as it came")
     add_server(parser)

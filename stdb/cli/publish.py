@@ -1,7 +1,7 @@
-"""The command `publish`: pack a module, show what an update would do, upload it.
+"""The command `publish`: build a module, show what an update would do, upload it.
 
 Responsible for: questions and their answers, the order of things (spec 05 section 3.4).
-Not responsible for: packing (`pack`), the plan itself (the server).
+Not responsible for: building (`build`), the plan itself (the server).
 """
 
 import argparse
@@ -14,35 +14,66 @@ from urllib.parse import quote
 
 import httpx
 
-from stdb.cli.api import Api, identity_digits, refused, status_cause
+from stdb.cli.api import NAME_HINT, Api, identity_digits, refused, status_cause
+from stdb.cli.build import build_program, module_path
 from stdb.cli.databases import confirm
+from stdb.cli.environment import environment_headers, missing_variables
 from stdb.cli.errors import CliError
 from stdb.cli.pack import Program, read_program
 from stdb.sats.names import database_name_error
 
 __all__ = ["publish"]
 
-NAME_HINT = "A name is made of a-z, 0-9 and single hyphens between them."
-
 
 def publish(api: Api, options: argparse.Namespace) -> None:
     """Create a database from a module, or update the one of that name."""
-    name, yes = options.name, Yes.of(options.yes)
-    if name is not None and not identity_digits(name) and (reason := database_name_error(name)):
-        raise CliError(reason, hint=NAME_HINT)
-    program = read_program(Path(options.bin_path or options.module_path))
+    (name, parent), yes = _names(options), Yes.of(options.yes)
+    headers = environment_headers(options)
+    program = _program(options)
     if not api.server.is_local:
         print(f"You are about to publish to a non-local server: {api.server.host}")
         if not confirm("Are you sure you want to proceed?", yes.to("remote")):
             raise CliError("Aborted.")
     print(f"Uploading to {api.server.nickname or api.server.url} => {api.server.url}", flush=True)
-    query = {"host_type": program.host_type}
+    query = {"host_type": program.host_type} | _relatives(parent, options)
     if options.delete_data == "always":
         query = _deletion(name, yes) | query
     elif name is not None:
         query = _checked(api, name, program, options, yes) | query
     print("Publishing module...", flush=True)
-    print(_outcome(_upload(api, name, program, query)))
+    print(_outcome(_upload(api, name, program, query, headers)))
+
+
+def _names(options: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Return the name of the database, and that of its parent; either may stand as an identity."""
+    if options.name is None:
+        return None, options.parent
+    parent, slash, name = options.name.rpartition("/")
+    if slash and options.parent is not None:
+        raise CliError(f"{options.name} names a parent, and --parent does, too: give one of them.", exit_code=2)
+    for each in (name, parent) if slash else (name,):
+        if not identity_digits(each) and (reason := database_name_error(each)):
+            raise CliError(reason, hint=NAME_HINT)
+    return name, parent or options.parent
+
+
+def _program(options: argparse.Namespace) -> Program:
+    if options.js_path is not None:
+        raise CliError(
+            f"{options.js_path} cannot be published: JavaScript modules do not run here.",
+            hint="Modules are WebAssembly (--bin-path FILE), Rust projects or Python (--module-path PATH).",
+        )
+    if options.bin_path is not None:
+        program = read_program(Path(options.bin_path))
+        print(f"({program.host_type.upper()}) Skipping build. Instead we are publishing {options.bin_path}")
+        return program
+    return build_program(module_path(options.module_path), options.build_options)
+
+
+def _relatives(parent: str | None, options: argparse.Namespace) -> dict[str, str]:
+    """Return the parameters that say what a new database belongs to."""
+    given = {"parent": parent, "organization": options.organization, "num_replicas": options.num_replicas}
+    return {name: str(value) for name, value in given.items() if value is not None}
 
 
 class Yes(NamedTuple):
@@ -134,10 +165,12 @@ def _deletion(name: str | None, yes: Yes) -> dict[str, str]:
 
 
 # --------------------------------------------------------------------------------------------------- sending
-def _upload(api: Api, name: str | None, program: Program, query: dict[str, str]) -> httpx.Response:
+def _upload(
+    api: Api, name: str | None, program: Program, query: dict[str, str], headers: dict[str, str]
+) -> httpx.Response:
     """Send the program; its arrival may take long, so nothing but a broken connection ends the wait."""
     method, path = ("POST", "/v1/database") if name is None else ("PUT", f"/v1/database/{quote(name, safe='')}")
-    response = api.request(method, path, params=query, content=program.body, timeout=None)
+    response = api.request(method, path, params=query, headers=headers, content=program.body, timeout=None)
     if response.status_code == 401:
         raise CliError(
             f"The database {name} is not registered to the identity you provided.",
@@ -145,7 +178,7 @@ def _upload(api: Api, name: str | None, program: Program, query: dict[str, str])
             hint="Choose another name, or log in as its owner: `python -m stdb login show` says who you are.",
         )
     if response.status_code != 200:
-        raise refused(response)
+        raise missing_variables(response) or refused(response)
     return response
 
 

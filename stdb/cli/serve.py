@@ -15,9 +15,9 @@ from pathlib import Path
 import trio
 
 from stdb.actors.refusals import PublishFailed
+from stdb.cli.build import build_program
 from stdb.cli.config import data_home
 from stdb.cli.errors import CliError
-from stdb.cli.pack import read_program
 from stdb.cli.running import announced
 from stdb.errors import StdbError
 from stdb.sats.names import database_name_error
@@ -70,7 +70,7 @@ def _publication(text: str) -> Publication:
         path, name = text, Path(text).resolve().stem.lower().replace("_", "-")
     if reason := database_name_error(name):
         raise CliError(f"--publish {text}: {reason}: `{name}`. Name the database: --publish PATH=NAME", exit_code=2)
-    return Publication(name, read_program(Path(path)).body)
+    return Publication(name, build_program(Path(path)).body)
 
 
 def _print_started(running: Running) -> None:

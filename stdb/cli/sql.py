@@ -1,36 +1,59 @@
-"""The command `sql`: run one statement and print its rows as psql would."""
+"""The command `sql`: run one statement and print its rows as psql would, or one after the other."""
 
 import argparse
 import json
 import math
 from typing import Any
 
-from stdb.cli.api import Api, refused
+import httpx
+
+from stdb.cli.api import Api, refused, status_cause
+from stdb.cli.errors import CliError
+from stdb.cli.pointing import pointed
 from stdb.cli.render import cell, psql_table
 from stdb.sats import json as sats_json
 from stdb.sats import meta
 from stdb.sats.types import AlgebraicType, Product
 
-__all__ = ["result_table", "sql"]
+__all__ = ["result_table", "run_statement", "sql"]
 
 
 def sql(api: Api, options: argparse.Namespace) -> None:
-    """Run a statement; `--format json` prints the answer as it came."""
+    """Run a statement; `--format json` prints the answer as it came. `--interactive` reads statements."""
+    if options.interactive == (options.query is not None):
+        told = "either a QUERY or --interactive" if options.interactive else "a QUERY, or --interactive to type several"
+        raise CliError(f"sql takes {told}.", exit_code=2)
     identity = api.database(options.database)
-    asked = (("confirmed", options.confirmed), ("at", options.at))
-    response = api.request(
-        "POST",
-        f"/v1/database/{identity}/sql",
-        params={name: value for name, value in asked if value is not None},
-        content=options.query.encode("utf-8", "surrogateescape"),
-        headers={"Content-Type": "text/plain; charset=utf-8"},
-    )
+    if options.interactive:
+        from stdb.cli.interactive import converse
+
+        converse(api, identity, options)
+        return
+    response = run_statement(api, identity, options.query, options)
     if response.status_code != 200:
-        raise refused(response)
+        raise _failure(response, options.query)
     if options.format == "json":
         print(response.text)
     else:
         print("\n\n".join(result_table(result) for result in json.loads(response.text)))
+
+
+def run_statement(api: Api, identity: str, text: str, options: argparse.Namespace) -> httpx.Response:
+    """Return the server's answer to a statement."""
+    asked = (("confirmed", options.confirmed), ("at", options.at))
+    return api.request(
+        "POST",
+        f"/v1/database/{identity}/sql",
+        params={name: value for name, value in asked if value is not None},
+        content=text.encode("utf-8", "surrogateescape"),
+        headers={"Content-Type": "text/plain; charset=utf-8"},
+    )
+
+
+def _failure(response: httpx.Response, text: str) -> CliError:
+    if response.status_code != 400:
+        return refused(response)
+    return CliError(response.text, status_cause(response), hint=pointed(text, response.text))
 
 
 def result_table(result: dict[str, Any]) -> str:

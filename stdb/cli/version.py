@@ -1,10 +1,11 @@
 """The version of this stdb: the installed package's, in a checkout that is not installed the checkout's."""
 
+import argparse
 import importlib.metadata
 import tomllib
 from pathlib import Path
 
-__all__ = ["version"]
+__all__ = ["print_version", "version"]
 
 DISTRIBUTION = "stdb-server"
 
@@ -15,6 +16,11 @@ def version() -> str:
         return importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return _checkout_version(Path(__file__).parents[2] / "pyproject.toml")
+
+
+def print_version(options: argparse.Namespace) -> None:
+    """Print the version."""
+    print(f"stdb {version()}")
 
 
 def _checkout_version(path: Path) -> str:
