@@ -20,6 +20,7 @@ from stdb.schema.raw import (
     RawConstraintV8,
     RawIndexV8,
     RawModuleDefV8,
+    RawModuleDefV9,
     RawReducerV8,
     RawSequenceV8,
     RawTableV8,
@@ -229,4 +230,6 @@ def test_maps_are_shown_as_arrays_of_pairs() -> None:
 
 
 def test_the_spelling_of_later_hosts_is_read_too() -> None:
-    assert raw_module.decode(b"\0" + bytes(16)) == RawModuleDefV8()
+    later = raw_module.decode(b"\0" + bytes(16))
+    assert later == RawModuleDefV9()
+    assert not validate(later).is_0_11

@@ -139,9 +139,15 @@ def encode(raw: RawModuleDefV8) -> bytes:
     return bytes(out)
 
 
-def decode(buffer: bytes, offset: int, *, is_0_11: bool) -> RawModuleDefV8:
-    """Return the V8 definition that begins at `offset`, behind the version tag."""
-    return _module(is_0_11=is_0_11).read(Reader(buffer, offset))
+def decode(buffer: bytes, offset: int, *, is_0_11: bool) -> RawModuleDefV8 | RawModuleDefV9:
+    """Return the V8 definition that begins at `offset`, behind the version tag; one of a later program as V9.
+
+    Raises:
+        DecodeError: There is none.
+        SchemaError: It is of a later program, and the columns of a table are not those of its row type.
+    """
+    raw = _module(is_0_11=is_0_11).read(Reader(buffer, offset))
+    return raw if is_0_11 else upgraded(raw)
 
 
 def to_json(raw: RawModuleDefV8) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stdb.modules.wasm.runtime import Imports
 
 __all__ = [
+    "ABI_9",
     "CALL_HANDLER",
     "CALL_REDUCER",
     "HTTP_HANDLER",
@@ -29,11 +30,16 @@ __all__ = [
 ]
 
 HOST_VERSION = (10, 6)
+ABI_9 = (9, 0)
+"""Of programs of 0.11, which run too."""
 PREINIT = "__preinit__"
 CALL_REDUCER = FunctionType(("i32", *("i64",) * 7, "i32", "i32"), ("i32",))
 _DESCRIBE = FunctionType(("i32",), ())
 _SETUP = FunctionType(("i32",), ("i32",))
 NOTHING = FunctionType((), ())
+_HANDLE = FunctionType((), ("i32",))
+_EXPORTS_9 = FunctionType(("i32", "i32", "i32", "i64", "i32"), ("i32",)), _HANDLE, _HANDLE
+"""`__call_reducer__`, `__describe_module__` and `__setup__` in ABI 9."""
 HTTP_HANDLER = "__call_http_handler__"
 CALL_HANDLER = FunctionType(("i32", *("i64",) * 4, "i32", "i64", *("i32",) * 4), ("i32",))
 """From 2.14 on: with the four words of who asks, and a source with the claims."""
@@ -58,8 +64,9 @@ def version(program: "CompiledProgram") -> tuple[int, int]:
         found = each if found is None else max(found, each)
     if found is None:
         raise ModuleFault("unable to determine ABI of module (may be on an spacetime version < 0.8)")
-    if found[0] != HOST_VERSION[0] or found > HOST_VERSION:
-        host = ".".join(map(str, HOST_VERSION))
+    implemented = ABI_9 if found[0] == ABI_9[0] else HOST_VERSION
+    if found[0] != implemented[0] or found > implemented:
+        host = ".".join(map(str, implemented))
         raise ModuleFault(f"abi version {found[0]}.{found[1]} is not supported (host implements {host})")
     return found
 
@@ -81,8 +88,8 @@ def check_imports(program: "CompiledProgram", functions: "Imports") -> None:
             )
 
 
-def check_exports(program: "CompiledProgram") -> None:
-    """Check what a program must export.
+def check_exports(program: "CompiledProgram", version: tuple[int, int] = HOST_VERSION) -> None:
+    """Check what a program of a version of the ABI must export.
 
     Raises:
         ModuleFault: Something is missing or of another type; names it.
@@ -91,13 +98,14 @@ def check_exports(program: "CompiledProgram") -> None:
     memory = exports.get("memory")
     if memory is None or memory.kind != "memory":
         raise ModuleFault('there should be a memory export called "memory" but it does not exist')
-    _check(exports, "__call_reducer__", "call_reducer", CALL_REDUCER)
-    _check(exports, "__describe_module__", "describe_module", _DESCRIBE)
+    call_reducer, describe, setup = _EXPORTS_9 if version == ABI_9 else (CALL_REDUCER, _DESCRIBE, _SETUP)
+    _check(exports, "__call_reducer__", "call_reducer", call_reducer)
+    _check(exports, "__describe_module__", "describe_module", describe)
     for name in exports:
         if name.startswith(PREINIT):
             _check(exports, name, "preinit", NOTHING, name.removeprefix(PREINIT))
     if "__setup__" in exports:
-        _check(exports, "__setup__", "setup", _SETUP)
+        _check(exports, "__setup__", "setup", setup)
     handler = exports.get(HTTP_HANDLER)
     if handler is not None and handler.type != CALL_HANDLER_BEFORE:
         _check(exports, HTTP_HANDLER, "call_http_handler", CALL_HANDLER)

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from stdb.modules.wasm.host import Host
     from stdb.modules.wasm.runtime import Imports, Limits, Runtime
 
-__all__ = ["FAILURE", "Instance", "connection_words", "raise_for", "words"]
+__all__ = ["DESCRIBE", "FAILURE", "SETUP", "Instance", "connection_words", "raise_for", "words"]
 
 FAILURE = 1
 """A function's return code: it refuses, its text is in the sink."""
 _INITIALIZE = "_initialize"
-_SETUP = "__setup__"
-_DESCRIBE = "__describe_module__"
+SETUP = "__setup__"
+DESCRIBE = "__describe_module__"
 _WORDS = Struct("<4Q").unpack
 _WORDS_OF_CONNECTION = Struct("<2Q").unpack
 _NO_CONNECTION = bytes(16)
@@ -66,18 +66,22 @@ class Instance:
             self._run_first(_INITIALIZE)
         for name in sorted((name for name in exports if name.startswith(abi.PREINIT)), key=str.encode):
             self._run_first(name)
-        if _SETUP in exports:
+        if SETUP in exports:
             self._set_up()
-        sink = self.host.handles.add_sink()
         try:
-            self.guest.call(_DESCRIBE, sink)
-            return bytes(self.host.handles.sinks[sink])
+            return self._describe()
         except GuestTrap as trap:
             # The reference shows where it was twice; a text that people search for stays as it is.
             text = f"{trap.where}: {trap}" if trap.where else str(trap)
             raise ModuleFault(f"error getting module description: {text}") from trap.__cause__
         finally:
             self.host.handles.end_call()
+
+    def _describe(self) -> bytes:
+        """Return what the module says of itself. Raises GuestTrap."""
+        sink = self.host.handles.add_sink()
+        self.guest.call(DESCRIBE, sink)
+        return bytes(self.host.handles.sinks[sink])
 
     def _run_first(self, name: str, *args: int) -> int:
         try:
@@ -88,13 +92,13 @@ class Instance:
     def _set_up(self) -> None:
         handles = self.host.handles
         sink = handles.add_sink()
-        code = self._run_first(_SETUP, sink)
+        code = self._run_first(SETUP, sink)
         text = handles.sinks[sink].decode("utf-8", "replace")
         handles.end_call()
         if code == FAILURE:
             raise ModuleFault(f"setup function returned an error: {text}")
         if code:
-            raise ModuleFault(f'wasm trap while calling "{_SETUP}": unknown return code')
+            raise ModuleFault(f'wasm trap while calling "{SETUP}": unknown return code')
 
     def entry(self, name: str) -> Callable[..., int]:
         """Return the function that enters an export. Raises ModuleFault where there is none of that name."""

@@ -16,6 +16,7 @@ from stdb.modules.wasm.host import Host
 from stdb.modules.wasm.imports import host_functions
 from stdb.modules.wasm.instance import Instance
 from stdb.modules.wasm.module import WasmModule
+from stdb.modules.wasm.module_9 import Instance9, WasmModule9
 from stdb.modules.wasm.probe import works
 from stdb.modules.wasm.public import PublicRuntime
 from stdb.modules.wasm.raw import RawRuntime
@@ -41,19 +42,21 @@ def load_wasm(
     """
     program_hash = keccak256(program)
     compiled = engine().compile(program, program_hash, cache)
-    abi.version(compiled)
+    version = abi.version(compiled)
+    is_0_11 = version == abi.ABI_9
     host = Host(now_us)
-    functions = host_functions(host)
-    abi.check_exports(compiled)
+    functions = host_functions(host, version)
+    abi.check_exports(compiled, version)
     abi.check_imports(compiled, functions)
     chosen = runtime or best_runtime()
-    first = Instance(chosen, compiled, functions, host, limits)
+    first = (Instance9 if is_0_11 else Instance)(chosen, compiled, functions, host, limits)
     try:
-        definition = read_definition(first.description)
+        definition = read_definition(first.description, is_0_11=is_0_11)
     except BaseException:
         first.close()
         raise
-    return WasmModule(chosen, compiled, program_hash, definition, first, now_us, limits)
+    made = WasmModule9 if is_0_11 else WasmModule
+    return made(chosen, compiled, program_hash, definition, first, now_us, limits)
 
 
 @cache
