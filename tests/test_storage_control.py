@@ -164,3 +164,61 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 )
 def test_a_database_name_follows_the_grammar(text: str, reason: str | None) -> None:
     assert database_name_error(text) == reason
+
+
+def test_names_are_compared_without_case_and_keep_their_spelling() -> None:
+    control = Control()
+    control.create(database(), b"program", "Chat")
+    assert control.resolve("cHAT") == FIRST
+    assert control.names(FIRST) == ("Chat",)
+    with pytest.raises(NameInUseError):
+        control.add_name("chat", FIRST, OWNER)
+
+
+def test_whoever_has_the_top_of_a_name_has_all_below_it() -> None:
+    control = Control()
+    control.create(database(), b"program", "Shop/eu")
+    assert control.name_owner("shop/us") == OWNER
+    control.create(database(SECOND, OTHER), b"program")
+    with pytest.raises(NameNotYoursError):
+        control.add_name("SHOP/us", SECOND, OTHER)
+    control.add_name("shop", FIRST, OWNER)
+    assert control.names(FIRST) == ("Shop/eu", "shop")
+
+
+def test_a_top_can_be_taken_before_anything_is_called_so() -> None:
+    control = Control()
+    assert control.register_top("Shop", OWNER)
+    assert not control.register_top("shop/eu", OWNER)
+    with pytest.raises(NameNotYoursError):
+        control.register_top("SHOP", OTHER)
+    assert control.resolve("shop") is None
+
+
+def test_a_database_is_found_by_its_address_also_once_deleted() -> None:
+    control = Control()
+    control.create(database(), b"program")
+    assert control.resolve_address(database().address) == FIRST
+    control.delete(FIRST)
+    assert control.resolve_address(database().address) == FIRST
+    assert control.resolve_address(bytes(16)) is None
+
+
+def test_mail_addresses_and_energy_are_kept(tmp_path: Path) -> None:
+    path = str(tmp_path / "control.sqlite")
+    control = Control(path)
+    control.set_email(OWNER, "a@example.com")
+    control.set_email(OTHER, "a@example.com")
+    control.set_email(OTHER, "b@example.com")
+    assert control.add_balance(OWNER, 2**127) == 2**127 - 1
+    assert control.add_balance(OTHER, 5) == 5
+    control.close()
+    control = Control(path)
+    assert (control.email(OWNER), control.email(OTHER), control.email(FIRST)) == (
+        "a@example.com",
+        "b@example.com",
+        None,
+    )
+    assert control.identities_of("a@example.com") == [OWNER]
+    assert (control.balance(OTHER), control.balance(FIRST)) == (5, 0)
+    control.close()

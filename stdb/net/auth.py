@@ -11,9 +11,9 @@ from enum import Enum
 from stdb.errors import AuthError
 from stdb.net.http import Request
 from stdb.net.query import Query
-from stdb.net.tokens import Credentials, Tokens
+from stdb.net.tokens import Credentials, MalformedTokenError, Tokens
 
-__all__ = ["Access", "MalformedAuthorizationError", "authenticate", "presented_token"]
+__all__ = ["Access", "authenticate", "presented_token"]
 
 
 class Access(Enum):
@@ -29,19 +29,12 @@ class Access(Enum):
     """Without one the answer is 401."""
 
 
-class MalformedAuthorizationError(AuthError):
-    """An Authorization header that holds no bearer token (400)."""
-
-    def __init__(self) -> None:
-        super().__init__("Authorization is invalid: malformed token")
-
-
 async def authenticate(access: Access, request: Request, query: Query, tokens: Tokens) -> Credentials | None:
     """Return who asks; None where nobody needs to be known.
 
     Raises:
         AuthError: The token does not hold, or there is none and one is needed.
-        MalformedAuthorizationError: The header holds no token.
+        MalformedTokenError: The header holds no token.
         QueryStringError: There are two `token` parameters and no header.
     """
     if access is Access.NONE:
@@ -58,7 +51,7 @@ def presented_token(request: Request, query: Query) -> str | None:
     """Return the token of a request: the header's, else the query parameter's, else None.
 
     Raises:
-        MalformedAuthorizationError: The header holds no token; the query parameter is not consulted.
+        MalformedTokenError: The header holds no token; the query parameter is not consulted.
         QueryStringError: There are two `token` parameters and no header.
     """
     header = request.headers.get("authorization")
@@ -67,5 +60,5 @@ def presented_token(request: Request, query: Query) -> str | None:
     scheme, _, token = header.partition(b" ")
     token = token.strip()
     if scheme.lower() != b"bearer" or not token or not token.isascii():
-        raise MalformedAuthorizationError
+        raise MalformedTokenError
     return token.decode("ascii")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from stdb.errors import AuthError
 from stdb.sats.special import Identity
 
-__all__ = ["Claims", "decode_part", "parse_claims", "parse_header", "parse_identity", "quoted"]
+__all__ = ["Claims", "decode_part", "parse_claims", "parse_header", "parse_identity", "parse_legacy_claims", "quoted"]
 
 _ALGORITHMS = (
     "HS256", "HS384", "HS512", "ES256", "ES384", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA",
@@ -85,6 +85,26 @@ def parse_claims(data: bytes) -> Claims:
     return Claims(
         members["iss"], members["sub"], members["iat"], members.get("exp"), members.get("hex_identity"), members, text
     )
+
+
+def parse_legacy_claims(part: str) -> Claims | None:
+    """Return the claims of a payload part of 0.11, or None where it is none: `hex_identity` and `iat` make one.
+
+    Issuer and subject may be missing, and `exp` may be a null; other claims are kept and ignored.
+    """
+    try:
+        text = decode_part(part).decode()
+        document = json.loads(text)
+    except (AuthError, ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    identity, issued, expires = document.get("hex_identity"), document.get("iat"), document.get("exp")
+    is_hex = isinstance(identity, str) and _HEX_DIGITS.fullmatch(identity)
+    if not is_hex or type(issued) is not int or not (expires is None or type(expires) is int):
+        return None
+    issuer, subject = (str(document.get(name, "")) for name in ("iss", "sub"))
+    return Claims(issuer, subject, issued, expires, str(identity).lower(), document, text)
 
 
 def quoted(text: str) -> str:

@@ -27,8 +27,8 @@ from stdb.actors.refusals import (
     UpdateRejected,
 )
 from stdb.errors import AuthError, QueryError, ReducerError, RequestError, SchemaError, StdbError, StorageError
-from stdb.net.auth import MalformedAuthorizationError
 from stdb.net.http import BodyTooLarge, Response
+from stdb.net.tokens import MalformedTokenError
 from stdb.storage.control import NotYourDatabaseError
 
 __all__ = ["EMPTY", "JSON", "TEXT", "HttpError", "error_response", "json_response", "status_of", "text_response"]
@@ -39,7 +39,7 @@ EMPTY = Response(200)
 
 _STATUSES: tuple[tuple[type[StdbError], int], ...] = (
     (BodyTooLarge, 413),
-    (MalformedAuthorizationError, 400),
+    (MalformedTokenError, 400),
     (AuthError, 401),
     (NotAuthorized, 403),
     (ConnectOutOfTime, 503),

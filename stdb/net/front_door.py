@@ -30,15 +30,15 @@ from stdb.net import (
     routes_subscribe,
     routes_user,
 )
-from stdb.net.auth import Access, authenticate
+from stdb.net.auth import Access
 from stdb.net.cors import CORS, preflight
-from stdb.net.errors import error_response, text_response
+from stdb.net.errors import text_response
 from stdb.net.http import HttpConnection, Request, Response
 from stdb.net.metrics import Counter
 from stdb.net.query import Query
 from stdb.net.routing import Call, Lookup, Resource, Router, Upgraded
 from stdb.net.stream import FrameStream, SocketStream
-from stdb.net.tokens import Credentials, Tokens
+from stdb.net.tokens import Tokens
 from stdb.storage.settings import Settings
 
 __all__ = ["FrontDoor"]
@@ -129,10 +129,6 @@ class FrontDoor:
         finally:
             stream.close_nowait()
 
-    async def authenticate(self, access: Access, request: Request, query: Query) -> Credentials | None:
-        """Return who asks. Raises AuthError."""
-        return await authenticate(access, request, query, self.tokens)
-
     # ------------------------------------------------------------------ a connection
     async def _serve_socket(self, stream: trio.SocketStream) -> None:
         await self.serve_connection(SocketStream.take(stream.socket))
@@ -208,12 +204,14 @@ class FrontDoor:
         try:
             handler = resource.handler(call.request.method)
             if handler is not None or resource.access is Access.ANONYMOUS:
-                call.credentials = await self.authenticate(resource.access, call.request, call.query)
+                call.credentials = await resource.conventions.authenticate(
+                    resource.access, call.request, call.query, self.tokens
+                )
             if resource.lookup == Lookup.BEFORE_METHOD:
                 call.database()
             return Response(405) if handler is None else await handler(call)
         except StdbError as error:
-            response = error_response(error)
+            response = resource.conventions.error_response(error)
             if response is None:
                 return self._mistake(call)
             return response

@@ -17,20 +17,32 @@ from urllib.parse import unquote_to_bytes
 
 from stdb.actors.refusals import NoSuchDatabase, TooBusy
 from stdb.actors.sink import Client
-from stdb.errors import RequestError
-from stdb.net.auth import Access
+from stdb.errors import RequestError, StdbError
+from stdb.net.auth import Access, authenticate
 from stdb.net.claims import parse_identity
-from stdb.net.errors import HttpError
+from stdb.net.errors import HttpError, error_response
 from stdb.net.http import BODY_BYTES_MAX, BodyTooLarge, HttpConnection, Request, Response
 from stdb.net.query import Query
-from stdb.net.tokens import Credentials
+from stdb.net.tokens import Credentials, Tokens
 from stdb.sats.names import database_name_error
 from stdb.sats.special import Identity
 
 if TYPE_CHECKING:
     from stdb.net.front_door import FrontDoor
 
-__all__ = ["ANY_METHOD", "Call", "Database", "Handler", "Lookup", "Resource", "Router", "Upgraded", "hex_of"]
+__all__ = [
+    "ANY_METHOD",
+    "MODERN",
+    "Call",
+    "Conventions",
+    "Database",
+    "Handler",
+    "Lookup",
+    "Resource",
+    "Router",
+    "Upgraded",
+    "hex_of",
+]
 
 ANY_METHOD = "*"
 """Among the methods of a resource: every one that has no handler of its own."""
@@ -52,6 +64,17 @@ class Lookup:
     NEVER, BEFORE_METHOD = range(2)
 
 
+class Conventions(NamedTuple):
+    """How the paths of one generation take credentials, and what errors become there."""
+
+    authenticate: Callable[[Access, Request, Query, Tokens], Awaitable[Credentials | None]]
+    error_response: Callable[[StdbError], Response | None]
+
+
+MODERN = Conventions(authenticate, error_response)
+"""From 1.0 on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """One path and its methods. A segment `{x}` is a parameter, a last one `{*x}` is the rest of the path, slashes
@@ -62,6 +85,7 @@ class Resource:
     methods: Mapping[str, Handler]
     access: Access
     lookup: int = Lookup.NEVER
+    conventions: Conventions = MODERN
     segments: tuple[str, ...] = field(init=False)
     allow: str = field(init=False)
 

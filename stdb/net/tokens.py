@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from stdb.errors import AuthError, StorageError
-from stdb.net.claims import Claims, decode_part, parse_claims, parse_header, quoted
+from stdb.net.claims import Claims, decode_part, parse_claims, parse_header, parse_legacy_claims, quoted
 from stdb.sats.special import Identity
 from stdb.storage.data_directory import DataDirectory
 
@@ -30,6 +30,7 @@ __all__ = [
     "WEBSOCKET_TOKEN_SECONDS",
     "Credentials",
     "IssuerKeys",
+    "MalformedTokenError",
     "ServerKey",
     "Tokens",
     "UnsignedToken",
@@ -51,6 +52,13 @@ _HEADER = '{"typ":"JWT","alg":"ES256"}'
 _CHECKED_ALGORITHMS = frozenset(("ES256", "RS256", "HS256"))
 _CURVE = ec.SECP256R1()
 _ECDSA = ec.ECDSA(SHA256())
+
+
+class MalformedTokenError(AuthError):
+    """Credentials that are none (400), where a wrong signature is told apart (401)."""
+
+    def __init__(self) -> None:
+        super().__init__("Authorization is invalid: malformed token")
 
 
 class Credentials(NamedTuple):
@@ -220,6 +228,30 @@ class Tokens:
         if len(self._cache) > CACHED_TOKENS_MAX:
             self._cache.popitem(last=False)
         return credentials
+
+    async def validate_legacy(self, token: str) -> Credentials:
+        """Return the same by the rules of 0.11 (spec 03 section 9): what this server signed needs no issuer.
+
+        Raises:
+            AuthError: With 0.11's text: somebody else signed it.
+            MalformedTokenError: Anything else is wrong with it, also that it expired.
+        """
+        try:
+            parts = split_token(token)
+            is_ours = self.key.has_signed(parts.message, decode_part(parts.signature))
+        except AuthError as error:
+            raise MalformedTokenError from error
+        claims = parse_legacy_claims(parts.payload) if is_ours and parts.algorithm == "ES256" else None
+        try:
+            if claims is None:
+                return await self.validate(token)
+            check_time(claims, self._now_s())
+        except AuthError as error:
+            if not is_ours and parts.algorithm == "ES256":
+                raise AuthError("Authorization failed: token not signed by this instance") from error
+            raise MalformedTokenError from error
+        assert claims.hex_identity is not None
+        return Credentials(Identity.from_hex(claims.hex_identity).wire, token, claims)
 
     def _validate_locally(self, token: str, parts: UnsignedToken) -> Credentials:
         if parts.algorithm not in _CHECKED_ALGORITHMS:

@@ -1,10 +1,14 @@
 """The control store: which databases there are, who owns them, what they are called, who may do what.
 
-Responsible for: `control.sqlite` (DESIGN decision 5): databases, their retention, names and their owners, grants.
+Responsible for: `control.sqlite` (DESIGN decision 5): databases, their retention, names and their owners, grants;
+mail addresses and energy of identities, which clients of 0.11 ask for.
 Not responsible for: what is in a database (`log`), HTTP answers (`stdb.net`), starting databases (`actors`).
 
 Rules of ownership: spec 05 sections 1.3.12 to 1.3.18, sentences marked "we:". Identities are 32 bytes, little-endian
 as on the wire; the file holds them as 64 hex digits in the usual notation, so that plain tools can read it.
+
+Names are compared without case. What belongs to an identity is the part of a name before the first slash, its top: the
+names of today have no slash, those of 0.11 may (spec 03 section 8.1).
 
 Every change is one transaction with synchronous=FULL; it blocks for one disk sync, so an event loop runs it in a
 thread. Reads are answered from an immutable picture in memory and never block.
@@ -44,7 +48,10 @@ CREATE TABLE IF NOT EXISTS names (
 CREATE TABLE IF NOT EXISTS name_owners (name TEXT PRIMARY KEY, owner TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS grants (
     identity TEXT NOT NULL, permission TEXT NOT NULL, PRIMARY KEY (identity, permission)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS emails (identity TEXT PRIMARY KEY, email TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS balances (identity TEXT PRIMARY KEY, balance TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
+BALANCE_MIN, BALANCE_MAX = -(2**127), 2**127 - 1
 
 
 class NotYourDatabaseError(StdbError):
@@ -97,6 +104,9 @@ class _Picture(NamedTuple):
     names_of: MappingProxyType[bytes, tuple[str, ...]]
     name_owners: MappingProxyType[str, bytes]
     grants: MappingProxyType[bytes, frozenset[str]]
+    addresses: MappingProxyType[bytes, bytes]
+    emails: MappingProxyType[bytes, str]
+    balances: MappingProxyType[bytes, int]
 
 
 class Control:
@@ -138,15 +148,31 @@ class Control:
 
     def resolve(self, name: str) -> bytes | None:
         """Return the identity that a name leads to, also that of a deleted database; None for an unknown name."""
-        return self._picture.names.get(name)
+        return self._picture.names.get(name.lower())
+
+    def resolve_address(self, address: bytes) -> bytes | None:
+        """Return the identity of the database, living or deleted, that has this address (16 bytes as stored)."""
+        return self._picture.addresses.get(address)
 
     def names(self, identity: bytes) -> tuple[str, ...]:
         """Return the names of a database, in the order of their registration."""
         return self._picture.names_of.get(identity, ())
 
     def name_owner(self, name: str) -> bytes | None:
-        """Return who registered this name first; a name freed by its database stays theirs."""
-        return self._picture.name_owners.get(name)
+        """Return who registered the top of this name first; one freed by its database stays theirs."""
+        return self._picture.name_owners.get(_top(name))
+
+    def email(self, identity: bytes) -> str | None:
+        """Return the mail address of an identity."""
+        return self._picture.emails.get(identity)
+
+    def identities_of(self, email: str) -> list[bytes]:
+        """Return the identities that gave this mail address."""
+        return sorted(identity for identity, known in self._picture.emails.items() if known == email)
+
+    def balance(self, identity: bytes) -> int:
+        """Return the energy of an identity, a 128-bit integer; nothing is ever taken off."""
+        return self._picture.balances.get(identity, 0)
 
     def check_create(self, owner: bytes, identity: bytes, name: str | None) -> None:
         """Raise what `create` would raise, before the work of loading a program is done.
@@ -264,6 +290,32 @@ class Control:
             for name in dict.fromkeys(names):
                 _add_name(connection, name, identity, caller)
 
+    def register_top(self, name: str, caller: bytes) -> bool:
+        """Make the top of a name the caller's; False when it is already.
+
+        Raises:
+            NameNotYoursError: It is another identity's.
+        """
+        with self._change() as connection:
+            if (owner := self.name_owner(name)) is not None:
+                if owner != caller:
+                    raise NameNotYoursError(name)
+                return False
+            _own_top(connection, name, caller)
+            return True
+
+    def set_email(self, identity: bytes, email: str) -> None:
+        """Store the mail address of an identity; it takes the place of an earlier one."""
+        with self._change() as connection:
+            connection.execute("INSERT OR REPLACE INTO emails VALUES (?, ?)", (_hex(identity), email))
+
+    def add_balance(self, identity: bytes, amount: int) -> int:
+        """Add to the energy of an identity and return what it has; it stays within 128 bits."""
+        with self._change() as connection:
+            balance = min(max(self.balance(identity) + amount, BALANCE_MIN), BALANCE_MAX)
+            connection.execute("INSERT OR REPLACE INTO balances VALUES (?, ?)", (_hex(identity), str(balance)))
+        return balance
+
     def grant(self, identity: bytes, permission: str) -> None:
         """Give an identity a permission; giving it twice changes nothing."""
         with self._change() as connection:
@@ -364,13 +416,17 @@ def _read(connection: sqlite3.Connection) -> _Picture:
     names: dict[str, bytes] = {}
     names_of: dict[bytes, tuple[str, ...]] = {}
     for name, text in connection.execute("SELECT name, identity FROM names ORDER BY position"):
-        names[name] = identity = _unhex(text)
+        names[name.lower()] = identity = _unhex(text)
         names_of[identity] = (*names_of.get(identity, ()), name)
     owners = {name: _unhex(owner) for name, owner in connection.execute("SELECT name, owner FROM name_owners")}
     grants: dict[bytes, frozenset[str]] = {}
     for text, permission in connection.execute("SELECT identity, permission FROM grants"):
         grants[_unhex(text)] = grants.get(_unhex(text), frozenset()) | {permission}
-    return _Picture(*map(MappingProxyType, (databases, deleted, names, names_of, owners, grants)))  # type: ignore[arg-type]  # map loses each element's own type
+    addresses = {known.address: known.identity for known in (*deleted.values(), *databases.values())}
+    emails = {_unhex(identity): email for identity, email in connection.execute("SELECT identity, email FROM emails")}
+    balances = {_unhex(identity): int(text) for identity, text in connection.execute("SELECT * FROM balances")}
+    parts = (databases, deleted, names, names_of, owners, grants, addresses, emails, balances)
+    return _Picture(*map(MappingProxyType, parts))  # type: ignore[arg-type]  # map loses each element's own type
 
 
 def _store_program(connection: sqlite3.Connection, program_hash: bytes, program: bytes) -> None:
@@ -385,4 +441,13 @@ def _add_name(connection: sqlite3.Connection, name: str, identity: bytes, owner:
     connection.execute(
         "INSERT INTO names VALUES (?, ?, (SELECT coalesce(max(position), 0) + 1 FROM names))", (name, _hex(identity))
     )
-    connection.execute("INSERT OR IGNORE INTO name_owners VALUES (?, ?)", (name, _hex(owner)))
+    _own_top(connection, name, owner)
+
+
+def _own_top(connection: sqlite3.Connection, name: str, owner: bytes) -> None:
+    connection.execute("INSERT OR IGNORE INTO name_owners VALUES (?, ?)", (_top(name), _hex(owner)))
+
+
+def _top(name: str) -> str:
+    """Return the part of a name that belongs to an identity."""
+    return name.partition("/")[0].lower()
