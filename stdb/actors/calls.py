@@ -46,6 +46,7 @@ class Reducers:
 
     def __init__(self, module: Module, owner: bytes, log: LogSink) -> None:
         self._typespace = module.definition.typespace
+        self._is_reserved = module.definition.is_reserved
         self._owner = owner
         self._log = log
         self.by_name = {
@@ -55,7 +56,9 @@ class Reducers:
         self.public = {
             name: entry
             for name, entry in self.by_name.items()
-            if entry.definition.lifecycle is None and entry.definition.visibility is Visibility.CLIENT_CALLABLE
+            if entry.definition.lifecycle is None
+            and entry.definition.visibility is Visibility.CLIENT_CALLABLE
+            and not module.definition.is_reserved(name)
         }
         """What every client may call by name: one look-up on the hot path."""
         self._lifecycle = {entry.definition.lifecycle: entry for entry in self.by_name.values()}
@@ -67,10 +70,12 @@ class Reducers:
     def find(self, name: str, caller: bytes) -> ReducerEntry | ReducerOutcome:
         """Return the reducer that `name` means to `caller`, or why it cannot be called."""
         entry = self.by_name.get(name)
-        if entry is not None and entry.definition.lifecycle is not None:
+        is_reserved = self._is_reserved(name)
+        if entry is not None and entry.definition.lifecycle is not None and not is_reserved:
             text = f"can't directly call special {_LIFECYCLE_NAMES[entry.definition.lifecycle]} lifecycle reducer"
             return ReducerOutcome(OutcomeKind.NOT_RUN, text, text)
-        if entry is None or (entry.definition.visibility is Visibility.PRIVATE and caller != self._owner):
+        is_hidden = entry is not None and entry.definition.visibility is Visibility.PRIVATE and caller != self._owner
+        if entry is None or is_hidden or is_reserved:
             self._tell(f'External attempt to call nonexistent reducer "{name}" failed. H{_GENERATE[1:]}', name)
             return NO_SUCH_REDUCER
         return entry

@@ -104,7 +104,10 @@ class Connections:
         return True
 
     def _insert_client(self, client: Client) -> Steps[ReducerOutcome | None]:
-        """Store who connects and run `client_connected` in one transaction; return why it refused, or None."""
+        """Store who connects and run `client_connected` in one transaction; return why it refused, or None.
+
+        Modules of 0.11 refuse nobody: who is not stored then is there all the same (spec 03 section 2).
+        """
         identity, connection_id, payload = client
         is_first = connection_id not in self._credentials
         text = payload.encode()
@@ -120,7 +123,7 @@ class Connections:
             entry, client, connection_id, name=_ON_CONNECT, before=insert
         )
         if outcome is not COMMITTED:
-            return outcome
+            return None if self._actor.module.definition.is_0_11 else outcome
         if is_first:
             self._credentials[connection_id] = identity, credentials
         return None

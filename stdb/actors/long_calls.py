@@ -1,6 +1,7 @@
 """Long calls: reducers that come back before they are through, so that others run meanwhile.
 
-Responsible for: one transaction around a reducer that is run in steps, the views that follow it included.
+Responsible for: one transaction around a reducer that is run in steps, the views that follow it included; the reducer
+that a module of 0.11 has for its updates.
 Not responsible for: the usual transaction (`database`), when a step is over (`stdb.modules.wasm`), slices (`pausing`).
 
 Only modules that can be suspended have such reducers and views (`stdb.modules.protocol.Suspending`). The transaction
@@ -11,9 +12,10 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
 
-from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry
+from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers
+from stdb.actors.refusals import PublishFailed
 from stdb.actors.sink import Client, ReducerOutcome
-from stdb.modules.protocol import ReducerCall
+from stdb.modules.protocol import Module, ReducerCall
 from stdb.sql.work import Steps
 from stdb.subscriptions.fragment import ClientUpdate, TransactionEvent
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from stdb.datastore.transaction import Transaction
     from stdb.subscriptions.actor import SubscriptionActor
 
-__all__ = ["NO_REDUCER", "Ran", "TransactionStep", "transact_in_steps"]
+__all__ = ["NO_REDUCER", "Ran", "TransactionStep", "run_update_reducer", "transact_in_steps"]
 
 NO_REDUCER = 0xFFFFFFFF
 TransactionStep: TypeAlias = "Callable[[Transaction], None]"
@@ -90,3 +92,28 @@ def transact_in_steps(
     )
     update = None if delta is None else actor.publish(delta, event, subscriber)
     return outcome, event, update
+
+
+def run_update_reducer(
+    actor: "DatabaseActor", module: Module, transaction: "Transaction", now_us: int
+) -> Steps[TransactionEvent]:
+    """Run `__update__` within the transaction that puts a module in its place; return what that transaction is told as.
+
+    Only modules of 0.11 have such a reducer; of others the event has no name.
+
+    Raises:
+        PublishFailed: It failed, with its text: the program that runs stays.
+    """
+    reducer_id = module.definition.update_reducer
+    if reducer_id is None:
+        return TransactionEvent(actor.owner, None, now_us)
+    reducers = Reducers(module, actor.owner, actor.module_log)
+    entry = reducers.by_name[module.definition.reducers[reducer_id].name]
+    assert entry.start is not None, "modules of 0.11 are WebAssembly"
+    try:
+        rest = entry.start(ReducerCall(actor.owner, None, now_us, transaction), b"")
+        if rest is not None:
+            yield from rest
+    except RUN_ERRORS as error:
+        raise PublishFailed(reducers.failed(entry, error).text) from error
+    return TransactionEvent(actor.owner, None, now_us, entry.name, entry.id)

@@ -90,6 +90,8 @@ class Scheduler:
         """Follow the actor's module, which was just installed: its schedules, rows of tables it added included."""
         known = set(self.tables)
         self.tables.clear()
+        caller = self._actor.owner if self._actor.module.definition.is_0_11 else self._actor.identity
+        self._client = Client(caller, bytes(16), "")
         for definition in self._actor.module.definition.tables:
             if definition.schedule is None or definition.is_event:  # rows of events are gone before they are due
                 continue
