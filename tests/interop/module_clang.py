@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.interop.npm import TEST_CACHE, alone, missing
 
-__all__ = ["build_c_module"]
+__all__ = ["build_c_module", "build_c_program"]
 
 SOURCES = Path(__file__).parent / "c_modules"
 CACHE = TEST_CACHE / "wasm-c"
@@ -39,23 +39,27 @@ def build_c_module(
 
     `definition` is what it says of itself, `views` are the scripts of its views by index.
     """
+    return build_c_program(name, "module.h", _header(definition, views, scheduled_reducer), *_COMPILE)
+
+
+def build_c_program(name: str, header_name: str, header: str, *options: str) -> bytes:
+    """Return a program compiled from `c_modules/{name}.c` and a header, by options of clang."""
     source = SOURCES / f"{name}.c"
-    header = _header(definition, views, scheduled_reducer)
-    tag = sha256(source.read_bytes() + header.encode() + repr((_COMPILE, _LINK)).encode()).hexdigest()[:16]
+    tag = sha256(source.read_bytes() + header.encode() + repr((options, _LINK)).encode()).hexdigest()[:16]
     directory = CACHE / f"{name}-{tag}"
     built = directory / f"{name}.wasm"
     with alone(directory):
         if not built.exists():
             directory.mkdir(exist_ok=True)
-            (directory / "module.h").write_text(header)
-            _build(source, directory, built)
+            (directory / header_name).write_text(header)
+            _build(source, directory, built, options)
     return built.read_bytes()
 
 
-def _build(source: Path, directory: Path, built: Path) -> None:
+def _build(source: Path, directory: Path, built: Path, options: Sequence[str]) -> None:
     clang, linker = _tool("clang"), _tool("wasm-ld")
     made, linked = directory / "module.o", directory / "module.wasm"
-    _run(clang, *_COMPILE, f"-I{directory}", "-o", str(made), str(source))
+    _run(clang, *options, f"-I{directory}", "-o", str(made), str(source))
     _run(linker, *_LINK, "-o", str(linked), str(made))
     linked.replace(built)
 
