@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stdb.modules.python.conditions import between, desc, is_in, is_none, not_, starts_with
     from stdb.modules.python.context import ReducerContext
     from stdb.modules.python.database import Database
+    from stdb.modules.python.environment import Variables, environment_variable
     from stdb.modules.python.functions import client_connected, client_disconnected, init, reducer
     from stdb.modules.python.http import ClientResponse, Headers, Request, Response
     from stdb.modules.python.migrations import MigrationContext, OldRow, OldVariant, migrate
@@ -74,6 +75,7 @@ __all__ = [
     "Timestamp",
     "Unique",
     "UniqueViolation",
+    "Variables",
     "ViewContext",
     "auto_inc",
     "between",
@@ -82,6 +84,7 @@ __all__ = [
     "client_visibility_filter",
     "column",
     "desc",
+    "environment_variable",
     "f32",
     "f64",
     "http_route",
@@ -125,6 +128,7 @@ _HOMES = {
     _PYTHON + "conditions": ("between", "desc", "is_in", "is_none", "not_", "starts_with"),
     _PYTHON + "context": ("ReducerContext",),
     _PYTHON + "database": ("Database",),
+    _PYTHON + "environment": ("Variables", "environment_variable"),
     _PYTHON + "functions": ("client_connected", "client_disconnected", "init", "reducer"),
     _PYTHON + "http": ("ClientResponse", "Headers", "Request", "Response"),
     _PYTHON + "migrations": ("MigrationContext", "OldRow", "OldVariant", "migrate"),

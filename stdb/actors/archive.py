@@ -170,7 +170,7 @@ class Archive:
                 identity = new_identity()
             adopted = Adopted(identity, owner, name, datastore.next_offset - 1)
             self._host.control.check_create(owner, identity, name)
-            load_or_refuse(self._launcher, stored.program)
+            await load_or_refuse(self._launcher, stored.program)
             if (identity, owner) != (stored.identity, stored.owner):
                 log.append_nowait([self._move(datastore, identity, owner, "restore")])
         finally:
@@ -197,7 +197,7 @@ class Archive:
             async with self._state(identity, moment) as datastore:
                 stored = stored_program(datastore)
                 self._host.check_grant(caller, host_type_of(stored.program))
-                load_or_refuse(self._launcher, stored.program)
+                await load_or_refuse(self._launcher, stored.program)
                 adopted = Adopted(new, caller, name, datastore.next_offset - 1)
                 record = self._move(datastore, new, caller, "fork")
                 kept = list(split(record, datastore.next_offset - 1))

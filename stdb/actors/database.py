@@ -16,7 +16,7 @@ calls knows nothing of it.
 Rules: spec 02 sections 6.3, 8.3, 10 and 11; spec 07 sections 1, 5 and 9; spec 09 section 2.2.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
 from time import perf_counter
@@ -30,7 +30,7 @@ from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline, LoopWatch
-from stdb.actors.long_calls import NO_REDUCER, Ran, TransactionStep, transact_in_steps
+from stdb.actors.long_calls import NO_REDUCER, Ran, TransactionStep, run_update_reducer, transact_in_steps
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.pausing import Done, UnwantedError, run_slice, take_turn
 from stdb.actors.procedures import Procedures
@@ -48,13 +48,15 @@ from stdb.actors.requests import (
 from stdb.actors.scheduler import Scheduler
 from stdb.actors.sink import Client, ClientSink, OutcomeKind, ReducerOutcome
 from stdb.actors.statements import Statements
-from stdb.actors.updates import COMPATIBLE, Policy, Update, plan_update
+from stdb.actors.updates import COMPATIBLE, Policy, Update, environment_after, plan_update, store_environment
 from stdb.actors.visits import Visits
 from stdb.datastore import records
 from stdb.datastore.delta import Delta
+from stdb.datastore.environment import read_environment
 from stdb.errors import DecodeError
 from stdb.modules.protocol import Module, ReducerCall, Suspending
 from stdb.modules.views import MaterialisedViews
+from stdb.schema.environment import UNCHANGED, EnvironmentChange
 from stdb.sql.work import Steps
 from stdb.subscriptions.fragment import ClientUpdate, TransactionEvent
 
@@ -568,26 +570,46 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         """Return what an update to a module would do. Raises UpdateRejected, PublishFailed."""
         return plan_update(self.datastore, self.identity, self.module.definition, module)
 
-    def update(self, module: Module, program: bytes, policy: Policy = COMPATIBLE) -> Steps[int]:
+    def update(
+        self,
+        module: Module,
+        program: bytes,
+        policy: Policy = COMPATIBLE,
+        environment: EnvironmentChange = UNCHANGED,
+    ) -> Steps[int]:
         """Swap the module under its living clients; return what must be durable before anybody is told.
+
+        Environment variables may change though the program is the same: nobody is disconnected by that.
 
         Where what they hold may be none of theirs any more, all are disconnected, by the new module.
 
         Raises:
             UpdateRejected, PublishFailed: As said there; nothing changed.
         """
+        values = environment_after(self.datastore, module.definition, environment)
         if module.program_hash != self.module.program_hash:
             update = self.plan(module)
             update.check(policy)
-            stranded = yield from self._write(update, program)
+            stranded = yield from self._write(update, program, values)
             self._take_over(update)
             for subscriber in stranded:
                 self.connections.close(subscriber.sink, *MODULE_EXITED)
             for line in update.lines():
                 self.module_log.write_host(line)
+        elif values != read_environment(self.datastore):
+            yield from self._write_environment(values)
         return self.datastore.next_offset
 
-    def _write(self, update: Update, program: bytes) -> "Steps[set[SubscriptionActor]]":
+    def _write_environment(self, values: Mapping[str, str]) -> Steps[None]:
+        now_us = self.now_us()
+        transaction = self._begin(now_us)
+        store_environment(self.datastore, self.module.definition, values)
+        delta = yield from transaction.commit_in_steps()
+        assert delta is not None, "the values are others"
+        self.publish(delta, TransactionEvent(self.owner, None, now_us, needs=self.datastore.next_offset))
+        self.module_log.write_host("Environment variables updated")
+
+    def _write(self, update: Update, program: bytes, values: Mapping[str, str]) -> "Steps[set[SubscriptionActor]]":
         """Write an update and take over its views, so that their readers see the difference with this transaction.
 
         Who may not see rows any more is told none of it: lets go of all or, as those who are returned, of a query.
@@ -597,18 +619,20 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         transaction = self._begin(now_us)
         try:
             limit = partial(self.deadline.limiting, what="the migration")
-            update.write(transaction, datastore, program, self._attach, limit)
+            update.write(transaction, datastore, program, values, self._attach, limit)
+            event = yield from run_update_reducer(self, update.module, transaction, now_us)
         except BaseException:
             transaction.rollback()
             raise
         self.views.install(update.module)
-        if update.breaks_clients:
+        is_seen = bool(event.reducer_name) and not update.changes_rows
+        if update.breaks_clients or (event.reducer_name and update.changes_rows):
             self._mailbox.extendleft((None, job) for job in reversed(self.connections.expel(*MODULE_EXITED)))
         stranded = yield from self.registry.recompile_in_steps()
         delta = yield from transaction.commit_in_steps()
         assert delta is not None, "the row of st_module is a change"
-        event = TransactionEvent(self.owner, None, now_us, needs=datastore.next_offset)
-        self.publish(delta, event, seen=_without_moves(delta))
+        event.needs = datastore.next_offset
+        self.publish(delta, event, seen=delta if is_seen else _without_moves(delta))
         return stranded
 
     def _attach(self, module: Module) -> None:

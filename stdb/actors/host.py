@@ -21,7 +21,7 @@ from stdb.actors.archive import Archive
 from stdb.actors.attachment import QUEUED_REQUESTS_MAX
 from stdb.actors.deadline import Deadline, NoDeadline
 from stdb.actors.handle import DatabaseHandle
-from stdb.actors.launching import FirstRecord, Launcher, LoadProgram, load_or_refuse, new_identity
+from stdb.actors.launching import FirstRecord, Launcher, LoadAside, LoadProgram, load_or_refuse, new_identity
 from stdb.actors.outgoing import HttpSender, NoHttp
 from stdb.actors.refusals import (
     DatabaseUnavailable,
@@ -36,6 +36,7 @@ from stdb.actors.updates import COMPATIBLE, Policy, Update, is_major_upgrade
 from stdb.datastore.history import History
 from stdb.datastore.log import Log
 from stdb.modules.protocol import LogSink, Module
+from stdb.schema.environment import UNCHANGED, EnvironmentChange
 from stdb.sql.work import Steps
 from stdb.storage.control import PUBLISH_PYTHON, Control, Database
 from stdb.storage.module_log import ModuleLog
@@ -146,6 +147,7 @@ class Host:
         load: LoadProgram,
         settings: HostSettings = _DEFAULTS,
         *,
+        load_aside: Callable[[bytes], Module | None] | None = None,
         deadline: Deadline | None = None,
         now_us: Callable[[], int] = now_us,
         http: HttpSender | None = None,
@@ -154,7 +156,8 @@ class Host:
 
         Leaving the block normally is a clean shutdown: `client_disconnected` for every client, all of it durable,
         clients closed with 1001. Cancelling it is as safe as a crash. `http` sends what procedures ask of other
-        servers; without it nothing is sent.
+        servers; without it nothing is sent. `load_aside` is called first, in a thread: it returns None of a program
+        that `load` has to make a module of, in the event loop.
         """
         launcher = Launcher(
             load=load,
@@ -167,6 +170,7 @@ class Host:
             queued_requests_max=settings.queued_requests_max,
             http=http or NoHttp(),
             turns=trio.Lock(),
+            load_aside=None if load_aside is None else _aside(storage, load_aside),
         )
         async with trio.open_nursery() as nursery:
             host = cls(storage, settings, launcher, nursery)
@@ -204,6 +208,7 @@ class Host:
         host_type: str = "Python",
         clear: bool = False,
         policy: Policy = COMPATIBLE,
+        environment: EnvironmentChange = UNCHANGED,
         confirmation_seconds_max: float = CONFIRMATION_SECONDS,
     ) -> PublishResult:
         """Create a database with this program, or update the one that `name` or `identity` leads to.
@@ -216,6 +221,7 @@ class Host:
             NoSuchDatabase: `identity` was never allocated here.
             PublishFailed: The program does not load or its `init` failed; nothing changed.
             UpdateRejected: The stored tables cannot become the new ones, or `policy` forbids it; nothing changed.
+            EnvironmentRefused: The module cannot have the environment variables it would have; nothing changed.
             Unconfirmed: The database was updated, but that is not durable yet.
             DatabaseUnavailable: The database that is to be updated is down and stays so.
         """
@@ -231,20 +237,21 @@ class Host:
                     host_type=host_type,
                     clear=clear,
                     policy=policy,
+                    environment=environment,
                     confirmation_seconds_max=confirmation_seconds_max,
                 )
             if identity is not None and self.control.database(identity) is not None:
                 action = "reset database" if clear else "update database"
                 self._check_publisher(caller, identity, action, host_type)
                 if clear:
-                    await self._reset(identity, program, host_type)
+                    await self._reset(identity, program, host_type, environment)
                 else:
-                    await self._update(identity, program, policy, confirmation_seconds_max)
+                    await self._update(identity, program, policy, environment, confirmation_seconds_max)
                 return PublishResult(identity, name, "updated")
             identity = self._identity_to_create(caller, identity)
             self.control.check_create(caller, identity, name)
             self.check_grant(caller, host_type)
-            await self._create(caller, identity, program, name, host_type)
+            await self._create(caller, identity, program, name, host_type, environment)
             return PublishResult(identity, name, "created")
 
     async def plan(self, caller: bytes, identity: bytes, program: bytes, *, host_type: str = "Python") -> Prospect:
@@ -255,7 +262,7 @@ class Host:
         """
         async with self._alone(identity):
             self._check_publisher(caller, identity, "update database", host_type)
-            module = load_or_refuse(self._launcher, program)
+            module = await load_or_refuse(self._launcher, program)
             supervisor, handle = self._living[identity]
             if not await supervisor.revive_unless_broken():
                 return Prospect(*await _planned(partial(self._launcher.plan, identity, module)), False)
@@ -268,7 +275,13 @@ class Host:
             return Prospect(*await _planned(plan), is_major)
 
     async def reset(
-        self, caller: bytes, identity: bytes, program: bytes | None = None, *, host_type: str = "Python"
+        self,
+        caller: bytes,
+        identity: bytes,
+        program: bytes | None = None,
+        *,
+        host_type: str = "Python",
+        environment: EnvironmentChange = UNCHANGED,
     ) -> PublishResult:
         """Drop all data and start again from `program`, or from the initial one. Raises as `publish`."""
         async with self._alone(identity):
@@ -277,7 +290,7 @@ class Host:
             if program is None:
                 program = await self._storage.run(self.control.program, database.program_hash)
                 assert program is not None, "the control store keeps the initial program of every database"
-            await self._reset(identity, program, host_type)
+            await self._reset(identity, program, host_type, environment)
             return PublishResult(identity, None, "updated")
 
     async def delete(self, caller: bytes, identity: bytes) -> None:
@@ -390,18 +403,28 @@ class Host:
             raise NoSuchDatabase("No such database.")
         return identity
 
-    def _first_record(self, program: bytes, identity: bytes, owner: bytes) -> "_First":
-        module = load_or_refuse(self._launcher, program)
+    async def _first_record(
+        self, program: bytes, identity: bytes, owner: bytes, environment: EnvironmentChange
+    ) -> "_First":
+        module = await load_or_refuse(self._launcher, program)
         lines = _Lines()
         try:
-            record = self._launcher.create(module, program, identity, owner, lines)
+            record = self._launcher.create(module, program, identity, owner, lines, environment)
         except PublishFailed as error:
             error.lines = lines.texts()
             raise
         return _First(module, record, lines)
 
-    async def _create(self, caller: bytes, identity: bytes, program: bytes, name: str | None, host_type: str) -> None:
-        first = self._first_record(program, identity, caller)
+    async def _create(
+        self,
+        caller: bytes,
+        identity: bytes,
+        program: bytes,
+        name: str | None,
+        host_type: str,
+        environment: EnvironmentChange,
+    ) -> None:
+        first = await self._first_record(program, identity, caller, environment)
         deleted = self.control.deleted(identity)
         address = deleted.address if deleted else os.urandom(16)
         now_us = self._launcher.now_us()
@@ -416,9 +439,9 @@ class Host:
             supervisor = self._start(identity, caller, first.record.positions).supervisor
         await supervisor.ready()
 
-    async def _reset(self, identity: bytes, program: bytes, host_type: str) -> None:
+    async def _reset(self, identity: bytes, program: bytes, host_type: str, environment: EnvironmentChange) -> None:
         owner = self._known(identity).owner
-        first = self._first_record(program, identity, owner)
+        first = await self._first_record(program, identity, owner, environment)
         with trio.CancelScope(shield=True):
             await self._end(identity)
             await self._store_first(identity, first)
@@ -443,17 +466,24 @@ class Host:
         finally:
             await self._launcher.close_log(log)
 
-    async def _update(self, identity: bytes, program: bytes, policy: Policy, confirmation_seconds_max: float) -> None:
-        module = load_or_refuse(self._launcher, program)
+    async def _update(
+        self,
+        identity: bytes,
+        program: bytes,
+        policy: Policy,
+        environment: EnvironmentChange,
+        confirmation_seconds_max: float,
+    ) -> None:
+        module = await load_or_refuse(self._launcher, program)
         supervisor, handle = self._living[identity]
         if not await supervisor.revive_unless_broken():
-            update = (module, program, policy)
+            update = (module, program, policy, environment)
             await supervisor.revive(partial(self._launcher.recover, identity, handle.owner, handle.log, update))
         actor = supervisor.running_actor()
         with trio.CancelScope() as waiting:
 
             def update_now() -> Steps[tuple[None, int]]:
-                needs = yield from actor.update(module, program, policy)
+                needs = yield from actor.update(module, program, policy, environment)
                 waiting.deadline = trio.current_time() + confirmation_seconds_max
                 return None, needs
 
@@ -542,6 +572,13 @@ async def _close_log(storage: Storage, log: Log) -> None:
     """See `CloseLog`. What it still writes, up to half a second of merging, would hold up all other databases."""
     with trio.CancelScope(shield=True):
         await storage.run(log.close)
+
+
+def _aside(storage: Storage, load: Callable[[bytes], Module | None]) -> LoadAside:
+    async def load_aside(program: bytes) -> Module | None:
+        return await storage.run(load, program)
+
+    return load_aside
 
 
 async def _planned(plan: Callable[[], Awaitable[Update]]) -> tuple[Update | None, str]:

@@ -21,7 +21,7 @@ from stdb.actors.deadline import Deadline
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.programs import TablesOnly, store_program, store_rules, stored_program
 from stdb.actors.refusals import PublishFailed
-from stdb.actors.updates import Policy, Update, plan_update
+from stdb.actors.updates import Policy, Update, environment_after, plan_update, store_environment
 from stdb.datastore import records
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.log import Log
@@ -30,7 +30,8 @@ from stdb.datastore.transaction import Transaction
 from stdb.errors import ModuleFault, ReducerTimeout, SchemaError, StorageError
 from stdb.modules.protocol import LogSink, Module, ReducerCall
 from stdb.sats.special import Identity
-from stdb.schema.model import Lifecycle
+from stdb.schema.environment import UNCHANGED, EnvironmentChange
+from stdb.schema.model import Lifecycle, ModuleDef
 from stdb.schema.validation import format_errors
 from stdb.storage.module_log import ModuleLog
 from stdb.subscriptions.registry import Registry
@@ -39,6 +40,7 @@ __all__ = [
     "CloseLog",
     "FirstRecord",
     "Launcher",
+    "LoadAside",
     "LoadProgram",
     "OpenLog",
     "in_slices",
@@ -65,6 +67,8 @@ OpenLog = Callable[[bytes, Callable[[int], None]], Log]
 """Opens or makes the log of a database; the callback is told in the event loop's thread when `durable` moved."""
 CloseLog = Callable[[Log], Awaitable[None]]
 """Closes a log, which waits for the disk, while others run; even when it is cancelled. Raises StorageError."""
+LoadAside = Callable[[bytes], Awaitable[Module | None]]
+"""Does as `LoadProgram` while others run; returns None of a program that has to be loaded in the event loop."""
 
 
 class FirstRecord(NamedTuple):
@@ -87,20 +91,34 @@ class Launcher(NamedTuple):
     queued_requests_max: int
     http: HttpSender
     turns: trio.Lock
+    load_aside: LoadAside | None
 
-    def load_in_time(self, program: bytes) -> Module:
+    async def load_in_time(self, program: bytes) -> Module:
         """Return the module of a program; an import without end is stopped (`LOAD_SECONDS_MAX`). Raises as `load`."""
+        module = None if self.load_aside is None else await self.load_aside(program)
+        if module is not None:
+            return module
         with self.deadline.loading():
             return self.load(program)
 
-    def create(self, module: Module, program: bytes, identity: bytes, owner: bytes, log: LogSink) -> FirstRecord:
+    def create(
+        self,
+        module: Module,
+        program: bytes,
+        identity: bytes,
+        owner: bytes,
+        log: LogSink,
+        environment: EnvironmentChange = UNCHANGED,
+    ) -> FirstRecord:
         """Make the tables of a new database and run `init`, in one transaction; return its record. Keeps nothing.
 
         Raises:
+            EnvironmentRefused: The environment variables are none that the module can have.
             PublishFailed: A view does not return rows, a rule of row-level security is none, or `init` failed; carries
                 the text for the publisher.
         """
         datastore = Datastore()
+        values = environment_after(datastore, module.definition, environment)
         now_us = self.now_us()
         transaction = datastore.begin(now_us)
         for table in sorted(table.name for table in module.definition.tables):
@@ -116,6 +134,7 @@ class Launcher(NamedTuple):
             _tell(log, f"Creating row level security `{rule}`")
         store_rules(datastore, rules)
         store_program(datastore, module, program, identity, owner)
+        store_environment(datastore, module.definition, values)
         module.attach(datastore, identity, log)
         self._run_init(module, transaction, owner, now_us, log)
         delta = transaction.commit()
@@ -150,13 +169,13 @@ class Launcher(NamedTuple):
         identity: bytes,
         owner: bytes,
         module_log: ModuleLog,
-        update: tuple[Module, bytes, Policy] | None = None,
+        update: tuple[Module, bytes, Policy, EnvironmentChange] | None = None,
         positions: Mapping[int, tuple[int, int]] | None = None,
     ) -> AsyncIterator[DatabaseActor]:
         """Hold a database recovered from its log; it disconnects the clients of the last life, then starts its timers.
 
-        With `update`, a module, its program and a policy, the stored program is not loaded but replaced. `positions`
-        are those of the sequences after the first transaction; while it is the only one, they go on there.
+        With `update`, the arguments of `DatabaseActor.update`, the stored program is not loaded but replaced.
+        `positions` are those of the sequences after the first transaction; while it is the only one, they go on there.
 
         Raises:
             StorageError: The log is damaged, of another database, or holds no program.
@@ -179,7 +198,7 @@ class Launcher(NamedTuple):
             if stored.identity != identity:
                 shown = stored.identity[::-1].hex()
                 raise StorageError(f"the log is that of database {shown}, not of {identity[::-1].hex()}")
-            module = self.load_in_time(stored.program) if update is None else TablesOnly(datastore)
+            module = await self.load_in_time(stored.program) if update is None else TablesOnly(datastore)
             module.attach(datastore, identity, module_log)
             actor = DatabaseActor(
                 identity=identity,
@@ -221,14 +240,27 @@ class Launcher(NamedTuple):
             await self.close_log(log)
 
 
-def load_or_refuse(launcher: Launcher, program: bytes) -> Module:
+async def load_or_refuse(launcher: Launcher, program: bytes) -> Module:
     """Return the module of a program. Raises PublishFailed with the text for the publisher."""
     try:
-        return launcher.load_in_time(program)
+        module = await launcher.load_in_time(program)
     except SchemaError as error:
         raise PublishFailed(format_errors(error)) from error
     except ModuleFault as error:
         raise PublishFailed(str(error)) from error
+    _refuse_outboxes(module.definition)
+    return module
+
+
+def _refuse_outboxes(definition: ModuleDef) -> None:
+    """Raise PublishFailed for a module whose tables would send calls to other databases: those would get lost."""
+    for outbox in definition.outboxes:
+        raise PublishFailed(
+            f"table `{outbox.table}` is an outbox of calls to reducer `{outbox.remote_reducer}` of other databases, "
+            "and this server sends no calls between databases: publish the module without outboxes"
+        )
+    for submodule in definition.submodules:
+        _refuse_outboxes(submodule.definition)
 
 
 def new_identity() -> bytes:

@@ -7,11 +7,14 @@ Not responsible for: transactions (`database`), SQL (`statements`), the tasks of
 
 What waits runs among the procedures of its database and is cancelled with them, and when the request is given up: its
 scope is then cancelled, `client_disconnected` still runs. A handler of a route has nobody to connect: nobody is
-authenticated, so its transactions are those of the identity zero without a connection.
+authenticated, so its transactions are those of the identity zero without a connection; modules that are told who asks
+(crate 2.14) are told of a new identity each time.
 
 Rules: spec 05 section 1.3, routes 21, 24 and 30; spec 04 sections 3.7 and 7.
 """
 
+import json
+import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
@@ -26,7 +29,8 @@ from stdb.actors.procedures import NO_SUCH_PROCEDURE, PreparedCall
 from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction, NoSuchRoute, TooBusy
 from stdb.actors.sink import Client, OutcomeKind, ReducerOutcome
 from stdb.errors import RequestError
-from stdb.modules.protocol import HttpRequest, HttpResponse, Module, RouteCall
+from stdb.modules.protocol import HttpRequest, HttpResponse, Module, RouteCall, Stranger
+from stdb.sats.special import Identity
 from stdb.schema.model import STANDARD_HTTP_METHODS, HttpRouteDef
 from stdb.sql.work import Steps
 
@@ -39,6 +43,7 @@ Result = TypeVar("Result")
 _Handler: TypeAlias = Callable[[RouteCall, HttpRequest], Awaitable[HttpResponse]]
 _CallAnswer: TypeAlias = Answer[CallResult | ProcedureOutcome]
 _NOBODY = Client(bytes(32), bytes(16), "")
+_ISSUER, _AUDIENCE = "localhost", "spacetimedb"
 
 
 class Asked(NamedTuple):
@@ -201,7 +206,7 @@ class Visits:
         ended: HttpResponse | ReducerOutcome
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            ended = await handler(RouteCall(actor.now_us(), host), request)
+            ended = await handler(RouteCall(actor.now_us(), host, partial(_stranger, actor.now_us())), request)
         except BaseException as error:  # as of a procedure: whatever a handler raises, its database goes on
             if isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -inf:
                 raise
@@ -211,6 +216,14 @@ class Visits:
     def _end_route(self, result: RouteResult, answer: Answer[RouteResult]) -> None:
         """Answer with all that was committed so far; within a turn."""
         self._actor.answers.give(answer, result, self._actor.datastore.next_offset)
+
+
+def _stranger(now_us: int) -> Stranger:
+    """Return somebody new, as a server makes one for a client that shows no token (spec 09 section 4)."""
+    subject = str(uuid.uuid4())
+    identity = Identity.derive(_ISSUER, subject)
+    claims = {"hex_identity": identity.hex(), "sub": subject, "iss": _ISSUER, "aud": [_AUDIENCE]}
+    return Stranger(identity.wire, json.dumps(claims | {"iat": now_us // 1_000_000}, separators=(",", ":")))
 
 
 def _ended(prepared: PreparedCall, outcome: bytes | ReducerOutcome, duration_us: int) -> ProcedureOutcome:

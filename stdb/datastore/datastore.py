@@ -21,6 +21,8 @@ from stdb.datastore.window import Window
 from stdb.errors import StorageError
 from stdb.schema.model import ModuleDef
 from stdb.schema.system_tables import (
+    ENVIRONMENT_TABLE,
+    ENVIRONMENT_TABLE_ID,
     SYSTEM_CONSTRAINT_IDS,
     SYSTEM_INDEX_IDS,
     SYSTEM_SEQUENCE_IDS,
@@ -131,7 +133,7 @@ class Datastore:
             self.tables[table_id] = self._by_name[table.schema.name] = table
 
     def _bootstrap(self) -> None:
-        for table_id, definition in SYSTEM_TABLES:
+        for table_id, definition in (*SYSTEM_TABLES, (ENVIRONMENT_TABLE_ID, ENVIRONMENT_TABLE)):
             schema = TableSchema(
                 table_id,
                 definition,
@@ -144,8 +146,8 @@ class Datastore:
                 for sequence_id, sequence in zip(schema.sequence_ids, definition.sequences, strict=True)
             )
             self._swap(table_id, Table(schema, self.undo, sequences))
-        for table in list(self.tables.values()):
-            self.catalog.write(table.schema, "system")
+        for table_id, _ in SYSTEM_TABLES:
+            self.catalog.write(self.tables[table_id].schema, "system")
         self.undo.clear()
 
     def verify(self) -> None:
@@ -323,7 +325,8 @@ class Datastore:
         affected = {table_id for change in changes for table_id in self._described(change)}
         affected -= read_backing_ids(self)
         found = read_schemas(self, affected)
-        for table_id in affected - found.keys():  # first: one of the others may have its name
+        dropped = {table_id for table_id in affected - found.keys() if table_id >= USER_ID_FIRST}
+        for table_id in dropped:  # first: one of the others may have its name
             self._swap(table_id, None)
         for table_id, (schema, allocated) in found.items():
             if schema.is_system:
@@ -332,7 +335,7 @@ class Datastore:
                 continue
             self.install(schema, self._resumed(schema, allocated))
         self.undo.clear()
-        return affected - found.keys()
+        return dropped
 
     def _resumed(self, schema: TableSchema, allocated: Mapping[int, int]) -> tuple[Sequence, ...]:
         """Return the sequences of a table as they go on after a restart."""

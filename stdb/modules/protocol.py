@@ -35,6 +35,7 @@ __all__ = [
     "ReadSet",
     "ReducerCall",
     "RouteCall",
+    "Stranger",
     "Suspending",
     "ViewCall",
     "ViewSql",
@@ -181,11 +182,22 @@ class ProcedureCall(NamedTuple):
     host: ProcedureHost
 
 
+class Stranger(NamedTuple):
+    """Somebody whom nobody knows."""
+
+    identity: bytes
+    """32 bytes, little-endian as on the wire."""
+    claims: str
+    """JSON payload of a token that says so."""
+
+
 class RouteCall(NamedTuple):
     """The circumstances of one request to a route. Nobody is authenticated."""
 
     timestamp_us: int
     host: ProcedureHost
+    stranger: "Callable[[], Stranger]"
+    """Returns whom a module that wants a caller takes for the one who asks: a new identity for each request."""
 
 
 class Migration(NamedTuple):

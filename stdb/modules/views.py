@@ -30,6 +30,7 @@ from stdb.datastore.views import ViewShape, instance_table, view_shape
 from stdb.errors import DecodeError, ModuleFault, QueryError, ReducerError, ReducerTimeout
 from stdb.modules.protocol import Module, ReadSet, Suspending, ViewCall, ViewSql
 from stdb.modules.readers import Readers
+from stdb.schema.system_tables import ENVIRONMENT_TABLE_ID
 from stdb.sql import Caller, QueryPlan, compile_one_off
 from stdb.sql.plan import TablePlan
 from stdb.sql.work import BATCH, Steps, Work, finish
@@ -390,6 +391,8 @@ class MaterialisedViews:
         if not text.strip():
             return []
         plan = compile_one_off(text, self._datastore, self._owner)
+        if any(table.schema.id == ENVIRONMENT_TABLE_ID for branch in plan.branches for table in branch.tables):
+            raise QueryError(f"the query of view `{shape.name}` reads st_env: a view reads its environment by name")
         if plan.table.schema.row_type != shape.row_type:
             raise QueryError(f"the query of view `{shape.name}` returns rows of another type: {text}")
         _note(plan, reads)

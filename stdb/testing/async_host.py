@@ -159,11 +159,17 @@ class AsyncTestHost(LookedAtHost):
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, module: Subject, *, start: Start = None, seed: int = 0, http: Http = None
+        cls,
+        module: Subject,
+        *,
+        start: Start = None,
+        seed: int = 0,
+        http: Http = None,
+        env: Mapping[str, str] | None = None,
     ) -> AsyncIterator["AsyncTestHost"]:
         """Hold a running database of a module; arguments as of `stdb.testing.TestHost`."""
         sender = sender_of(http)
-        async with Running.open(module, start_us_of(start, seed), sender) as running:
+        async with Running.open(module, start_us_of(start, seed), sender, env) as running:
             host = cls(running, sender)
             try:
                 yield host
@@ -231,10 +237,14 @@ class AsyncTestHost(LookedAtHost):
             await self._running.crash(losing)
             await self._running.start()
 
-    async def publish(self, module: Subject) -> None:
-        """Update the database in place to another version of its program. Raises UpdateRejected, PublishFailed."""
+    async def publish(self, module: Subject, *, env: Mapping[str, str] | None = None) -> None:
+        """Update the database in place to another version of its program, or, with `env`, its variables.
+
+        Raises:
+            UpdateRejected, PublishFailed: As said there; nothing changed.
+        """
         with self._told():
-            await self._running.publish(module)
+            await self._running.publish(module, env)
 
     # ------------------------------------------------------------------ inside
     def _look(self) -> Running:

@@ -7,7 +7,7 @@ Not responsible for: hosts (`test_host`), what is written (`keeping`). Loads no 
 import re
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +26,15 @@ __all__ = ["HostFactory", "stdb_host"]
 class HostFactory(Protocol):
     """What the fixture `stdb_host` is."""
 
-    def __call__(self, module: "Subject", *, start: "Start" = None, seed: int = 0, http: "Http" = None) -> "TestHost":
+    def __call__(
+        self,
+        module: "Subject",
+        *,
+        start: "Start" = None,
+        seed: int = 0,
+        http: "Http" = None,
+        env: "Mapping[str, str] | None" = None,
+    ) -> "TestHost":
         """Return a host that is closed when the test has ended; arguments as of `TestHost`."""
 
 
@@ -37,8 +45,15 @@ def stdb_host() -> Iterator[HostFactory]:
 
     hosts: list[TestHost] = []
 
-    def make(module: "Subject", *, start: "Start" = None, seed: int = 0, http: "Http" = None) -> TestHost:
-        hosts.append(TestHost(module, start=start, seed=seed, http=http))
+    def make(
+        module: "Subject",
+        *,
+        start: "Start" = None,
+        seed: int = 0,
+        http: "Http" = None,
+        env: "Mapping[str, str] | None" = None,
+    ) -> TestHost:
+        hosts.append(TestHost(module, start=start, seed=seed, http=http, env=env))
         return hosts[-1]
 
     yield make

@@ -7,7 +7,7 @@ The database has the same identity and owner in every test; only time and who ca
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,6 +30,7 @@ from stdb.modules.python.database import make_database
 from stdb.modules.python.table import Binding
 from stdb.sats.special import Identity
 from stdb.sats.types import Product
+from stdb.schema.environment import EnvironmentChange
 from stdb.schema.model import Lifecycle, ModuleDef, ReducerDef
 from stdb.storage.control import Database
 from stdb.testing.clock import Time, time_of_this_run
@@ -100,8 +101,10 @@ class Running:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, subject: Subject, start_us: int, http: HttpSender | None) -> AsyncIterator["Running"]:
-        """Hold a running database of a program.
+    async def open(
+        cls, subject: Subject, start_us: int, http: HttpSender | None, env: Mapping[str, str] | None = None
+    ) -> AsyncIterator["Running"]:
+        """Hold a running database of a program, with these environment variables.
 
         Raises:
             SchemaError, PublishFailed: The program does not load, or its `init` failed.
@@ -110,7 +113,7 @@ class Running:
         async with trio.open_nursery() as nursery:
             running = cls(nursery, time_of_this_run(start_us), http)
             try:
-                await running._create(subject, start_us)
+                await running._create(subject, start_us, env or {})
                 yield running
             except trio.Cancelled:
                 raise
@@ -192,11 +195,12 @@ class Running:
         """
         results: list[T] = []
         failures: list[Exception] = []
+        around = self.module.python.around
         database, name = self._database(), getattr(function, "__name__", "a transaction of the test")
 
         def run(call: ReducerCall, _args: bytes) -> None:
             try:
-                results.append(function(ReducerContext(database, call, DATABASE.wire), *args, **kwargs))
+                results.append(function(ReducerContext(database, call, around), *args, **kwargs))
             except Exception as error:
                 failures.append(error)
                 raise ReducerError(str(error)) from error
@@ -209,14 +213,17 @@ class Running:
             raise failures[0]
         return results[0]
 
-    async def publish(self, subject: Subject) -> None:
-        """Update the database in place to another program, whatever becomes of its clients.
+    async def publish(self, subject: Subject, env: Mapping[str, str] | None = None) -> None:
+        """Update the database in place to another program, whatever becomes of its clients; `env` sets variables.
 
         Raises as `stdb.actors.host.Host.publish`.
         """
         source = read_source(subject)
         policy = Policy(breaks_clients=True)
-        await self.host.publish(OWNER.wire, source.program, identity=DATABASE.wire, policy=policy)
+        environment = EnvironmentChange(env or {})
+        await self.host.publish(
+            OWNER.wire, source.program, identity=DATABASE.wire, policy=policy, environment=environment
+        )
         self._take(source.program, subject)
 
     async def stop(self) -> None:
@@ -252,9 +259,9 @@ class Running:
         await trio.testing.wait_all_tasks_blocked()  # those whom the last life left behind are disconnected
 
     # ------------------------------------------------------------------ inside
-    async def _create(self, subject: Subject, start_us: int) -> None:
+    async def _create(self, subject: Subject, start_us: int, env: Mapping[str, str]) -> None:
         source = read_source(subject)
-        first = _FIRST.get((source.program, start_us))
+        first = None if env else _FIRST.get((source.program, start_us))
         if first is not None:
             module = self._load(source.program)
             self._write_log([first.record])
@@ -266,9 +273,12 @@ class Running:
             await self.start()
         else:
             await self._nursery.start(self._live)
-            await self.host.publish(OWNER.wire, source.program, name=NAME, identity=DATABASE.wire)
+            environment = EnvironmentChange(env)
+            await self.host.publish(
+                OWNER.wire, source.program, name=NAME, identity=DATABASE.wire, environment=environment
+            )
         self._take(source.program, subject)
-        if first is None and self.definition.lifecycle(Lifecycle.INIT) is None:
+        if first is None and not env and self.definition.lifecycle(Lifecycle.INIT) is None:
             [record] = self.storage.logs[DATABASE.wire].records()
             _FIRST[source.program, start_us] = _First(join(record), tuple(self.lines()))
 

@@ -129,12 +129,21 @@ class TestHost(LookedAtHost):
         seed: Chooses other random numbers of `ctx.rng`: its time begins by so many microseconds later.
         http: What other servers answer to `ctx.http`: responses by URL (see `stdb.testing.http.FakeHttp`), or what
             sends requests.
+        env: The values of environment variables.
 
     Raises:
         SchemaError, PublishFailed: The program does not load, or its `init` failed.
     """
 
-    def __init__(self, module: Subject, *, start: Start = None, seed: int = 0, http: Http = None) -> None:
+    def __init__(
+        self,
+        module: Subject,
+        *,
+        start: Start = None,
+        seed: int = 0,
+        http: Http = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self._portal = borrow()
         self._failure: BaseException | None = None
         self._host: AsyncTestHost | None = None
@@ -142,7 +151,7 @@ class TestHost(LookedAtHost):
 
         async def live(ready: trio.Event) -> None:
             try:
-                async with AsyncTestHost.open(module, start=start, seed=seed, http=http) as self._host:
+                async with AsyncTestHost.open(module, start=start, seed=seed, http=http, env=env) as self._host:
                     self._host.calls_back = False
                     ready.set()
                     await self._stop.wait()
@@ -214,9 +223,13 @@ class TestHost(LookedAtHost):
         """
         self._run(lambda: self._open.crash(losing=losing))
 
-    def publish(self, module: Subject) -> None:
-        """Update the database in place to another version of its program. Raises UpdateRejected, PublishFailed."""
-        self._run(lambda: self._open.publish(module))
+    def publish(self, module: Subject, *, env: Mapping[str, str] | None = None) -> None:
+        """Update the database in place to another version of its program, or, with `env`, its variables.
+
+        Raises:
+            UpdateRejected, PublishFailed: As said there; nothing changed.
+        """
+        self._run(lambda: self._open.publish(module, env=env))
 
     # ------------------------------------------------------------------ ending
     def close(self) -> None:

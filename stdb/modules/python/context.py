@@ -9,19 +9,21 @@ Source: spec 08, "Functions".
 import json
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from stdb.modules.python.environment import Variables
 from stdb.sats.special import Address, Identity, Timestamp
 
 if TYPE_CHECKING:
+    from stdb.modules.environment import Environment
     from stdb.modules.protocol import ReducerCall
     from stdb.modules.python.database import Database
 
-__all__ = ["MAKERS", "OF_EVERY_CALL", "WAITS", "Circumstances", "ReducerContext"]
+__all__ = ["MAKERS", "OF_EVERY_CALL", "WAITS", "Circumstances", "ReducerContext", "Surroundings"]
 
 WAITS = ("transact", "sleep", "http", "now")
 """Attributes of contexts whose functions may wait."""
-OF_EVERY_CALL = ("timestamp", "database_identity", "rng")
+OF_EVERY_CALL = ("timestamp", "database_identity", "rng", "env")
 """Attributes of contexts of functions that nobody in particular calls."""
 
 
@@ -31,6 +33,14 @@ class Circumstances(Protocol):
     @property
     def timestamp_us(self) -> int:
         """When it began, in microseconds since 1970."""
+
+
+class Surroundings(NamedTuple):
+    """What is the same for every call of a module that is attached."""
+
+    identity: bytes
+    """Of the database."""
+    environment: "Environment"
 
 
 class ReducerContext:
@@ -53,10 +63,13 @@ class ReducerContext:
     sender_auth: dict[str, Any]
     """The claims of the caller's token; empty when the call came with none."""
 
-    def __init__(self, db: "Database", call: "ReducerCall", database_identity: bytes) -> None:
+    env: Variables
+    """The module's environment variables."""
+
+    def __init__(self, db: "Database", call: "ReducerCall", around: Surroundings) -> None:
         self.db = db
         self._call = call
-        self._database = database_identity
+        self._around = around
 
     if not TYPE_CHECKING:  # a type checker would believe that every attribute exists
 
@@ -91,8 +104,9 @@ MAKERS: dict[str, Callable[[Any], Any]] = {
     "address": _address,
     "connection_id": lambda ctx: ctx.address,
     "timestamp": lambda ctx: Timestamp(ctx._call.timestamp_us),
-    "database_identity": lambda ctx: Identity(ctx._database),
+    "database_identity": lambda ctx: Identity(ctx._around.identity),
     "rng": _rng,
+    "env": lambda ctx: Variables(ctx._around.environment),
     "sender_auth": _sender_auth,
 }
-"""By attribute of a context: makes it of the context's `_call` and `_database`."""
+"""By attribute of a context: makes it of the context's `_call` and `_around`."""

@@ -33,6 +33,7 @@ __all__ = [
     "RouteDeclaration",
     "RuleDeclaration",
     "TableDeclaration",
+    "VariableDeclaration",
     "ViewDeclaration",
     "caller_place",
     "collecting",
@@ -149,6 +150,17 @@ class RuleDeclaration:
 
 
 @dataclass(frozen=True)
+class VariableDeclaration:
+    """One `environment_variable`; `choices`: None for any text."""
+
+    name: str
+    optional: bool
+    choices: tuple[str, ...] | None
+    owner: str
+    place: Place
+
+
+@dataclass(frozen=True)
 class MigrationDeclaration:
     """One migration; `table` is the key of a table, or the name of one that is gone."""
 
@@ -165,6 +177,7 @@ Declaration: TypeAlias = (
     | ProcedureDeclaration
     | RouteDeclaration
     | RuleDeclaration
+    | VariableDeclaration
     | MigrationDeclaration
 )
 
@@ -181,6 +194,7 @@ class Declarations:
     procedures: list[ProcedureDeclaration] = field(default_factory=list)
     routes: list[RouteDeclaration] = field(default_factory=list)
     rules: list[RuleDeclaration] = field(default_factory=list)
+    variables: list[VariableDeclaration] = field(default_factory=list)
     migrations: list[MigrationDeclaration] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -220,6 +234,8 @@ def register(declaration: Declaration) -> None:
             current.routes.append(declaration)
         case RuleDeclaration():
             current.rules.append(declaration)
+        case VariableDeclaration():
+            current.variables.append(declaration)
         case MigrationDeclaration():
             current.migrations.append(declaration)
 

@@ -24,6 +24,7 @@ from stdb.modules.python.declarations import (
     RouteDeclaration,
     RuleDeclaration,
     TableDeclaration,
+    VariableDeclaration,
     ViewDeclaration,
 )
 from stdb.modules.python.migrations import BuiltMigration, build_migrations
@@ -274,6 +275,7 @@ class _Builder:
                 self._report(each.place, f"a second {name} function; the first is at {of_event[0].place}: merge them")
         self.findings += schedule_findings(declared)
         self._check_routes()
+        self._check_variables()
         functions = _Functions(
             _known(map(read.reducer, declared.functions)),
             _known(map(read.view, declared.views)),
@@ -302,6 +304,14 @@ class _Builder:
     def _handlers(self) -> dict[int, RouteDeclaration]:
         """Return one route for each function that handles any."""
         return {id(route.function): route for route in reversed(self._declarations.routes)}
+
+    def _check_variables(self) -> None:
+        seen: dict[str, Place] = {}
+        for each in self._declarations.variables:
+            if each.name in seen:
+                text = f"the environment variable {each.name} is declared at {seen[each.name]} already: once is enough"
+                self._report(each.place, text)
+            seen.setdefault(each.name, each.place)
 
     def _check_routes(self) -> None:
         taken: dict[str, list[RouteDeclaration]] = {}
@@ -376,6 +386,7 @@ def _raw(
             raw.RawLifecycleReducer(each.lifecycle, each.name) for each in declared if each.lifecycle is not None
         ),
         row_level_security=tuple(raw.RawRowLevelSecurity(rule.sql) for rule in declarations.rules),
+        environment=tuple(map(_raw_variable, declarations.variables)) or None,
         case_policy=CasePolicy.NONE,
         http_handlers=tuple(map(raw.RawHttpHandler, handlers)),
         http_routes=tuple(_raw_route(route) for route in declarations.routes),
@@ -389,6 +400,10 @@ def _raw(
 
 def _visibility(private: bool) -> Visibility:
     return Visibility.PRIVATE if private else Visibility.CLIENT_CALLABLE
+
+
+def _raw_variable(variable: VariableDeclaration) -> raw.RawEnvironmentVariable:
+    return raw.RawEnvironmentVariable(variable.name, variable.choices, variable.optional)
 
 
 def _raw_views(views: tuple[BuiltView, ...]) -> Iterator[raw.RawViewV10]:

@@ -20,8 +20,9 @@ from stdb.modules.protocol import (
     RouteCall,
     ViewCall,
 )
-from stdb.modules.python.context import ReducerContext
+from stdb.modules.python.context import ReducerContext, Surroundings
 from stdb.modules.python.declarations import Place, RouteDeclaration, shown_path
+from stdb.modules.python.environment import Variables
 from stdb.modules.python.http import Request, Response
 from stdb.modules.python.output import Output, describe_failure, failure_place, failure_text, shown_value
 from stdb.modules.python.procedures import ProcedureContext
@@ -45,9 +46,9 @@ __all__ = ["Bound", "procedure_entry", "reducer_entry", "route_entry", "view_ent
 class Bound:
     """What entries need of the database that the module is attached to."""
 
-    __slots__ = ("bindings", "database", "identity", "names", "output")
+    __slots__ = ("around", "bindings", "database", "names", "output")
     database: "Database"
-    identity: bytes
+    around: Surroundings
     bindings: "Mapping[Any, Binding]"
     """By row class or handle."""
     names: "Mapping[str, Binding]"
@@ -66,7 +67,7 @@ def reducer_entry(bound: Bound, reducer: "BuiltReducer", typespace: Typespace) -
         values = decode(args)[0]
         output.function = name
         try:
-            function(ReducerContext(bound.database, call, bound.identity), *values)
+            function(ReducerContext(bound.database, call, bound.around), *values)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it must not bring the server down
             _raise_sorted(error, call.transaction.expired)
         if call.transaction.expired:
@@ -102,11 +103,11 @@ def view_entry(bound: Bound, view: "BuiltView", typespace: Typespace) -> Callabl
 
 
 def _view_context(bound: Bound, view: "BuiltView", call: ViewCall, reading: Reading) -> AnonymousViewContext:
-    db = ReadDatabase(bound.bindings, bound.names, reading)
+    db, env = ReadDatabase(bound.bindings, bound.names, reading), Variables(bound.around.environment, reading)
     if view.is_anonymous:
-        return AnonymousViewContext(db)
+        return AnonymousViewContext(db, env)
     assert call.sender is not None, f"view {view.declaration.name} has rows for each caller"
-    return ViewContext(db, Identity(call.sender))
+    return ViewContext(db, env, Identity(call.sender))
 
 
 def _rows(view: "BuiltView", result: Any, encode: Callable[[Any], bytes]) -> list[bytes]:

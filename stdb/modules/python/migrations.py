@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, overload
 
 from stdb.errors import ModuleFault, ReducerError, ReducerTimeout
 from stdb.modules.protocol import MigrationCall
-from stdb.modules.python.context import MAKERS, OF_EVERY_CALL
+from stdb.modules.python.context import MAKERS, OF_EVERY_CALL, Surroundings
 from stdb.modules.python.declarations import (
     Finding,
     MigrationDeclaration,
@@ -27,6 +27,7 @@ from stdb.modules.python.declarations import (
     report,
     shown_path,
 )
+from stdb.modules.python.environment import Variables
 from stdb.modules.python.output import describe_failure, failure_place, failure_text, shown_value
 from stdb.modules.python.rows import shape_of
 from stdb.modules.python.tables import TableHandle
@@ -125,10 +126,13 @@ class MigrationContext:
     rng: Random
     """Random numbers that depend on the time alone."""
 
-    def __init__(self, db: "Database", call: "_Moment", database_identity: bytes) -> None:
+    env: Variables
+    """The module's environment variables."""
+
+    def __init__(self, db: "Database", call: "_Moment", around: Surroundings) -> None:
         self.db = db
         self._call = call
-        self._database = database_identity
+        self._around = around
 
     if not TYPE_CHECKING:  # a type checker would believe that every attribute exists
 
@@ -253,7 +257,7 @@ def run_migration(
     """
     declaration, transaction = built.declaration, call.transaction
     bound.output.function = declaration.function.__name__
-    context = MigrationContext(bound.database, _Moment(transaction.timestamp_us), bound.identity)
+    context = MigrationContext(bound.database, _Moment(transaction.timestamp_us), bound.around)
     decode = _decoder(old, same)
     take = _taker(bound, built)
     for start in range(0, len(rows), ROWS_A_LIMIT):

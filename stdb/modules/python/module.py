@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stdb.modules.environment import Environment
 from stdb.modules.protocol import (
     HttpRequest,
     HttpResponse,
@@ -27,6 +28,7 @@ from stdb.modules.protocol import (
 )
 from stdb.modules.python.accessors import make_table
 from stdb.modules.python.blocking import unwatch
+from stdb.modules.python.context import Surroundings
 from stdb.modules.python.database import make_database
 from stdb.modules.python.declarations import FunctionDeclaration, Place, ProcedureDeclaration, ViewDeclaration
 from stdb.modules.python.definition import Program
@@ -95,9 +97,16 @@ class PythonModule:
             binding = Binding(datastore, stored, access, codec, declaration.shape.row_class, self._output)
             bindings[declaration.key] = names[declaration.name] = binding
         bound = self._bound
-        bound.bindings, bound.names, bound.identity = bindings, names, database_identity
+        environment = Environment(self.definition, self.program_hash, datastore)
+        bound.around = Surroundings(database_identity, environment)
+        bound.bindings, bound.names = bindings, names
         tables = {name: make_table(binding) for name, binding in names.items()}
         bound.database = make_database({key: tables[binding.name] for key, binding in bindings.items()}, tables)
+
+    @property
+    def around(self) -> Surroundings:
+        """What its functions learn of the database that it is attached to."""
+        return self._bound.around
 
     def _codec(self, row_type: Product, shape: ObjectShape) -> bsatn.Codec:
         """Return the codec of a table's rows, the same for every attachment: making one is most of attaching."""

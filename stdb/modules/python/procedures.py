@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 from stdb.errors import ReducerTimeout
 from stdb.modules.python.context import MAKERS, WAITS, ReducerContext
 from stdb.modules.python.declarations import ProcedureDeclaration, caller_place, function_place, register, report
+from stdb.modules.python.environment import Variables
 from stdb.modules.python.http import HttpClient
 from stdb.modules.python.pending import has_not_run, pending
 from stdb.sats.special import Address, Identity, TimeDuration, Timestamp
@@ -43,10 +44,13 @@ class Waiting:
     rng: Random
     """Random numbers that depend on the time and the caller of this call."""
 
+    env: Variables
+    """The module's environment variables."""
+
     def __init__(self, bound: "Bound", call: "Circumstances", host: "ProcedureHost") -> None:
         self._bound = bound
         self._call = call
-        self._database = bound.identity
+        self._around = bound.around
         self._host = host
         self._output = bound.output
 
@@ -68,7 +72,7 @@ class Waiting:
 
         def run(call: "ReducerCall") -> T:
             bound.output.function = getattr(function, "__name__", None)
-            result = function(ReducerContext(bound.database, call, bound.identity), *args, **kwargs)
+            result = function(ReducerContext(bound.database, call, bound.around), *args, **kwargs)
             if has_not_run(result):
                 name = getattr(function, "__name__", repr(function))
                 no_waiting = "which never ran: there is no waiting inside a transaction"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, TypeVar, overload
 
 from stdb.modules.python.declarations import ViewDeclaration, caller_place, function_place, register, report
+from stdb.modules.python.environment import Variables
 from stdb.sats.special import Identity
 
 if TYPE_CHECKING:
@@ -26,8 +27,12 @@ class AnonymousViewContext:
     db: "ReadDatabase"
     """The module's tables, for reading."""
 
-    def __init__(self, db: "ReadDatabase") -> None:
+    env: Variables
+    """The module's environment variables: the view is run again when one that it reads has changed."""
+
+    def __init__(self, db: "ReadDatabase", env: Variables) -> None:
         self.db = db
+        self.env = env
 
     if not TYPE_CHECKING:  # a type checker would believe that every attribute exists
 
@@ -47,8 +52,8 @@ class ViewContext(AnonymousViewContext):
     sender: Identity
     """Who looks."""
 
-    def __init__(self, db: "ReadDatabase", sender: Identity) -> None:
-        super().__init__(db)
+    def __init__(self, db: "ReadDatabase", env: Variables, sender: Identity) -> None:
+        super().__init__(db, env)
         self.sender = sender
 
 

@@ -15,6 +15,7 @@ from stdb.errors import DecodeError, DelayTooLong, NoSuchIndex, NoSuchRow, Reduc
 from stdb.modules.protocol import LogLevel
 from stdb.modules.wasm.handles import chunks_of
 from stdb.modules.wasm.runtime import EXHAUSTED, FunctionType, HostFunction, HostTrap
+from stdb.schema.system_tables import SYSTEM_INDEX_IDS
 
 if TYPE_CHECKING:
     from stdb.modules.wasm.host import Host
@@ -59,6 +60,7 @@ _LEVELS = {
 }
 _NO_LINE = 0xFFFFFFFF
 _COLUMNS_MAX = 0xFFFF
+_ENVIRONMENT_INDEX_ID = SYSTEM_INDEX_IDS["st_env_key_idx_btree"]
 _READ_ONLY = "a view only reads; write in a reducer"
 
 
@@ -171,7 +173,7 @@ class Scans(_Group):
             self._open()
         bound = host.tables.indexes.get(index_id)  # type: ignore[union-attr]  # open, so attached
         if bound is None:
-            return Errno.NO_SUCH_INDEX
+            return _no_index(index_id)
         memory = host.memory
         try:
             key = bound.point(memory.read(pointer, length))
@@ -203,7 +205,7 @@ class Scans(_Group):
         lower, upper = memory.read(bounds[0], bounds[1]), memory.read(bounds[2], bounds[3])
         bound = tables.indexes.get(index_id)
         if bound is None:
-            return Errno.NO_SUCH_INDEX
+            return _no_index(index_id)
         try:
             span = bound.range(start, count, lower, upper)
             rows = bound.index.scan(*span)
@@ -353,7 +355,7 @@ class Writes(Scans):
             return Errno.NOT_IN_TRANSACTION
         index = tables.indexes.get(index_id)
         if index is None:
-            return Errno.NO_SUCH_INDEX
+            return _no_index(index_id)
         try:
             key = index.point(self._host.memory.read(pointer, length))
         except DecodeError:
@@ -514,6 +516,11 @@ _NAMES: dict[tuple[str, str], tuple[str, int, bool]] = {
     ("10.5", "datastore_clear"): ("clear", 2, True),
 }
 """Where each function is imported from, which method it is, how many i32 it takes, whether it returns one."""
+
+
+def _no_index(index_id: int) -> int:
+    """Return the error number for an index that guests do not have; that of `st_env` is none of theirs either."""
+    return Errno.NO_SUCH_TABLE if index_id == _ENVIRONMENT_INDEX_ID else Errno.NO_SUCH_INDEX
 
 
 def _quoted(text: str) -> str:

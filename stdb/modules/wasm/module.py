@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from stdb.datastore.views import view_shape
 from stdb.errors import DecodeError, ModuleFault, ReducerError, ReducerTimeout
+from stdb.modules.environment import Environment
 from stdb.modules.protocol import (
     FATAL,
     HttpRequest,
@@ -25,6 +26,7 @@ from stdb.modules.protocol import (
     ViewCall,
     ViewSql,
 )
+from stdb.modules.wasm import abi
 from stdb.modules.wasm.host import Host
 from stdb.modules.wasm.http import decode_response, encode_request
 from stdb.modules.wasm.imports import host_functions
@@ -52,6 +54,9 @@ class WasmModule:
     `first` is the instance that was made to ask for the definition; it goes on to serve.
     """
 
+    succeeded = 0
+    """What a reducer returns when all is well."""
+
     def __init__(
         self,
         runtime: "Runtime",
@@ -74,6 +79,7 @@ class WasmModule:
         self._idle: list[Instance] = []
         """Instances for what may wait, between two calls."""
         self._tables: Tables | None = None
+        self._environment: Environment | None = None
         self._identity = bytes(32)
         self._log: LogSink | None = None
 
@@ -81,6 +87,7 @@ class WasmModule:
         """Bind to the tables of a database; called once before the first call and again after a schema change."""
         is_first = self._tables is None
         self._tables, self._identity, self._log = Tables(datastore), database_identity, log
+        self._environment = Environment(self.definition, self.program_hash, datastore)
         if not is_first:
             self._discard()
             while self._idle:
@@ -151,7 +158,7 @@ class WasmModule:
         except GeneratorExit:
             self._discard()
             raise
-        if code or (host.expiry is not None and host.expiry.expired):
+        if code != self.succeeded or (host.expiry is not None and host.expiry.expired):
             self._refuse(instance, name, code)
         host.close()
         host.handles.end_call()
@@ -252,16 +259,19 @@ class WasmModule:
         """Return the handler of a route; see `stdb.modules.protocol.Module`."""
         name = self.definition.http_routes[position].handler
         handler_id = self.definition.http_handlers.index(name)
-        # From 2.14 on a handler is told who asks; nobody is authenticated here.
-        caller = (0, 0, 0, 0, 0) if self._handlers_know_callers() else ()
+        knows_callers = self._handlers_know_callers()
 
         async def run(call: RouteCall, request: HttpRequest) -> HttpResponse:
             instance = self._make_for_waiting(name)
             handles = instance.host.handles
             sinks = handles.add_sink(), handles.add_sink()
+            caller: tuple[int, ...] = ()
+            if knows_callers:
+                identity, claims = call.stranger()
+                caller = (*words(identity), handles.add_source(claims.encode()))
 
             def start() -> int:
-                return instance.entry("__call_http_handler__")(
+                return instance.entry(abi.HTTP_HANDLER)(
                     handler_id,
                     *caller,
                     call.timestamp_us & U64_MAX,
@@ -313,8 +323,9 @@ class WasmModule:
             instance.close()
 
     def _handlers_know_callers(self) -> bool:
-        export = self._program.exports.get("__call_http_handler__")
-        return export is not None and export.type is not None and len(export.type.params) > _HANDLER_PARAMS
+        """Tell whether handlers are told who asks, as they are from 2.14 on."""
+        export = self._program.exports.get(abi.HTTP_HANDLER)
+        return export is not None and export.type == abi.CALL_HANDLER
 
     # Instances
 
@@ -329,6 +340,7 @@ class WasmModule:
 
     def _bind(self, host: Host) -> None:
         host.tables, host.identity, host.log = self._tables, self._identity, self._log
+        host.environment = self._environment
         host.immediate = self._queue
 
     def _queue(self, name: str, args: bytes) -> None:
@@ -343,5 +355,3 @@ class WasmModule:
 
 IDLE_MAX = 8
 """Instances kept for procedures and handlers that are not called just now."""
-_HANDLER_PARAMS = 6
-"""Of `__call_http_handler__` before 2.14 (spec 09 section 4)."""

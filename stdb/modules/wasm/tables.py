@@ -14,6 +14,7 @@ from stdb.datastore.schedules import RowSchedule
 from stdb.errors import DecodeError
 from stdb.sats import bsatn, keys
 from stdb.sats.types import AlgebraicType, Element, Product, Scalar, ScalarKind
+from stdb.schema.system_tables import ENVIRONMENT_TABLE_ID
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
@@ -155,6 +156,8 @@ class Tables:
         aliases: dict[str, int] = {}
         index_aliases: dict[str, int] = {}
         for table in datastore.tables.values():
+            if table.schema.id == ENVIRONMENT_TABLE_ID:
+                continue  # guests read it by `env_get` alone
             bound = self.by_id[table.schema.id] = BoundTable(table)
             definition: TableDef = table.schema.definition
             self.ids[definition.name] = aliases[definition.accessor] = bound.id
