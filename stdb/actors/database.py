@@ -63,7 +63,6 @@ from stdb.subscriptions.fragment import ClientUpdate, TransactionEvent
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
     from stdb.datastore.log import Log
-    from stdb.datastore.transaction import Transaction
     from stdb.storage.module_log import ModuleLog
     from stdb.subscriptions.actor import SubscriptionActor
     from stdb.subscriptions.registry import Registry
