@@ -205,6 +205,7 @@ class Host:
         *,
         name: str | None = None,
         identity: bytes | None = None,
+        address: bytes | None = None,
         host_type: str = "Python",
         clear: bool = False,
         policy: Policy = COMPATIBLE,
@@ -213,6 +214,7 @@ class Host:
     ) -> PublishResult:
         """Create a database with this program, or update the one that `name` or `identity` leads to.
 
+        A database that is created gets `address`, which no other may have, else one of its own.
         Answers once it is durable; of an update, after `confirmation_seconds_max` that it is not yet.
 
         Raises:
@@ -234,6 +236,7 @@ class Host:
                     program,
                     name=name,
                     identity=made,
+                    address=address,
                     host_type=host_type,
                     clear=clear,
                     policy=policy,
@@ -251,7 +254,7 @@ class Host:
             identity = self._identity_to_create(caller, identity)
             self.control.check_create(caller, identity, name)
             self.check_grant(caller, host_type)
-            await self._create(caller, identity, program, name, host_type, environment)
+            await self._create(caller, identity, program, name, host_type, environment, address)
             return PublishResult(identity, name, "created")
 
     async def plan(self, caller: bytes, identity: bytes, program: bytes, *, host_type: str = "Python") -> Prospect:
@@ -423,10 +426,11 @@ class Host:
         name: str | None,
         host_type: str,
         environment: EnvironmentChange,
+        address: bytes | None,
     ) -> None:
         first = await self._first_record(program, identity, caller, environment)
         deleted = self.control.deleted(identity)
-        address = deleted.address if deleted else os.urandom(16)
+        address = deleted.address if deleted else address or os.urandom(16)
         now_us = self._launcher.now_us()
         database = Database(identity, address, caller, host_type, first.module.program_hash, now_us)
         with trio.CancelScope(shield=True):  # a few disk syncs; half of it must not stay

@@ -71,9 +71,10 @@ class HttpError(RequestError):
         self, status: int, text: str = "", *, document: Any = None, headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
         super().__init__(text)
-        self.response = (
-            text_response(text, status, headers) if document is None else json_response(document, status, headers)
-        )
+        if document is not None:
+            self.response = json_response(document, status, headers)
+        else:
+            self.response = text_response(text, status, headers) if text else Response(status, headers)
 
 
 def text_response(text: str, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Response:

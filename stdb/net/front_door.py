@@ -21,9 +21,12 @@ from stdb.net import (
     routes_backup,
     routes_call,
     routes_database,
+    routes_energy,
     routes_environment,
     routes_history,
     routes_identity,
+    routes_legacy_identity,
+    routes_legacy_publish,
     routes_publish,
     routes_rows,
     routes_server,
@@ -55,6 +58,9 @@ _RESOURCES = (
     *routes_rows.RESOURCES,
     *routes_user.RESOURCES,
     *routes_subscribe.RESOURCES,
+    *routes_energy.RESOURCES,
+    *routes_legacy_identity.RESOURCES,
+    *routes_legacy_publish.RESOURCES,
 )
 _NOT_FOUND = Response(404)
 BODIES = 8
@@ -187,7 +193,7 @@ class FrontDoor:
         resource, parameters = found
         if request.method == "OPTIONS":
             return _with_headers(preflight(resource.allow), CORS)
-        call = Call(self, connection, request, Query(request.query), parameters)
+        call = Call(self, connection, request, Query(request.query), parameters, resource.conventions)
         response = await self._checked(call, resource)
         if isinstance(response, Upgraded):
             return response
@@ -204,9 +210,7 @@ class FrontDoor:
         try:
             handler = resource.handler(call.request.method)
             if handler is not None or resource.access is Access.ANONYMOUS:
-                call.credentials = await resource.conventions.authenticate(
-                    resource.access, call.request, call.query, self.tokens
-                )
+                await call.authenticate(resource.access)
             if resource.lookup == Lookup.BEFORE_METHOD:
                 call.database()
             return Response(405) if handler is None else await handler(call)

@@ -25,7 +25,7 @@ from stdb.sats import json as sats_json
 from stdb.sats import meta
 from stdb.sats.typespace import without_maps
 
-__all__ = ["RESOURCES", "SLICE_SECONDS", "sql_document"]
+__all__ = ["RESOURCES", "SLICE_SECONDS", "reducer_response", "sql_document"]
 
 SLICE_SECONDS = 0.005
 """A result is encoded for so long before others run."""
@@ -56,10 +56,11 @@ async def call_function(call: Call) -> Response:
         result = await work()
     else:
         result = await call.connection.while_connected(work)
-    return _procedure_response(result) if isinstance(result, ProcedureOutcome) else _reducer_response(result)
+    return _procedure_response(result) if isinstance(result, ProcedureOutcome) else reducer_response(result)
 
 
-def _reducer_response(result: CallResult) -> Response:
+def reducer_response(result: CallResult) -> Response:
+    """Return the answer to a call of a reducer, however it ended."""
     headers = (
         TEXT,
         ("spacetime-energy-used", str(result.energy)),

@@ -23,7 +23,7 @@ from stdb.schema import documents
 from stdb.storage.control import NameInUseError, NameNotYoursError, NotYourDatabaseError
 from stdb.storage.module_log import FOLLOW_LINES_MAX, ModuleLog
 
-__all__ = ["RESOURCES"]
+__all__ = ["RESOURCES", "log_response"]
 
 LAUNCH_SECONDS_MAX = 10.0
 """How long `schema` waits for a database that is still loading."""
@@ -110,7 +110,11 @@ async def logs(call: Call) -> Response:
     line_count = call.query.number("num_lines")
     follow = call.query.flag("follow", False)
     call.door.host.check_owner(call.caller.identity, database.identity, "view module logs")
-    log = call.door.host.database(database.identity).log
+    return log_response(call.door.host.database(database.identity).log, line_count, follow=follow)
+
+
+def log_response(log: ModuleLog, line_count: int | None, *, follow: bool) -> Response:
+    """Return the answer that holds the last lines of a log (None: all), and with `follow` those to come."""
     headers = (("content-type", "application/x-ndjson"), ("cache-control", "no-cache"))
     if follow:
         return Response(200, headers, _follow(log, min(line_count or 0, FOLLOW_LINES_MAX)))

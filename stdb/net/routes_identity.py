@@ -4,7 +4,7 @@ Responsible for: routes 5 to 9 of spec 05 section 1.2.
 Not responsible for: minting and checking tokens (`tokens`), energy (`routes_energy`).
 """
 
-from stdb.net.auth import Access, authenticate
+from stdb.net.auth import Access
 from stdb.net.errors import json_response
 from stdb.net.http import Response
 from stdb.net.routing import Call, Resource, hex_of
@@ -32,9 +32,8 @@ async def websocket_token(call: Call) -> Response:
 async def verify(call: Call) -> Response:
     """Answer whether the token is that of the identity in the path."""
     identity = call.identity()
-    credentials = await authenticate(Access.REQUIRED, call.request, call.query, call.door.tokens)
-    assert credentials is not None
-    if credentials.identity != identity.wire:
+    await call.authenticate(Access.REQUIRED)
+    if call.caller.identity != identity.wire:
         return Response(400)
     return Response(204)
 

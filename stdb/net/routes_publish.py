@@ -19,7 +19,7 @@ from stdb.net.routing import Call, Lookup, Resource, hex_of
 from stdb.schema.environment import EnvironmentChange
 from stdb.storage.control import NameInUseError, NameNotYoursError, NotYourDatabaseError
 
-__all__ = ["RESOURCES"]
+__all__ = ["RESOURCES", "host_type_of"]
 
 PYTHON_MAGIC = b"PK\x03\x04"
 WASM_HEADER_BYTES = 8
@@ -75,7 +75,7 @@ async def reset(call: Call) -> Response:
     program = await call.body(call.door.settings.stdb.publish_bytes_max)
     known = host.control.database(database.identity)
     assert known is not None, "`database` has looked"
-    host_type = _host_type(program, options.host_type) if program else known.host_type
+    host_type = host_type_of(program, options.host_type) if program else known.host_type
     result = await host.reset(
         caller, database.identity, program or None, host_type=host_type, environment=options.environment
     )
@@ -114,7 +114,7 @@ async def pre_publish(call: Call) -> Response:
     host, caller = call.door.host, call.caller.identity
     host.check_owner(caller, database.identity, "update database")
     program = await call.body(call.door.settings.stdb.publish_bytes_max)
-    prospect = await host.plan(caller, database.identity, program, host_type=_host_type(program, asked))
+    prospect = await host.plan(caller, database.identity, program, host_type=host_type_of(program, asked))
     if prospect.update is None:
         reason = prospect.refusal.removeprefix("Database update rejected: ")
         kind, document = "ManualMigrate", {"reason": reason}
@@ -170,7 +170,7 @@ async def _publish(call: Call, named: str | bytes | None, options: _Options) -> 
     program = await call.body(call.door.settings.stdb.publish_bytes_max)
     try:
         _check_may_create(call, name, identity)
-        host_type = _host_type(program, options.host_type)
+        host_type = host_type_of(program, options.host_type)
         result = await host.publish(
             caller.identity,
             program,
@@ -203,7 +203,7 @@ def _check_may_create(call: Call, name: str | None, identity: bytes | None) -> N
         raise NameNotYoursError(name)
 
 
-def _host_type(program: bytes, asked: str | None) -> str:
+def host_type_of(program: bytes, asked: str | None) -> str:
     """Return what kind of program this is, said by the publisher or seen by its first bytes.
 
     Raises:

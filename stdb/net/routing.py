@@ -145,6 +145,7 @@ class Call:
     request: Request
     query: Query
     parameters: Mapping[str, str]
+    conventions: Conventions = MODERN
     credentials: Credentials | None = None
 
     @property
@@ -152,6 +153,10 @@ class Call:
         """Return who asks; only where the resource's access says somebody does."""
         assert self.credentials is not None
         return self.credentials
+
+    async def authenticate(self, access: Access) -> None:
+        """Find out who asks, where that depends on more than the path. Raises AuthError."""
+        self.credentials = await self.conventions.authenticate(access, self.request, self.query, self.door.tokens)
 
     def client(self) -> Client:
         """Return the caller as a client with a connection id of its own, for this one request."""

@@ -15,6 +15,7 @@ __all__ = [
     "database_name_error",
     "identifier_problem",
     "is_database_name",
+    "is_domain",
     "is_identifier",
     "pascal_case",
     "snake_case",
@@ -23,6 +24,8 @@ __all__ = [
 _SEPARATORS = "_- "
 _DIGITS = frozenset("0123456789")
 _DATABASE_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+_ADDRESS_HEX = re.compile(r"(?:0x)?[0-9a-fA-F]{32}", re.ASCII)
+_SUBDOMAINS_MAX, _DOMAIN_PART_MAX = 256, 64
 _IDENTITY_HEX = re.compile(r"(0x)?[0-9a-fA-F]{64}\Z")
 # What a letter is for the boundaries between words.
 _OTHER, _LOWER, _UPPER, _DIGIT = range(4)
@@ -72,6 +75,17 @@ def database_name_error(name: str) -> str | None:
             return "invalid hyphen in database name"
         before = character
     return "invalid hyphen in database name" if before == "-" else None
+
+
+def is_domain(name: str) -> bool:
+    """Tell whether `name` can name a database of 0.11: parts of 1 to 64 characters, no blanks, split by slashes.
+
+    What reads as an address is none (spec 03 section 8.1).
+    """
+    parts = name.split("/")
+    if len(parts) > _SUBDOMAINS_MAX + 1 or _ADDRESS_HEX.fullmatch(parts[0]):
+        return False
+    return all(1 <= len(part) <= _DOMAIN_PART_MAX and not any(map(str.isspace, part)) for part in parts)
 
 
 @lru_cache(maxsize=4096)
