@@ -4,7 +4,7 @@ import pytest
 
 from stdb.errors import ModuleFault, SchemaError
 from stdb.modules.python.archive import pack
-from stdb.server import load_program
+from stdb.server import load_aside, load_program
 
 ROUTED = b"""
 from stdb import HttpContext, Request, Response, http_route
@@ -36,4 +36,5 @@ def test_a_packed_python_module_is_loaded() -> None:
 )
 def test_what_cannot_be_run_is_refused_by_name(program: bytes, message: str) -> None:
     with pytest.raises((SchemaError, ModuleFault), match=message):
+        assert load_aside(program) is None, "it is no WebAssembly"
         load_program(program)

@@ -9,14 +9,13 @@ from dataclasses import replace
 import stdb.server
 from stdb.cli.main import main
 from stdb.modules.protocol import Module
-from stdb.storage.compiled_cache import CompiledCacheDirectory
 
 _load = stdb.server.load_program
 
 
-def load_as_v9(program: bytes, call_seconds_max: float = 1.0, cache: CompiledCacheDirectory | None = None) -> Module:
+def load_as_v9(program: bytes) -> Module:
     """Return the module of a program, its definition marked as V9."""
-    module = _load(program, call_seconds_max, cache)
+    module = _load(program)
     module.definition = replace(module.definition, abi_is_v10=False)
     return module
 
