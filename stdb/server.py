@@ -41,12 +41,14 @@ from stdb.storage.data_directory import DataDirectory
 from stdb.storage.server_storage import ServerStorage
 from stdb.storage.settings import Settings
 
-__all__ = ["Publication", "Running", "ServeOptions", "load_program", "serve"]
+__all__ = ["Publication", "Running", "ServeOptions", "load_aside", "load_program", "serve"]
 
 SHUTDOWN_SECONDS_MAX = 10.0
 CLOSING_SECONDS_MAX = 2.0
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How soon the log's writer gets the interpreter from the event loop (DESIGN decision 5)."""
+_LOADING = threading.Lock()
+"""The engine compiles one program at a time, which leaves processors to those who are served."""
 COLLECTION_THRESHOLDS = (50_000, 20, 100)
 
 
@@ -81,22 +83,36 @@ class Running(NamedTuple):
     """Name and identity (64 hex digits) of what was published at start."""
 
 
-def load_program(program: bytes, call_seconds_max: float = 1.0, cache: CompiledCacheDirectory | None = None) -> Module:
-    """Return the module of an uploaded program; a call of one in WebAssembly is stopped after `call_seconds_max`.
+def load_program(program: bytes) -> Module:
+    """Return the module of an uploaded program that is not WebAssembly.
 
     Raises:
         SchemaError, ModuleFault: It is no program that this server can run.
     """
-    if program.startswith(WASM_MAGIC):
-        keep_ticking()
-        return load_wasm(
-            program, _now_us, cache=cache, limits=Limits(call_ticks_max=ceil(call_seconds_max / TICK_SECONDS))
-        )
     if not program.startswith(MAGIC):
         raise SchemaError(
             ["the program is neither a packed Python module nor WebAssembly: pack it with `stdb publish`"]
         )
     return load_archive(program)
+
+
+def load_aside(
+    program: bytes, call_seconds_max: float = 1.0, cache: CompiledCacheDirectory | None = None
+) -> Module | None:
+    """Return the module of a program in WebAssembly, None of any other; its calls are stopped after `call_seconds_max`.
+
+    To be called in a thread: compiling takes a second for a megabyte, and what runs before the first call may be long.
+
+    Raises:
+        SchemaError, ModuleFault: As `load_program`.
+    """
+    if not program.startswith(WASM_MAGIC):
+        return None
+    with _LOADING:
+        keep_ticking()
+        return load_wasm(
+            program, _now_us, cache=cache, limits=Limits(call_ticks_max=ceil(call_seconds_max / TICK_SECONDS))
+        )
 
 
 async def serve(options: ServeOptions, started: Callable[[Running], None]) -> None:
@@ -177,9 +193,11 @@ async def _serve_until_signal(
     closed = trio.Event()
     http = HttpClient(settings.module_http)
     cache = CompiledCacheDirectory(directory.path / "cache")
-    load = partial(load_program, call_seconds_max=settings.stdb.reducer_seconds_max, cache=cache)
+    aside = partial(load_aside, call_seconds_max=settings.stdb.reducer_seconds_max, cache=cache)
     with open_deadline(settings.stdb.reducer_seconds_max) as deadline:
-        async with Host.open(storage, load, host_settings, deadline=deadline, http=http) as host:
+        async with Host.open(
+            storage, load_program, host_settings, load_aside=aside, deadline=deadline, http=http
+        ) as host:
             door = FrontDoor(host, tokens, settings, operator=operator.identity)
             listeners = await trio.open_tcp_listeners(options.port, host=options.host)
             await nursery.start(_serve_door, door, listeners, closed)

@@ -265,7 +265,7 @@ class Host:
         """
         async with self._alone(identity):
             self._check_publisher(caller, identity, "update database", host_type)
-            module = await await load_or_refuse(self._launcher, program)
+            module = await load_or_refuse(self._launcher, program)
             supervisor, handle = self._living[identity]
             if not await supervisor.revive_unless_broken():
                 return Prospect(*await _planned(partial(self._launcher.plan, identity, module)), False)
@@ -409,7 +409,7 @@ class Host:
     async def _first_record(
         self, program: bytes, identity: bytes, owner: bytes, environment: EnvironmentChange
     ) -> "_First":
-        module = await await load_or_refuse(self._launcher, program)
+        module = await load_or_refuse(self._launcher, program)
         lines = _Lines()
         try:
             record = self._launcher.create(module, program, identity, owner, lines, environment)
@@ -428,7 +428,7 @@ class Host:
         environment: EnvironmentChange,
         address: bytes | None,
     ) -> None:
-        first = await await self._first_record(program, identity, caller, environment)
+        first = await self._first_record(program, identity, caller, environment)
         deleted = self.control.deleted(identity)
         address = deleted.address if deleted else address or os.urandom(16)
         now_us = self._launcher.now_us()
@@ -445,7 +445,7 @@ class Host:
 
     async def _reset(self, identity: bytes, program: bytes, host_type: str, environment: EnvironmentChange) -> None:
         owner = self._known(identity).owner
-        first = await await self._first_record(program, identity, owner, environment)
+        first = await self._first_record(program, identity, owner, environment)
         with trio.CancelScope(shield=True):
             await self._end(identity)
             await self._store_first(identity, first)
@@ -478,7 +478,7 @@ class Host:
         environment: EnvironmentChange,
         confirmation_seconds_max: float,
     ) -> None:
-        module = await await load_or_refuse(self._launcher, program)
+        module = await load_or_refuse(self._launcher, program)
         supervisor, handle = self._living[identity]
         if not await supervisor.revive_unless_broken():
             update = (module, program, policy, environment)

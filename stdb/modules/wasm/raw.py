@@ -93,8 +93,9 @@ _call_async = _holding_function(  # makes the future; nothing of the guest runs
 )
 _POLL: tuple[Any, ...] = ("wasmtime_call_future_poll", ctypes.c_bool, _address)
 _delete_future = _holding_function("wasmtime_call_future_delete", None, _address)
-_polls = {True: _holding_function(*_POLL), False: _function(*_POLL)}
-"""Run the guest, with the interpreter held or without: only where epochs come without it may it be held."""
+_holding_poll, _letting_poll = _holding_function(*_POLL), _function(*_POLL)
+"""Run the guest, with the interpreter held or without: only where epochs come without it may it be held, and never
+while a guest is prepared, which happens in a thread beside the event loop."""
 _new_trap = _function("wasmtime_trap_new", _address, ctypes.c_char_p, ctypes.c_size_t)
 _new_error = _function("wasmtime_error_new", _address, ctypes.c_char_p)
 
@@ -120,7 +121,7 @@ class RawGuest:
         self._ticks = self._ticks_max = CALL_TICKS_MAX
         self._is_late = False
         self._future = 0
-        self._poll = _polls[engine.ticks_itself]
+        self._poll = _holding_poll if engine.ticks_itself else _letting_poll
         self._results = memoryview(b"")
         self._store = wasmtime.Store(engine.wasmtime)
         self._context = _pointer(self._store._context())
@@ -149,23 +150,26 @@ class RawGuest:
 
     def call(self, name: str, *args: int) -> int:
         """See `Guest.call`."""
-        result = self.entry(name)(*args)
+        result = self._make_entry(self._exports[name], _letting_poll)(*args)
         while result == SUSPENDED:
             assert self.waiting is None, f"{name} must not wait"
-            result = self.resume()
+            result = self._resume(_letting_poll)
         return result
 
     def entry(self, name: str) -> Callable[..., int]:
         """See `Guest.entry`."""
         found = self._entries.get(name)
         if found is None:
-            found = self._entries[name] = self._make_entry(self._exports[name])
+            found = self._entries[name] = self._make_entry(self._exports[name], self._poll)
         return found
 
     def resume(self) -> int:
         """See `Guest.resume`."""
+        return self._resume(self._poll)
+
+    def _resume(self, poll: Callable[[int], bool]) -> int:
         future = self._future
-        if not self._poll(future):
+        if not poll(future):
             return SUSPENDED
         self._future = 0
         _delete_future(future)
@@ -194,7 +198,7 @@ class RawGuest:
 
     # Entries
 
-    def _make_entry(self, function: wasmtime.Func) -> Callable[..., int]:
+    def _make_entry(self, function: wasmtime.Func, poll: Callable[[int], bool]) -> Callable[..., int]:
         """Return what enters one export; its arguments lie in memory of its own, which it writes in one go."""
         type_ = function.type(self._store)
         params = [str(each) for each in type_.params]
@@ -208,7 +212,7 @@ class RawGuest:
         source = _ENTRY.format(names=", ".join(names), packed=packed, count=len(params), results=len(type_.results))
         scope: dict[str, Any] = {
             **{"pack": Struct(layout).pack_into, "place": place, "result": result, "guest": self},
-            **{"call_async": _call_async, "poll": self._poll, "delete_future": _delete_future},
+            **{"call_async": _call_async, "poll": poll, "delete_future": _delete_future},
             **{"context": self._context, "function": ctypes.addressof(function._func)},
             **{"at": ctypes.addressof(values), "result_at": ctypes.addressof(results)},
             **{"trap_at": self._trap_at, "error_at": self._error_at},
@@ -233,7 +237,7 @@ class RawGuest:
             self._trap_at,
             self._error_at,
         )
-        while not self._poll(future):
+        while not _letting_poll(future):
             pass  # a start function that takes more than an epoch
         _delete_future(future)
         if self._trap_slot.value or self._error_slot.value:
