@@ -4,9 +4,10 @@ Responsible for: starting and cancelling procedures, what they may ask for (`Pro
 Not responsible for: turns and telling about transactions (`database`), running module code (`stdb.modules`).
 
 A procedure runs outside the mailbox. Its transactions are jobs in it: each runs whole in a turn of the database, under
-the time limit of a reducer, or in steps (`pausing`), and is then rolled back if the procedure is cancelled half-way. A procedure is cancelled when its caller's connection goes, when the database is buried
-(deleted, reset, restarted, broken) and when the server stops; what its transactions committed stays, what it asked for
-and has not had its turn is not run.
+the time limit of a reducer, or in steps (`pausing`), and is then rolled back if the procedure is cancelled half-way. A
+procedure is cancelled when its caller's connection goes, when the database is buried (deleted, reset, restarted,
+broken) and when the server stops; what its transactions committed stays, what it asked for and has not had its turn is
+not run.
 
 Whatever a procedure raises ends that procedure alone, `SystemExit` and a `Cancelled` that it kept from elsewhere
 included. Texts of exceptions are made by the module's code, so they are asked for within the time limit.
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import trio
 
+from stdb.actors.arguments import arguments_from_json
 from stdb.actors.attachment import Attachment
 from stdb.actors.calls import bad_arguments
 from stdb.actors.outgoing import HttpSender, Outgoing
@@ -222,7 +224,7 @@ class Procedures:
             return NO_SUCH_PROCEDURE
         assert position is not None
         try:
-            encoded = args if isinstance(args, bytes) else self._encode(each, args)
+            encoded = args if isinstance(args, bytes) else arguments_from_json(each.params, args, definition)
         except DecodeError as error:
             return bad_arguments("procedure", each.name, error, is_json=isinstance(args, str))
         host = _Host(self._actor, client, client.connection_id)
@@ -366,12 +368,6 @@ class Procedures:
         report = fault.report or "".join(traceback.format_exception(cause)).rstrip()
         log.write(LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=name)
         return _fault(_text_of(cause, host))
-
-    def _encode(self, each: ProcedureDef, text: str) -> bytes:
-        typespace = self._actor.module.definition.typespace
-        return bsatn.codec(each.params, typespace).encode(
-            json.decode(each.params, json.parse(text), typespace=typespace)
-        )
 
 
 class _Callee:

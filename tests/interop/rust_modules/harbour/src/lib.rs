@@ -27,9 +27,9 @@ pub fn moor(ctx: &ReducerContext, berth: u32, name: String) -> Result<(), String
 }
 
 #[reducer]
-pub fn rename(ctx: &ReducerContext, ship_id: u64, new_name: String) {
+pub fn rename(ctx: &ReducerContext, ship_id: u64, newName: String) {
     let ship = ctx.db.ship().id().find(ship_id).expect("no such ship");
-    ctx.db.ship().id().update(Ship { name: new_name, ..ship });
+    ctx.db.ship().id().update(Ship { name: newName, ..ship });
 }
 
 #[procedure]
