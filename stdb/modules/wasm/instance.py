@@ -6,14 +6,15 @@ Not responsible for: when instances are made and replaced (`module`), host funct
 Source: spec 04 sections 5 and 6.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from struct import Struct
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from stdb.errors import ModuleFault, ReducerTimeout
 from stdb.modules.protocol import FATAL
 from stdb.modules.wasm import abi
 from stdb.modules.wasm.runtime import LOAD_TICKS_MAX, SUSPENDED, Guest, GuestTrap
+from stdb.sql.work import Steps, finish
 
 if TYPE_CHECKING:
     from stdb.modules.wasm.engine import CompiledProgram
@@ -33,7 +34,7 @@ _NO_CONNECTION = bytes(16)
 
 
 class Instance:
-    """One instance. `description`: what it says of itself.
+    """One instance. `description`: what it says of itself. `in_steps` makes one where others are to run meanwhile.
 
     Raises:
         ModuleFault: It cannot be made, or one of its first functions failed; the text is for the publisher.
@@ -44,32 +45,46 @@ class Instance:
     def __init__(
         self, runtime: "Runtime", program: "CompiledProgram", imports: "Imports", host: "Host", limits: "Limits"
     ) -> None:
+        finish(self._begin(runtime, program, imports, host, limits))
+
+    @classmethod
+    def in_steps(
+        cls, runtime: "Runtime", program: "CompiledProgram", imports: "Imports", host: "Host", limits: "Limits"
+    ) -> Steps[Self]:
+        """Return a new one, made in steps. Raises as the class."""
+        made = cls.__new__(cls)
+        yield from made._begin(runtime, program, imports, host, limits)
+        return made
+
+    def _begin(
+        self, runtime: "Runtime", program: "CompiledProgram", imports: "Imports", host: "Host", limits: "Limits"
+    ) -> Steps[None]:
         self.host = host
         self.ticks_max = limits.call_ticks_max
         try:
-            self.guest: Guest = runtime.instantiate(program, imports, limits)
+            self.guest: Guest = yield from runtime.instantiate_in_steps(program, imports, limits)
         except GuestTrap as trap:
             raise ModuleFault(str(trap)) from trap.__cause__
         host.memory = self.guest.memory
         self.guest.limit(None, LOAD_TICKS_MAX)
         try:
-            self.description = self._prepare(program)
+            self.description = yield from self._prepare(program)
         except BaseException:
             self.close()
             raise
         self.call_reducer: Callable[..., int] = self.guest.entry("__call_reducer__")
 
-    def _prepare(self, program: "CompiledProgram") -> bytes:
+    def _prepare(self, program: "CompiledProgram") -> Steps[bytes]:
         exports = program.exports
         initialize = exports.get(_INITIALIZE)
         if initialize is not None and initialize.type == abi.NOTHING:
-            self._run_first(_INITIALIZE)
+            yield from self._run_first(_INITIALIZE)
         for name in sorted((name for name in exports if name.startswith(abi.PREINIT)), key=str.encode):
-            self._run_first(name)
+            yield from self._run_first(name)
         if SETUP in exports:
-            self._set_up()
+            yield from self._set_up()
         try:
-            return self._describe()
+            return (yield from self._describe())
         except GuestTrap as trap:
             # The reference shows where it was twice; a text that people search for stays as it is.
             text = f"{trap.where}: {trap}" if trap.where else str(trap)
@@ -77,22 +92,22 @@ class Instance:
         finally:
             self.host.handles.end_call()
 
-    def _describe(self) -> bytes:
+    def _describe(self) -> Steps[bytes]:
         """Return what the module says of itself. Raises GuestTrap."""
         sink = self.host.handles.add_sink()
-        self.guest.call(DESCRIBE, sink)
+        yield from self.guest.call_in_steps(DESCRIBE, sink)
         return bytes(self.host.handles.sinks[sink])
 
-    def _run_first(self, name: str, *args: int) -> int:
+    def _run_first(self, name: str, *args: int) -> Steps[int]:
         try:
-            return self.guest.call(name, *args)
+            return (yield from self.guest.call_in_steps(name, *args))
         except GuestTrap as trap:
             raise ModuleFault(f'wasm trap while calling "{name}": {trap}') from trap.__cause__
 
-    def _set_up(self) -> None:
+    def _set_up(self) -> Steps[None]:
         handles = self.host.handles
         sink = handles.add_sink()
-        code = self._run_first(SETUP, sink)
+        code = yield from self._run_first(SETUP, sink)
         text = handles.sinks[sink].decode("utf-8", "replace")
         handles.end_call()
         if code == FAILURE:
@@ -107,7 +122,7 @@ class Instance:
         except KeyError:
             raise ModuleFault(FATAL, report=f"the module has no export {name}") from None
 
-    def run(self, name: str, *args: int) -> Generator[None, None, int]:
+    def run(self, name: str, *args: int) -> Steps[int]:
         """Run a function in steps, under the limit of the host's `expiry`; return its code. Raises GuestTrap."""
         self.guest.limit(self.host.expiry, self.ticks_max)
         code = self.entry(name)(*args)

@@ -31,7 +31,7 @@ from stdb.modules.wasm.host import Host
 from stdb.modules.wasm.http import decode_response, encode_request
 from stdb.modules.wasm.imports import host_functions
 from stdb.modules.wasm.instance import FAILURE, Instance, connection_words, raise_for, words
-from stdb.modules.wasm.procedures import drive
+from stdb.modules.wasm.procedures import drive, finish_pausing
 from stdb.modules.wasm.runtime import SUSPENDED, U64_MAX, GuestTrap, Limits
 from stdb.modules.wasm.tables import Tables
 from stdb.modules.wasm.views import WITH_HEADER, rows_reader
@@ -117,7 +117,9 @@ class WasmModule:
 
         def start(call: ReducerCall, args: bytes) -> Steps[None] | None:
             end = skip(args, 0)
-            instance = self._main or self._make()
+            instance = self._main
+            if instance is None:
+                return self._after_making(start, call, args)
             host, guest = instance.host, instance.guest
             transaction = call.transaction
             host.open(transaction)
@@ -144,6 +146,15 @@ class WasmModule:
             return None
 
         return start
+
+    def _after_making(
+        self, start: Callable[[ReducerCall, bytes], Steps[None] | None], call: ReducerCall, args: bytes
+    ) -> Steps[None]:
+        """Make a main instance, then start a reducer, and go on with it if it comes back early."""
+        yield from self._make()
+        rest = start(call, args)
+        if rest is not None:
+            yield from rest
 
     def _rest(self, instance: Instance, name: str) -> Steps[None]:
         """Go on with a reducer that came back early."""
@@ -196,7 +207,7 @@ class WasmModule:
         name = view.name
 
         def run(call: ViewCall) -> Steps[list[bytes] | ViewSql]:
-            instance = self._main or self._make()
+            instance = self._main or (yield from self._make())
             host = instance.host
             handles = host.handles
             host.open(call.reads, call.reads)
@@ -234,7 +245,7 @@ class WasmModule:
 
         async def run(call: ProcedureCall, args: bytes) -> bytes:
             args = args[: skip(args, 0)]
-            instance = self._make_for_waiting(name)
+            instance = await self._make_for_waiting(name, call.host)
             handles = instance.host.handles
             sink = handles.add_sink()
 
@@ -262,7 +273,7 @@ class WasmModule:
         knows_callers = self._handlers_know_callers()
 
         async def run(call: RouteCall, request: HttpRequest) -> HttpResponse:
-            instance = self._make_for_waiting(name)
+            instance = await self._make_for_waiting(name, call.host)
             handles = instance.host.handles
             sinks = handles.add_sink(), handles.add_sink()
             caller: tuple[int, ...] = ()
@@ -303,7 +314,7 @@ class WasmModule:
             instance.close()
             raise
 
-    def _make_for_waiting(self, name: str) -> Instance:
+    async def _make_for_waiting(self, name: str, pauses: "ProcedureHost") -> Instance:
         """Return an instance for one function that may wait: one that has served another, or a fresh one."""
         if self._idle:
             instance = self._idle.pop()
@@ -312,7 +323,7 @@ class WasmModule:
         host = Host(self._now_us)
         host.is_procedure = True
         host.function = name
-        return self._made(host)
+        return await finish_pausing(self._made(host), pauses)
 
     def _put_back(self, instance: Instance) -> None:
         """Keep an instance whose function has ended well, for the next one; not one that knows other tables."""
@@ -329,14 +340,14 @@ class WasmModule:
 
     # Instances
 
-    def _make(self) -> Instance:
+    def _make(self) -> Steps[Instance]:
         """Return a fresh main instance."""
-        self._main = self._made(Host(self._now_us))
-        return self._main
+        self._main = made = yield from self._made(Host(self._now_us))
+        return made
 
-    def _made(self, host: Host) -> Instance:
+    def _made(self, host: Host) -> Steps[Instance]:
         self._bind(host)
-        return Instance(self._runtime, self._program, host_functions(host), host, self._limits)
+        return Instance.in_steps(self._runtime, self._program, host_functions(host), host, self._limits)
 
     def _bind(self, host: Host) -> None:
         host.tables, host.identity, host.log = self._tables, self._identity, self._log

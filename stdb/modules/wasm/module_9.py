@@ -32,15 +32,15 @@ class Instance9(Instance):
 
     __slots__ = ()
 
-    def _describe(self) -> bytes:
-        handle = self.guest.call(DESCRIBE)
+    def _describe(self) -> "Steps[bytes]":
+        handle = yield from self.guest.call_in_steps(DESCRIBE)
         found = self._buffer(handle)
         if found is None:
             raise ModuleFault(f"error getting module description: {DESCRIBE} returned buffer {handle}, which is none")
         return found
 
-    def _set_up(self) -> None:
-        handle = self._run_first(SETUP)
+    def _set_up(self) -> "Steps[None]":
+        handle = yield from self._run_first(SETUP)
         if handle == NO_BUFFER:
             return
         found = self._buffer(handle)
@@ -66,7 +66,9 @@ class WasmModule9(WasmModule):
 
         def start(call: ReducerCall, args: bytes) -> "Steps[None] | None":
             args = args[: skip(args, 0)]
-            instance = self._main or self._make()
+            instance = self._main
+            if instance is None:
+                return self._after_making(start, call, args)
             host = instance.host
             host.open(call.transaction)
             host.function = name
@@ -104,6 +106,6 @@ class WasmModule9(WasmModule):
             raise ReducerError(found.data.decode("utf-8", "replace"))
         raise ModuleFault(FATAL, report=f"{name} returned buffer {code}, which is none")
 
-    def _made(self, host: "Host") -> Instance:
+    def _made(self, host: "Host") -> "Steps[Instance]":
         self._bind(host)
-        return Instance9(self._runtime, self._program, imports_9.functions(host), host, self._limits)
+        return Instance9.in_steps(self._runtime, self._program, imports_9.functions(host), host, self._limits)

@@ -10,7 +10,7 @@ Source: spec 04 section 3.7.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from stdb.errors import HttpError, ReducerError, ReducerTimeout
 from stdb.modules.protocol import LogLevel, ReducerCall
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from stdb.modules.protocol import ProcedureHost
     from stdb.modules.wasm.instance import Instance
 
-__all__ = ["drive"]
+__all__ = ["drive", "finish_pausing"]
 
+T = TypeVar("T")
 _LATE = "the time limit of a procedure between two waits has passed"
 
 
@@ -39,6 +40,20 @@ class _LeftError(Exception):
     def __init__(self, code: int) -> None:
         super().__init__()
         self.code = code
+
+
+async def finish_pausing(steps: Steps[T], host: "ProcedureHost") -> T:
+    """Run steps to their end, and let others run in between; return the result."""
+    try:
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            await host.pause()
+    finally:
+        steps.close()
 
 
 async def drive(instance: "Instance", host: "ProcedureHost", name: str, start: Callable[[], int]) -> int:

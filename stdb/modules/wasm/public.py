@@ -8,7 +8,7 @@ stopped. Source: spec 04 section 11.
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
@@ -47,6 +47,13 @@ class PublicRuntime:
         """Make an instance; see `Runtime.instantiate`."""
         return PublicGuest(self._engine, program, imports, limits)
 
+    def instantiate_in_steps(
+        self, program: CompiledProgram, imports: Imports, limits: Limits
+    ) -> Generator[None, None, "PublicGuest"]:
+        """Make an instance, in one step."""
+        yield from ()
+        return self.instantiate(program, imports, limits)
+
 
 class PublicGuest:
     """An instance; see `Guest`."""
@@ -77,6 +84,11 @@ class PublicGuest:
     def call(self, name: str, *args: int) -> int:
         """See `Guest.call`."""
         return self._run(self._exports[name], args, self._ticks_max)
+
+    def call_in_steps(self, name: str, *args: int) -> Generator[None, None, int]:
+        """See `Guest.call_in_steps`."""
+        yield from ()
+        return self.call(name, *args)
 
     def entry(self, name: str) -> Callable[..., int]:
         """See `Guest.entry`."""

@@ -17,7 +17,7 @@ wasmtime asks `_is_answered` at every resumption whether to go on.
 
 import ctypes
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import cache
 from struct import Struct
 from types import CodeType
@@ -27,6 +27,7 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from stdb.modules.wasm.engine import CompiledProgram, Engine, parted
+from stdb.modules.wasm.memory import LinearMemory
 from stdb.modules.wasm.public import function_type, limit_store, memory_of, trap_of
 from stdb.modules.wasm.runtime import (
     CALL_TICKS_MAX,
@@ -39,6 +40,7 @@ from stdb.modules.wasm.runtime import (
     Limits,
     Wait,
 )
+from stdb.sql.work import finish
 
 if TYPE_CHECKING:
     from stdb.modules.protocol import Expiry
@@ -108,11 +110,25 @@ class RawRuntime:
 
     def instantiate(self, program: CompiledProgram, imports: Imports, limits: Limits) -> "RawGuest":
         """Make an instance; see `Runtime.instantiate`."""
-        return RawGuest(self._engine, program, imports, limits)
+        return finish(self.instantiate_in_steps(program, imports, limits))
+
+    def instantiate_in_steps(
+        self, program: CompiledProgram, imports: Imports, limits: Limits
+    ) -> Generator[None, None, "RawGuest"]:
+        """Make an instance; see `Runtime.instantiate_in_steps`."""
+        guest = RawGuest(self._engine, program, imports, limits)
+        try:
+            yield from guest.begin(program)
+        except BaseException:
+            guest.close()
+            raise
+        return guest
 
 
 class RawGuest:
-    """An instance; see `Guest`."""
+    """An instance; see `Guest`. `begin` makes it."""
+
+    memory: LinearMemory
 
     def __init__(self, engine: Engine, program: CompiledProgram, imports: Imports, limits: Limits) -> None:
         self.waiting: Wait | None = None
@@ -138,7 +154,26 @@ class RawGuest:
         for module, name in {(module, name) for module, name, _ in program.imports}:
             self._define(module, name, imports[module, name])
         self._entries: dict[str, Callable[..., int]] = {}
-        self._exports = self._instantiate(program)
+        self._exports: Any = None
+
+    def begin(self, program: CompiledProgram) -> Generator[None, None, None]:
+        """Make the instance in steps: a start function may take more than an epoch. Raises GuestTrap."""
+        instance = ffi.wasmtime_instance_t()
+        self._future = _instantiate_async(
+            _pointer(self._linker.ptr()),
+            self._context,
+            _pointer(program.module.ptr()),
+            ctypes.addressof(instance),
+            self._trap_at,
+            self._error_at,
+        )
+        while not _letting_poll(self._future):
+            yield
+        future, self._future = self._future, 0
+        _delete_future(future)
+        if self._trap_slot.value or self._error_slot.value:
+            self._raise_trap()
+        self._exports = wasmtime.Instance._from_raw(instance).exports(self._store)
         self.memory = memory_of(self._exports["memory"], self._store)
 
     # What a guest does
@@ -150,9 +185,14 @@ class RawGuest:
 
     def call(self, name: str, *args: int) -> int:
         """See `Guest.call`."""
+        return finish(self.call_in_steps(name, *args))
+
+    def call_in_steps(self, name: str, *args: int) -> Generator[None, None, int]:
+        """See `Guest.call_in_steps`."""
         result = self._make_entry(self._exports[name], _letting_poll)(*args)
         while result == SUSPENDED:
             assert self.waiting is None, f"{name} must not wait"
+            yield
             result = self._resume(_letting_poll)
         return result
 
@@ -189,7 +229,8 @@ class RawGuest:
     def close(self) -> None:
         """See `Guest.close`."""
         self.abandon()
-        self.memory.close()
+        if self._exports is not None:
+            self.memory.close()
         self._slot_views.clear()
         self._entries.clear()
         self._exports = None
@@ -226,23 +267,6 @@ class RawGuest:
     def _entered(self, future: int, result: memoryview) -> None:
         """Keep what came back early."""
         self._future, self._results = future, result
-
-    def _instantiate(self, program: CompiledProgram) -> Any:
-        instance = ffi.wasmtime_instance_t()
-        future = _instantiate_async(
-            _pointer(self._linker.ptr()),
-            self._context,
-            _pointer(program.module.ptr()),
-            ctypes.addressof(instance),
-            self._trap_at,
-            self._error_at,
-        )
-        while not _letting_poll(future):
-            pass  # a start function that takes more than an epoch
-        _delete_future(future)
-        if self._trap_slot.value or self._error_slot.value:
-            self._raise_trap()
-        return wasmtime.Instance._from_raw(instance).exports(self._store)
 
     # How it ends
 

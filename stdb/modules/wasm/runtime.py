@@ -8,7 +8,7 @@ A guest is entered with `enter` and may come back before it is through: its epoc
 Then `resume` goes on, `abandon` gives up. `call` runs an export to its end and never comes back early.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -145,7 +145,10 @@ class Guest(Protocol):
     def call(self, name: str, *args: int) -> int:
         """Run an export to its end; return its result, 0 if it has none. Raises GuestTrap."""
 
-    def entry(self, name: str) -> "Callable[..., int]":
+    def call_in_steps(self, name: str, *args: int) -> Generator[None, None, int]:
+        """Do as `call`, in steps. Closed half-way, the guest is to be closed, too."""
+
+    def entry(self, name: str) -> Callable[..., int]:
         """Return the function that enters an export: it returns the result or SUSPENDED. It raises GuestTrap."""
 
     def resume(self) -> int:
@@ -167,3 +170,8 @@ class Runtime(Protocol):
         Raises:
             GuestTrap: It cannot be made, or its start function trapped.
         """
+
+    def instantiate_in_steps(
+        self, program: "CompiledProgram", imports: Imports, limits: Limits
+    ) -> "Generator[None, None, Guest]":
+        """Do as `instantiate`, in steps."""
