@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
+from stdb.actors.requests import Arguments
 from stdb.actors.sink import OutcomeKind, ReducerOutcome
 from stdb.errors import DecodeError, ModuleFault, ReducerError, ReducerTimeout
 from stdb.modules.protocol import LogLevel, LogSink, Module, ReducerCall, Suspending
@@ -16,7 +17,15 @@ from stdb.sats import bsatn, json
 from stdb.schema.model import Lifecycle, ReducerDef, Visibility
 from stdb.sql.work import Steps
 
-__all__ = ["COMMITTED", "NO_SUCH_REDUCER", "RUN_ERRORS", "ReducerEntry", "Reducers", "bad_arguments"]
+__all__ = [
+    "COMMITTED",
+    "NO_SUCH_REDUCER",
+    "RUN_ERRORS",
+    "ReducerEntry",
+    "Reducers",
+    "bad_arguments",
+    "written_arguments",
+]
 
 COMMITTED = ReducerOutcome(OutcomeKind.COMMITTED)
 NO_SUCH_REDUCER = ReducerOutcome(OutcomeKind.NOT_RUN, "no such reducer", "no such reducer")
@@ -84,14 +93,16 @@ class Reducers:
         """Log that no procedure has this name either: over HTTP it is tried after the reducers."""
         self._tell(f'External attempt to call nonexistent procedure "{name}" failed. H{_GENERATE[1:]}', name)
 
-    def encode_args(self, entry: ReducerEntry, text: str) -> bytes:
-        """Return the BSATN of arguments written as a JSON array or object.
+    def encode_args(self, entry: ReducerEntry, args: str | Arguments) -> bytes:
+        """Return the BSATN of arguments written as a JSON array or object, or in a form of their own.
 
         Raises:
             DecodeError: The text is no JSON, or does not fit the parameters.
         """
         params = entry.definition.params
-        values = json.decode(params, json.parse(text), typespace=self._typespace)
+        if not isinstance(args, str):
+            return args.bsatn(params, self._typespace)
+        values = json.decode(params, json.parse(args), typespace=self._typespace)
         return bsatn.codec(params, self._typespace).encode(values)
 
     def bad_arguments(self, entry: ReducerEntry, error: DecodeError, *, is_json: bool) -> ReducerOutcome:
@@ -134,6 +145,13 @@ class Reducers:
 
 def _starter(module: Module, reducer_id: int) -> Callable[[ReducerCall, bytes], Steps[None] | None] | None:
     return module.reducer_steps(reducer_id) if isinstance(module, Suspending) else None
+
+
+def written_arguments(args: bytes | str | Arguments) -> str | None:
+    """Return what a caller wrote in JSON; None when it called in bytes."""
+    if isinstance(args, bytes):
+        return None
+    return args if isinstance(args, str) else args.text
 
 
 def bad_arguments(kind: str, name: str, error: DecodeError, *, is_json: bool) -> ReducerOutcome:

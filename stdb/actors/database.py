@@ -27,7 +27,7 @@ import trio
 from stdb.actors.actor import Actor
 from stdb.actors.answers import Answers, Job, LongJob
 from stdb.actors.attachment import Attachment
-from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers
+from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers, written_arguments
 from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline, LoopWatch
 from stdb.actors.long_calls import NO_REDUCER, Ran, TransactionStep, run_update_reducer, transact_in_steps
@@ -37,9 +37,11 @@ from stdb.actors.procedures import Procedures
 from stdb.actors.queries import Queries
 from stdb.actors.queued_calls import QueuedCalls
 from stdb.actors.requests import (
+    Arguments,
     CallProcedure,
     CallReducer,
     OneOffQuery,
+    OneOffStatements,
     Request,
     Subscribe,
     SubscribeBatch,
@@ -153,6 +155,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             SubscribeBatch: queries.subscribe_batch,
             Unsubscribe: queries.unsubscribe,
             OneOffQuery: queries.one_off,
+            OneOffStatements: queries.one_off_statements,
         }
         limit = partial(deadline.limiting, what="the view")
         self.views = MaterialisedViews(
@@ -496,7 +499,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
                 self._refuse(attachment, call, prepared)
                 return None
             entry, encoded = prepared
-            args_json = args if type(args) is str else None
+            args_json = written_arguments(args)
             args = encoded
         if entry.start is not None:
             return self._call_in_steps(attachment, call, entry, args, args_json)
@@ -539,7 +542,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         elif update is not None:
             attachment.sink.update(event, update)
 
-    def prepare(self, client: Client, name: str, args: bytes | str) -> tuple[ReducerEntry, bytes] | ReducerOutcome:
+    def prepare(
+        self, client: Client, name: str, args: bytes | str | Arguments
+    ) -> tuple[ReducerEntry, bytes] | ReducerOutcome:
         """Return a reducer with its arguments as BSATN, or why it cannot be called."""
         entry = self.reducers.find(name, client.identity)
         if isinstance(entry, ReducerOutcome):
@@ -549,7 +554,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         try:
             return entry, self.reducers.encode_args(entry, args)
         except DecodeError as error:
-            return self.reducers.bad_arguments(entry, error, is_json=True)
+            is_json = isinstance(args, str) or args.text is not None
+            return self.reducers.bad_arguments(entry, error, is_json=is_json)
 
     def _refuse(self, attachment: Attachment, call: CallReducer, outcome: ReducerOutcome) -> None:
         """Answer a call that was not run; its event carries what v1 tells of it (spec 02 section 6.3)."""

@@ -11,6 +11,7 @@ import trio
 
 from stdb.actors.answers import CallResult, ProcedureOutcome, SqlResult
 from stdb.actors.attachment import Attachment
+from stdb.actors.requests import Arguments
 from stdb.actors.sink import Client, ClientSink
 from stdb.actors.transfer import TableRows, find_table, put_rows, take_rows
 from stdb.actors.visits import Asked, RouteResult
@@ -90,7 +91,7 @@ class DatabaseHandle:
         await self._actor.wait_not_crowded()
 
     async def call(
-        self, client: Client, function: str, args: bytes | str, *, confirmed: bool = True
+        self, client: Client, function: str, args: bytes | str | Arguments, *, confirmed: bool = True
     ) -> CallResult | ProcedureOutcome:
         """Run a reducer or procedure between `client_connected` and `client_disconnected` (spec 05 section 1.3.21).
 

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stdb.actors.attachment import Attachment
 from stdb.actors.pausing import while_wanted
-from stdb.actors.requests import OneOffQuery, Subscribe, SubscribeBatch, SubscriptionKind, Unsubscribe
+from stdb.actors.requests import (
+    OneOffQuery,
+    OneOffStatements,
+    Subscribe,
+    SubscribeBatch,
+    SubscriptionKind,
+    Unsubscribe,
+)
 from stdb.actors.sink import Client, ClientSink
 from stdb.errors import QueryError
 from stdb.sql.work import Steps
@@ -39,7 +46,12 @@ class Queries:
     def subscriber(self, client: Client, sink: ClientSink) -> SubscriptionActor:
         """Return what holds the subscriptions of a client that connects."""
         return SubscriptionActor(
-            self._registry, client.identity, client.connection_id, sink, rows_max=self._query_rows_max
+            self._registry,
+            client.identity,
+            client.connection_id,
+            sink,
+            rows_max=self._query_rows_max,
+            language=sink.language,
         )
 
     def subscribe(self, attachment: Attachment, request: Subscribe) -> Steps[None]:
@@ -79,6 +91,17 @@ class Queries:
             result = str(error)
         needs = 0 if isinstance(result, str) else self._datastore.next_offset
         attachment.sink.one_off_result(request, result, needs, _micros_since(started))
+
+    def one_off_statements(self, attachment: Attachment, request: OneOffStatements) -> Steps[None]:
+        """Evaluate statements of full SQL now, as long as all of them read."""
+        started = perf_counter()
+        results: Sequence[Fragment] | str
+        try:
+            results = yield from self._asked(attachment, _subscriber(attachment).one_off_statements(request.queries))
+        except QueryError as error:
+            results = str(error)
+        needs = 0 if isinstance(results, str) else self._datastore.next_offset
+        attachment.sink.one_off_results(request, results, needs, _micros_since(started))
 
     def _asked(self, attachment: Attachment, steps: Steps[Result]) -> Steps[Result]:
         """Evaluate for a client while it is there; what it alone read of views is forgotten behind."""

@@ -7,12 +7,16 @@ Source: spec 02 sections 6 and 8, spec 09 section 2.
 """
 
 from enum import Enum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
+
+from stdb.sats.types import Product, Typespace
 
 __all__ = [
+    "Arguments",
     "CallProcedure",
     "CallReducer",
     "OneOffQuery",
+    "OneOffStatements",
     "Request",
     "Subscribe",
     "SubscribeBatch",
@@ -21,12 +25,23 @@ __all__ = [
 ]
 
 
+class Arguments(Protocol):
+    """Arguments in a form of their own, which becomes BSATN once it is known what the reducer takes."""
+
+    @property
+    def text(self) -> str | None:
+        """The caller's own JSON text; None when it called in bytes."""
+
+    def bsatn(self, params: Product, typespace: Typespace) -> bytes:
+        """Return them as a module takes them. Raises DecodeError."""
+
+
 class CallReducer(NamedTuple):
-    """Run a reducer. `args` is BSATN (bytes) or a JSON text (str)."""
+    """Run a reducer. `args` is BSATN (bytes), a JSON text (str) or of a form of its own."""
 
     request_id: int
     reducer: str
-    args: bytes | str
+    args: bytes | str | Arguments
     notify_success: bool = True
     """False: flag NoSuccessNotify of v1."""
 
@@ -81,4 +96,13 @@ class OneOffQuery(NamedTuple):
     query: str
 
 
-Request: TypeAlias = CallReducer | CallProcedure | Subscribe | SubscribeBatch | Unsubscribe | OneOffQuery
+class OneOffStatements(NamedTuple):
+    """Evaluate any number of SELECTs of full SQL now (0.11 and older). `request_id` is opaque bytes."""
+
+    request_id: bytes
+    queries: str
+
+
+Request: TypeAlias = (
+    CallReducer | CallProcedure | Subscribe | SubscribeBatch | Unsubscribe | OneOffQuery | OneOffStatements
+)

@@ -8,9 +8,18 @@ Every method is synchronous, never blocks and only queues: entries leave in orde
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
-from stdb.actors.requests import CallProcedure, CallReducer, OneOffQuery, Subscribe, SubscribeBatch, Unsubscribe
+from stdb.actors.requests import (
+    CallProcedure,
+    CallReducer,
+    OneOffQuery,
+    OneOffStatements,
+    Subscribe,
+    SubscribeBatch,
+    Unsubscribe,
+)
+from stdb.sql import PLAIN, Language
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
 __all__ = ["OUT_OF_TIME", "Client", "ClientSink", "OutcomeKind", "ProcedureResult", "ReducerOutcome"]
@@ -62,6 +71,8 @@ class ClientSink(Protocol):
 
     __slots__ = ()
     confirmed: bool
+    language: ClassVar[Language] = PLAIN
+    """The SQL that the client asks in."""
 
     def initial_connection(self, identity: bytes, connection_id: bytes, token: str) -> None:
         """Queue the first message."""
@@ -98,6 +109,11 @@ class ClientSink(Protocol):
 
     def one_off_result(self, request: OneOffQuery, result: Fragment | str, needs: int, duration_us: int) -> None:
         """Answer a one-off query with its rows (as inserts) or an error text."""
+
+    def one_off_results(
+        self, request: OneOffStatements, results: Sequence[Fragment] | str, needs: int, duration_us: int
+    ) -> None:
+        """Answer statements with the rows of each (as inserts) or an error text."""
 
     def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
         """Tell of a transaction that this client did not call (or called with NoSuccessNotify)."""

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 import trio
 
 from stdb.actors.answers import Answer, CallResult, LongJob, ProcedureOutcome, SqlResult
-from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER
+from stdb.actors.calls import COMMITTED, NO_SUCH_REDUCER, written_arguments
 from stdb.actors.procedures import NO_SUCH_PROCEDURE, PreparedCall
 from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchFunction, NoSuchRoute, TooBusy
+from stdb.actors.requests import Arguments
 from stdb.actors.sink import Client, OutcomeKind, ReducerOutcome
 from stdb.errors import RequestError
 from stdb.modules.protocol import HttpRequest, HttpResponse, Module, RouteCall, Stranger
@@ -51,7 +52,7 @@ class Asked(NamedTuple):
 
     client: Client
     name: str
-    args: bytes | str
+    args: bytes | str | Arguments
     confirmed: bool
     """It is answered once what it did is durable."""
 
@@ -134,7 +135,7 @@ class Visits:
         prepared = actor.prepare(client, name, args)
         if not isinstance(prepared, ReducerOutcome):
             entry, encoded = prepared
-            args_json = args if isinstance(args, str) else None
+            args_json = written_arguments(args)
             outcome, event, _ = yield from actor.transact_patiently(
                 entry, client, client.connection_id, encoded, args_json
             )
@@ -150,11 +151,12 @@ class Visits:
         raise BadArguments(prepared.text_chain)
 
     def _start_procedure(self, asked: Asked, scope: trio.CancelScope, answer: _CallAnswer) -> Steps[None]:
-        client = asked.client
+        client, args = asked.client, asked.args
         connections = self._actor.connections
         yield from connections.arrive(client)
         try:
-            prepared = self._actor.procedures.prepare(client, asked.name, asked.args)
+            assert isinstance(args, bytes | str), "who knows other forms knows no procedures"
+            prepared = self._actor.procedures.prepare(client, asked.name, args)
             if isinstance(prepared, ReducerOutcome):
                 raise _refusal(prepared)
             self._start(partial(self._run_call, asked, prepared, answer), scope)

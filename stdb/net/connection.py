@@ -6,8 +6,8 @@ Not responsible for: the upgrade (the front door), frames (`frames`), messages (
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Protocol
 
 import trio
 
@@ -15,10 +15,21 @@ from stdb.actors.refusals import DatabaseUnavailable
 from stdb.actors.requests import Request
 from stdb.actors.sink import Client, ClientSink
 from stdb.errors import DecodeError
-from stdb.net.frames import Close, Event, FrameError, FrameReader, Ping, ping_frame, pong_frame
+from stdb.net.frames import (
+    Close,
+    CloseCodeError,
+    Event,
+    FrameError,
+    FrameReader,
+    Ping,
+    ping_frame,
+    pong_frame,
+)
 from stdb.net.handshake import Handshake
 from stdb.net.outbox import Outbox
-from stdb.net.protocols.registry import open_dialect
+from stdb.net.protocols.dialect import Dialect
+from stdb.net.protocols.legacy.choice import FIRST_MESSAGE_SECONDS_MAX
+from stdb.net.protocols.registry import open_dialect, open_outbox
 from stdb.net.stream import FrameStream
 from stdb.schema.model import ModuleDef
 from stdb.storage.settings import Websocket
@@ -27,9 +38,10 @@ __all__ = ["AttachedClient", "Database", "serve_client"]
 
 LAST_ANSWERS_SECONDS_MAX = 5.0
 """A Close waits this long for answers before it to become durable; then it goes without them."""
+FAREWELL_SECONDS = 0.05
+"""Between the pings that go before the answer to a Close of some clients."""
 
 _DEFAULTS = Websocket()
-_Decode: TypeAlias = Callable[[bytes | str, list[Request]], None]
 
 
 class AttachedClient(Protocol):
@@ -38,8 +50,8 @@ class AttachedClient(Protocol):
     def submit_nowait(self, requests: Sequence[Request]) -> None:
         """Hand in requests; they are served in order."""
 
-    def close_nowait(self, code: int, reason: str) -> None:
-        """Close the client behind the answers to what was handed in so far."""
+    def close_nowait(self, code: int | None, reason: str) -> None:
+        """Close the client behind the answers to what was handed in so far; `code` None drops the socket."""
 
     def detach_nowait(self) -> None:
         """Leave after the requests handed in so far."""
@@ -69,9 +81,13 @@ async def serve_client(
 
     The 101 was sent; `stream` is closed at the end, and `client_disconnected` has run. May be cancelled at any time.
     """
-    outbox = Outbox(stream)
+    name, early = handshake.subprotocol, b""
+    if handshake.undecided is not None:
+        early, message = await _first_message(stream)
+        name = handshake.undecided(message)
+    outbox = open_outbox(name, stream)
     outbox.send_control_nowait(ping_frame())  # before the first message: some clients trip over one while they close
-    dialect = open_dialect(handshake.subprotocol, outbox, handshake.options, lambda: database.definition)
+    dialect = open_dialect(name, outbox, handshake.options, lambda: database.definition)
     try:
         try:
             attachment = database.attach(handshake.client, dialect, handshake.token, handshake.options.session_id)
@@ -80,7 +96,7 @@ async def serve_client(
             await trio.lowlevel.checkpoint()
             return
         try:
-            await _Connection(stream, outbox, dialect.receive, attachment, settings).serve()
+            await _Connection(stream, outbox, dialect, attachment, settings).serve(early)
         finally:
             attachment.detach_nowait()
     finally:
@@ -88,19 +104,38 @@ async def serve_client(
     await attachment.wait_detached()
 
 
+async def _first_message(stream: FrameStream) -> tuple[bytes, bytes | str | None]:
+    """Wait a little for the first message; return all that came, as it came, and the message if it is whole."""
+    frames, read = FrameReader(), bytearray()
+    with trio.move_on_after(FIRST_MESSAGE_SECONDS_MAX):
+        while chunk := await stream.receive_some():
+            read += chunk
+            try:
+                events = frames.receive(chunk)
+            except FrameError as error:
+                events = [*error.events, Close(None, "")]
+            for event in events:
+                if isinstance(event, bytes | str):
+                    return bytes(read), event
+                if isinstance(event, Close):
+                    return bytes(read), None
+    return bytes(read), None
+
+
 class _Connection:
     """The tasks of one connection and what they share."""
 
     def __init__(
-        self, stream: FrameStream, outbox: Outbox, decode: _Decode, attachment: AttachedClient, settings: Websocket
+        self, stream: FrameStream, outbox: Outbox, dialect: Dialect, attachment: AttachedClient, settings: Websocket
     ) -> None:
         self._stream = stream
         self._outbox = outbox
-        self._decode = decode
+        self._decode = dialect.receive
         self._attachment = attachment
         self._frames = FrameReader()
-        self._ping_seconds = settings.ping_seconds
-        self._idle_seconds_max = settings.idle_seconds_max
+        self._manners = manners = dialect.MANNERS
+        self._ping_seconds = manners.ping_seconds or settings.ping_seconds
+        self._idle_seconds_max = settings.idle_seconds_max if manners.ping_seconds is None else math.inf
         self._close_seconds_max = settings.close_seconds_max
         """After our Close the client has this long to answer, then the socket is dropped."""
         self._is_deaf = False
@@ -109,33 +144,42 @@ class _Connection:
         """When something last came in; infinite while nobody reads."""
         self._awaits_pong = True
 
-    async def serve(self) -> None:
-        """Read until the end; the reader runs here, the writer and the clock beside it."""
+    async def serve(self, early: bytes) -> None:
+        """Read until the end, `early` first; the reader runs here, the writer and the clock beside it."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._outbox.drain)
             nursery.start_soon(self._keep_time, nursery.cancel_scope)
-            await self._read()
+            await self._read(early)
             nursery.cancel_scope.cancel()
 
-    async def _read(self) -> None:
+    async def _read(self, early: bytes) -> None:
         """Hand over what the client sends, one batch a read, until it closes or the socket is gone."""
-        while chunk := await self._stream.receive_some():
+        while chunk := early or await self._stream.receive_some():
+            early = b""
             self._heard_at = math.inf
             try:
                 events = self._frames.receive(chunk)
             except FrameError as error:
                 self._take(error.events)
-                self._refuse(error.code, str(error))
+                self._refuse_frames(error)
                 events = []
-            if self._take(events):
-                with trio.move_on_after(self._close_seconds_max):
-                    await self._outbox.close_sent.wait()
+            if close := self._take(events):
+                await self._say_goodbye(close)
                 return
             await self._attachment.wait_not_crowded()
             self._heard_at = trio.current_time()
 
-    def _take(self, events: list[Event]) -> bool:
-        """Act on the events of one read, all its requests in one batch; tell whether the client closed."""
+    async def _say_goodbye(self, close: Close) -> None:
+        """Answer the client's Close."""
+        for _ in range(0 if self._outbox.is_closing else self._manners.pings_before_close):
+            self._outbox.send_control_nowait(ping_frame())
+            await trio.sleep(FAREWELL_SECONDS)
+        self._outbox.close_now(close.code, close.reason)
+        with trio.move_on_after(self._close_seconds_max):
+            await self._outbox.close_sent.wait()
+
+    def _take(self, events: list[Event]) -> Close | None:
+        """Act on the events of one read, all its requests in one batch; return the client's Close."""
         outbox = self._outbox
         decode = self._decode
         requests: list[Request] = []
@@ -159,12 +203,14 @@ class _Connection:
             self._attachment.submit_nowait(requests)
         if refused is not None:
             self._refuse(1011, refused)
-        if close is None:
-            return False
-        outbox.close_now(close.code, close.reason)
-        return True
+        return close
 
-    def _refuse(self, code: int, reason: str) -> None:
+    def _refuse_frames(self, error: FrameError) -> None:
+        """Close for bytes that are no frames, in the manner of the client's generation."""
+        is_cut = self._manners.cuts_bad_frames and not isinstance(error, CloseCodeError)
+        self._refuse(None if is_cut else error.code, str(error))
+
+    def _refuse(self, code: int | None, reason: str) -> None:
         """Close behind the answers to what came before the damage."""
         if not self._is_deaf:
             self._is_deaf = True
@@ -183,6 +229,8 @@ class _Connection:
                 if not self._awaits_pong:
                     self._awaits_pong = True
                     outbox.send_control_nowait(ping_frame())
+                elif self._manners.ping_seconds is not None:
+                    outbox.cut()
             with trio.move_on_at(min(ping_at, self._heard_at + self._idle_seconds_max)):
                 await outbox.close_requested.wait()
         with trio.move_on_after(LAST_ANSWERS_SECONDS_MAX):

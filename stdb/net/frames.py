@@ -17,6 +17,7 @@ __all__ = [
     "MESSAGE_BYTES_MAX",
     "REASON_BYTES_MAX",
     "Close",
+    "CloseCodeError",
     "Event",
     "FrameError",
     "FrameReader",
@@ -75,6 +76,10 @@ class FrameError(ProtocolError):
         super().__init__(message)
         self.code = code
         self.events: list[Event] = []
+
+
+class CloseCodeError(FrameError):
+    """A Close whose code nobody may send."""
 
 
 class FrameReader:
@@ -246,8 +251,10 @@ def _decode_close(payload: bytes) -> Close:
     if not payload:
         return Close(None, "")
     code = int.from_bytes(payload[:2], "big")
-    if len(payload) == 1 or not (code in _CLOSE_CODES or 3000 <= code < 5000):
+    if len(payload) == 1:
         raise FrameError("Protocol violation", 1002)
+    if not (code in _CLOSE_CODES or 3000 <= code < 5000):
+        raise CloseCodeError("Protocol violation", 1002)
     return Close(code, _decode_text(payload[2:]))
 
 

@@ -27,6 +27,7 @@ from stdb.net import (
     routes_identity,
     routes_legacy_identity,
     routes_legacy_publish,
+    routes_legacy_subscribe,
     routes_publish,
     routes_rows,
     routes_server,
@@ -61,6 +62,7 @@ _RESOURCES = (
     *routes_energy.RESOURCES,
     *routes_legacy_identity.RESOURCES,
     *routes_legacy_publish.RESOURCES,
+    *routes_legacy_subscribe.RESOURCES,
 )
 _NOT_FOUND = Response(404)
 BODIES = 8

@@ -18,7 +18,7 @@ import trio
 from stdb.net.frames import close_frame
 from stdb.net.stream import FrameStream
 
-__all__ = ["WAITING_BYTES_MAX", "WAITING_MESSAGES_MAX", "Outbox"]
+__all__ = ["WAITING_BYTES_MAX", "WAITING_MESSAGES_MAX", "Deferred", "Entry", "Outbox"]
 
 WAITING_MESSAGES_MAX = 16_384
 WAITING_BYTES_MAX = 64 * 1024 * 1024
@@ -40,7 +40,7 @@ def _encoders() -> trio.CapacityLimiter:
         return limiter
 
 
-class _Deferred:
+class Deferred:
     """A place in the queue whose frame is encoded later; its length is what of it is encoded by now."""
 
     __slots__ = ("encode", "frame", "is_counted")
@@ -94,7 +94,7 @@ class Outbox:
         self._send_nowait = stream.send_nowait
         self._messages_max = messages_max
         self._bytes_max = bytes_max
-        self._entries: deque[tuple[int, bytes | _Deferred]] = deque()
+        self._entries: deque[tuple[int, bytes | Deferred]] = deque()
         """In order, not yet allowed to leave (or not yet looked at: everything since the last flush)."""
         self.append: Callable[[Entry], None] = self._entries.append
         self._is_plain = True
@@ -109,7 +109,7 @@ class Outbox:
         self._durable = 0
         self._deferred = 0
         """How many entries are places kept by `append_deferred`, encoded or not."""
-        self._unencoded: deque[_Deferred] = deque()
+        self._unencoded: deque[Deferred] = deque()
         self._close_frame: bytes | None = None
         self._is_over = False
         self._wake = trio.Event()
@@ -127,7 +127,7 @@ class Outbox:
         """Reserve a place for the frame that `encode` returns; the writer task calls it in a worker thread."""
         if self._is_over:  # nobody will call it, and it may hold many rows
             return
-        deferred = _Deferred(encode)
+        deferred = Deferred(encode)
         self._entries.append((needs, deferred))
         self._unencoded.append(deferred)
         self._deferred += 1
@@ -237,17 +237,22 @@ class Outbox:
     async def drain(self) -> None:
         """Send what did not fit and encode what was deferred, until cancelled: the client's writer task."""
         while True:
-            if self._sending:
-                try:
-                    await self._stream.wait_writable()
-                except (OSError, trio.ClosedResourceError):
-                    self.cut()
-                self._push()
-            elif self._unencoded:
-                await self._encode_next()
+            if self._sending or self._unencoded:
+                await self._drain_once()
             else:
                 self._wake = trio.Event()
                 await self._wake.wait()
+
+    async def _drain_once(self) -> None:
+        """Send more of what did not fit, else encode what was deferred."""
+        if not self._sending:
+            await self._encode_next()
+            return
+        try:
+            await self._stream.wait_writable()
+        except (OSError, trio.ClosedResourceError):
+            self.cut()
+        self._push()
 
     async def _encode_next(self) -> None:
         """Encode the oldest deferred frame in a worker thread, and send it if it may leave."""
@@ -255,7 +260,7 @@ class Outbox:
         frame = await trio.to_thread.run_sync(deferred.encode, abandon_on_cancel=True, limiter=_encoders())
         self._fill(deferred, frame)
 
-    def _fill(self, deferred: _Deferred, frame: bytes) -> None:
+    def _fill(self, deferred: Deferred, frame: bytes) -> None:
         """Put a frame into the place kept for it."""
         deferred.frame = frame
         if deferred.is_counted:
@@ -265,7 +270,7 @@ class Outbox:
     def _drop_entries(self) -> None:
         """Forget what has not left the queue."""
         for _, frame in self._entries if self._deferred else ():
-            if isinstance(frame, _Deferred):
+            if isinstance(frame, Deferred):
                 frame.is_counted = False
         self._entries.clear()
         self._unencoded.clear()
@@ -277,7 +282,7 @@ class Outbox:
         ready: list[bytes] = []
         while entries and entries[0][0] <= durable:
             frame = entries[0][1]
-            if isinstance(frame, _Deferred):
+            if isinstance(frame, Deferred):
                 if not frame.frame:
                     break
                 self._deferred -= 1
@@ -378,7 +383,7 @@ class Outbox:
         if self._deferred:
             for _, frame in uncounted:
                 self._held_bytes += len(frame)
-                if isinstance(frame, _Deferred):
+                if isinstance(frame, Deferred):
                     frame.is_counted = True
         else:
             self._held_bytes += sum([len(frame) for _, frame in uncounted])

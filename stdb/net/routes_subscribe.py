@@ -26,11 +26,12 @@ from stdb.net.handshake import (
 from stdb.net.http import Request
 from stdb.net.routing import Call, Resource, Upgraded
 from stdb.net.stream import FrameStream
+from stdb.net.tokens import Credentials
 
 if TYPE_CHECKING:
     from stdb.net.front_door import FrontDoor
 
-__all__ = ["RESOURCES"]
+__all__ = ["RESOURCES", "check_upgrade", "random_connection_id", "serve_upgraded", "switching"]
 
 
 async def subscribe(call: Call) -> Upgraded:
@@ -39,7 +40,7 @@ async def subscribe(call: Call) -> Upgraded:
     options = parse_options(call.query.pairs)
     if call.request.method != "GET":
         raise HttpError(405, headers=(("allow", "GET,HEAD"),))
-    key = _check_upgrade(call.request)
+    key = check_upgrade(call.request)
     check_connection_id(options)
     database = call.resolve()
     if call.door.host.control.database(database.identity) is None:
@@ -50,23 +51,27 @@ async def subscribe(call: Call) -> Upgraded:
     handle = call.door.host.database(database.identity)
     await handle.ready()
     caller = call.caller
-    client = Client(caller.identity, options.connection_id or _connection_id(), caller.payload)
-    stream = await call.connection.upgrade(
-        (
-            ("connection", "upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-accept", accept_key(key).decode()),
-            ("sec-websocket-protocol", subprotocol),
-            ("spacetime-identity", caller.hex),
-            ("spacetime-identity-token", caller.token),
-            *CORS,
-        )
-    )
+    client = Client(caller.identity, options.connection_id or random_connection_id(), caller.payload)
+    stream = await call.connection.upgrade(switching(key, subprotocol, caller))
     handshake = Handshake(subprotocol, client, caller.token, options)
-    return Upgraded(partial(_serve, call.door, stream, handshake, handle))
+    return Upgraded(partial(serve_upgraded, call.door, stream, handshake, handle))
 
 
-async def _serve(door: "FrontDoor", stream: FrameStream, handshake: Handshake, handle: DatabaseHandle) -> None:
+def switching(key: bytes, subprotocol: str, caller: Credentials) -> tuple[tuple[str, str], ...]:
+    """Return the headers of the 101."""
+    return (
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-accept", accept_key(key).decode()),
+        ("sec-websocket-protocol", subprotocol),
+        ("spacetime-identity", caller.hex),
+        ("spacetime-identity-token", caller.token),
+        *CORS,
+    )
+
+
+async def serve_upgraded(door: "FrontDoor", stream: FrameStream, handshake: Handshake, handle: DatabaseHandle) -> None:
+    """Serve a client whose connection was taken over."""
     door.clients_opened.add(handle.identity)
     try:
         await serve_client(stream, handshake, handle, door.settings.websocket)
@@ -74,7 +79,7 @@ async def _serve(door: "FrontDoor", stream: FrameStream, handshake: Handshake, h
         door.clients_closed.add(handle.identity)
 
 
-def _check_upgrade(request: Request) -> bytes:
+def check_upgrade(request: Request) -> bytes:
     """Return the key of a well-formed upgrade.
 
     Raises:
@@ -93,7 +98,7 @@ def _check_upgrade(request: Request) -> bytes:
     return key
 
 
-def _connection_id() -> bytes:
+def random_connection_id() -> bytes:
     """Return a connection id that is not the reserved one."""
     return secrets.token_bytes(15) + b"\x01"
 

@@ -7,6 +7,7 @@ from stdb.sql.execute import (
     check_row_limit,
     compile_one_off,
     compile_sql,
+    compile_statements,
     compile_subscription,
     is_subscribe_to_all,
     quote_name,
@@ -16,20 +17,27 @@ from stdb.sql.execute import (
     work_of,
 )
 from stdb.sql.join_plan import JoinPlan
+from stdb.sql.language import OLD, PLAIN, Language
 from stdb.sql.plan import Edge, Pruning, TablePlan, Trigger
 from stdb.sql.query_plan import Branch, QueryPlan
+from stdb.sql.row_shape import Picked, RowShape
 from stdb.sql.statement import SelectStatement, SqlResult
 from stdb.sql.work import Steps, Work, finish
 
 __all__ = [
+    "OLD",
+    "PLAIN",
     "QUERY_ROWS_MAX",
     "Branch",
     "Caller",
     "ChangeStatement",
     "Edge",
     "JoinPlan",
+    "Language",
+    "Picked",
     "Pruning",
     "QueryPlan",
+    "RowShape",
     "SelectStatement",
     "SqlResult",
     "SqlStats",
@@ -40,6 +48,7 @@ __all__ = [
     "check_row_limit",
     "compile_one_off",
     "compile_sql",
+    "compile_statements",
     "compile_subscription",
     "finish",
     "is_subscribe_to_all",

@@ -21,7 +21,17 @@ from stdb.errors import QueryError
 from stdb.sats import keys, satn
 from stdb.sats.types import BOOL, BYTES, F32, F64, IDENTITY, U64, AlgebraicType, Scalar, ScalarKind, option
 from stdb.schema.model import Access
-from stdb.sql.literals import expect_bool, is_comparable, mismatch, parse_integer, parse_literal
+from stdb.sql.language import PLAIN, Language
+from stdb.sql.literals import (
+    expect_bool,
+    is_comparable,
+    is_nameable,
+    mismatch,
+    parse_integer,
+    parse_literal,
+    parse_old_literal,
+    type_of_literals,
+)
 from stdb.sql.shapes import (
     Aggregate,
     Aggregated,
@@ -85,10 +95,11 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class Caller(NamedTuple):
-    """Who asks: an identity (32 bytes, little-endian) and whether it owns the database."""
+    """Who asks: an identity (32 bytes, little-endian), whether it owns the database, and in which language."""
 
     identity: bytes
     is_owner: bool
+    language: Language = PLAIN
 
 
 class Constant(NamedTuple):
@@ -199,14 +210,15 @@ def find_table(datastore: "Datastore", name: str, caller: Caller) -> "Table":
     table = datastore.find_table(name)
     if table is None:
         table = _by_accessor(datastore, name)
-    if table is None or not (caller.is_owner or is_readable_by_all(table)):
+    is_hidden = table is not None and table.is_event and caller.language.hides_tables
+    if table is None or is_hidden or not (caller.is_owner or is_readable_by_all(table)):
         raise QueryError(f"no such table: `{name}`. If the table exists, it may be marked private.")
     return table
 
 
 def find_view(datastore: "Datastore", name: str, caller: Caller) -> "ViewShape | None":
     """Return a view that the caller may see by its canonical or accessor name; None when there is none."""
-    if datastore.views is None or datastore.find_table(name) is not None:
+    if datastore.views is None or caller.language.hides_tables or datastore.find_table(name) is not None:
         return None
     view = datastore.views.find(name)
     return view if view is not None and (view.is_public or caller.is_owner) else None
@@ -258,7 +270,7 @@ def _projection(shape: Projection, grouping: tuple[Position, ...], scope: "Scope
     match shape:
         case Star(None):
             if len(scope.relations) > 1:
-                raise QueryError("SELECT * is not supported for joins")
+                return scope.all_columns()
             return BoundStar(0)
         case Star(str(alias)):
             return BoundStar(scope.relation(alias))
@@ -418,14 +430,37 @@ class Scope:
             raise QueryError(f"`{alias}` is not in scope")
         return place
 
+    def all_columns(self) -> BoundColumns:
+        """Return `*` over a join, for who may ask for it."""
+        if not self.caller.language.infers_tables:
+            raise QueryError("SELECT * is not supported for joins")
+        places = enumerate(relation.table.schema.definition.columns for relation in self.relations)
+        return BoundColumns(
+            tuple(
+                (Position(place, at, column.type), column.name)
+                for place, columns in places
+                for at, column in enumerate(columns)
+            )
+        )
+
     def qualified(self, column: Field) -> Field:
-        """Return a bare column with its alias, which is clear with one relation only."""
-        if len(self.relations) > 1:
+        """Return a bare column with its alias, which is clear with one relation only, or where only one has it."""
+        if len(self.relations) == 1:
+            return Field(self.relations[0].alias, column.column)
+        if not self.caller.language.infers_tables:
             raise QueryError("Names must be qualified when using joins")
-        return Field(self.relations[0].alias, column.column)
+        found = [each.alias for each in self.relations if column_index(each.table, column.column) is not None]
+        if len(found) > 1:
+            shown = ", ".join(f'"{alias}.{column.column}"' for alias in found)
+            raise QueryError(f"Ambiguous field: `{column.column}`. Also found in [{shown}]")
+        return Field(found[0] if found else "", column.column)
 
     def position(self, column: Field) -> Position:
         """Return the place of a column: by accessor name first, then by canonical name."""
+        if not column.alias:
+            column = self.qualified(column)
+            if not column.alias:
+                raise QueryError(f"`{column.column}` is not in scope")
         place = self.relation(column.alias)
         found = column_index(self.relations[place].table, column.column)
         if found is None:
@@ -470,6 +505,8 @@ class Scope:
             return Constant(literal.text == "true", BOOL), BOOL
         if expected is None:
             raise QueryError("Cannot resolve type for literal expression")
+        if self.caller.language.names_variants and (old := parse_old_literal(literal, expected)) is not None:
+            return Constant(old.key, expected), expected
         value = parse_literal(literal.text, expected)
         return Constant(keys.value_key(expected)(value), expected), expected
 
@@ -488,13 +525,17 @@ class Scope:
         return Comparison(compared.first, compared.rest + further)
 
     def _comparison(self, comparison: str, left: Operand, right: Operand) -> Comparison:
-        if isinstance(left, Literal | Sender):
+        language = self.caller.language
+        if language.compares_literals and isinstance(left, Literal) and isinstance(right, Literal):
+            type_ = type_of_literals(left, right)
+            typed_left, typed_right = self.typed(left, type_)[0], self.typed(right, type_)[0]
+        elif isinstance(left, Literal | Sender):
             typed_right, type_ = self.typed(right, None)
             typed_left, _ = self.typed(left, type_)
         else:
             typed_left, type_ = self.typed(left, None)
             typed_right, _ = self.typed(right, type_)
-        if not is_comparable(type_):
+        if not is_comparable(type_) and not (language.names_variants and is_nameable(type_)):
             raise QueryError(f"Invalid binary operator `{comparison}` for type `{satn.format_type(type_)}`")
         return Comparison(typed_left, ((comparison, typed_right),))
 

@@ -16,14 +16,14 @@ from stdb.sql.binder import Caller, bind_select, is_readable_by_all
 from stdb.sql.changes import ROW_LIMIT_VARIANT, ChangeStatement, bind_change, check_variable
 from stdb.sql.joins import check_joins
 from stdb.sql.lexer import is_plain_name
-from stdb.sql.parser import parse
+from stdb.sql.parser import parse, parse_all
 from stdb.sql.query_plan import QueryPlan
-from stdb.sql.row_query import bind_row_query
+from stdb.sql.row_query import bind_picking_query
 from stdb.sql.rules import expand
 from stdb.sql.shape import sql_shape
 from stdb.sql.shapes import Chain, Columns, Field, SelectShape, ShapedTable, ShowShape
 from stdb.sql.statement import SelectStatement, SqlResult
-from stdb.sql.syntax import Literal, LiteralKind
+from stdb.sql.syntax import Literal, LiteralKind, Statement
 from stdb.sql.work import Work, finish
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ __all__ = [
     "check_row_limit",
     "compile_one_off",
     "compile_sql",
+    "compile_statements",
     "compile_subscription",
     "is_subscribe_to_all",
     "quote_name",
@@ -77,11 +78,12 @@ def compile_one_off(text: str, datastore: "Datastore", caller: Caller) -> QueryP
 
 
 def _compile(text: str, datastore: "Datastore", caller: Caller, *, is_subscription: bool) -> QueryPlan:
-    branches = expand(bind_row_query(text, datastore, caller), datastore, caller)
+    bound, columns = bind_picking_query(text, datastore, caller)
+    branches = expand(bound, datastore, caller)
     if is_subscription:
         for branch in branches:
             check_joins(branch)
-    return QueryPlan(branches, is_parameterised=branches[0].is_parameterised)
+    return QueryPlan(branches, is_parameterised=branches[0].is_parameterised, columns=columns)
 
 
 def is_subscribe_to_all(text: str) -> bool:
@@ -98,7 +100,7 @@ def readable_names(datastore: "Datastore", caller: Caller) -> list[str]:
     names = [
         table.name for table in tables if not table.is_event and (caller.is_owner or table.access is Access.PUBLIC)
     ]
-    views = () if datastore.views is None else datastore.views.shapes()
+    views = () if datastore.views is None or caller.language.hides_tables else datastore.views.shapes()
     names += [view.name for view in views if not view.params.elements and (caller.is_owner or view.is_public)]
     return sorted(names)
 
@@ -128,7 +130,20 @@ def compile_sql(text: str, datastore: "Datastore", caller: Caller) -> SelectStat
     Raises:
         QueryError: It is none, or not for this caller.
     """
-    shape = sql_shape(parse(text))
+    return _compiled(parse(text), datastore, caller)
+
+
+def compile_statements(text: str, datastore: "Datastore", caller: Caller) -> list[SelectStatement | ChangeStatement]:
+    """Return any number of statements of full SQL, all of them good; none is run yet.
+
+    Raises:
+        QueryError: One is none, or not for this caller.
+    """
+    return [_compiled(statement, datastore, caller) for statement in parse_all(text)]
+
+
+def _compiled(statement: Statement, datastore: "Datastore", caller: Caller) -> SelectStatement | ChangeStatement:
+    shape = sql_shape(statement, caller.language)
     if isinstance(shape, ShowShape):
         check_variable(shape.name)
         shape = _show(shape)

@@ -12,26 +12,42 @@ import re
 import struct
 from collections.abc import Callable
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from stdb.errors import QueryError
-from stdb.sats import satn
+from stdb.sats import keys, satn
 from stdb.sats.types import (
     BOOL,
     BYTES,
     CONNECTION_ID,
     F32,
     F64,
+    I256,
     IDENTITY,
     STRING,
     TIMESTAMP,
+    UNIT,
     UUID,
     AlgebraicType,
     Scalar,
     ScalarKind,
+    Sum,
+    is_option,
 )
+from stdb.sql.syntax import Literal, LiteralKind
 
-__all__ = ["INTEGERS", "expect_bool", "is_comparable", "mismatch", "parse_integer", "parse_literal"]
+__all__ = [
+    "INTEGERS",
+    "OldConstant",
+    "expect_bool",
+    "is_comparable",
+    "is_nameable",
+    "mismatch",
+    "parse_integer",
+    "parse_literal",
+    "parse_old_literal",
+    "type_of_literals",
+]
 
 _DIGITS_MAX = 1_000
 """Digits of an integer literal that are looked at at all; no integer type needs more than 78."""
@@ -88,6 +104,60 @@ def expect_bool(expected: AlgebraicType | None) -> None:
 def is_comparable(type_: AlgebraicType) -> bool:
     """Tell whether values of this type may be compared."""
     return type_ in _PARSERS or type_ == Scalar(ScalarKind.BOOL)
+
+
+class OldConstant(NamedTuple):
+    """A constant, as its key."""
+
+    key: Any
+
+
+def is_nameable(type_: AlgebraicType) -> bool:
+    """Tell whether there are values of this type that 0.11 has a word for: an enum, or an option."""
+    return isinstance(type_, Sum) and (is_option(type_) or _is_enum(type_))
+
+
+def parse_old_literal(literal: Literal, expected: AlgebraicType) -> OldConstant | None:
+    """Return what a literal means in 0.11 alone: NULL, the name of a variant, the identity of nobody; else None.
+
+    Raises:
+        QueryError: An enum has no variant of that name, or a type no none.
+    """
+    if literal.kind is LiteralKind.OTHER:
+        if not is_option(expected):
+            raise QueryError(f"The literal expression `NULL` cannot be parsed as type `{satn.format_type(expected)}`")
+        return OldConstant(keys.value_key(expected)(None))
+    if literal.kind is not LiteralKind.STRING:
+        return None
+    if expected in (IDENTITY, CONNECTION_ID) and _PARSERS[expected](literal.text) is None:
+        return OldConstant(b"")  # equal to none
+    if not isinstance(expected, Sum) or not _is_enum(expected):
+        return None
+    for tag, variant in enumerate(expected.variants):
+        if variant.name == literal.text:
+            return OldConstant(keys.value_key(expected)((tag, ())))
+    raise QueryError(f"The enum `{satn.format_type(expected)}` has no variant `{literal.text}`")
+
+
+def type_of_literals(left: Literal, right: Literal) -> AlgebraicType:
+    """Return the type at which two literals are compared.
+
+    Raises:
+        QueryError: They have none in common.
+    """
+    kinds = {left.kind, right.kind}
+    if len(kinds) > 1 or kinds & {LiteralKind.OTHER}:
+        raise QueryError(f"Cannot compare {left} with {right}")
+    if LiteralKind.NUMBER in kinds:
+        are_integers = all(parse_integer(each.text, *INTEGERS[I256]) is not None for each in (left, right))
+        return I256 if are_integers else F64
+    if left.kind is LiteralKind.BOOL:
+        return BOOL
+    return STRING if left.kind is LiteralKind.STRING else BYTES
+
+
+def _is_enum(type_: Sum) -> bool:
+    return bool(type_.variants) and all(variant.type == UNIT for variant in type_.variants) and not is_option(type_)
 
 
 class _Decimal:

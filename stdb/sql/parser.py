@@ -25,7 +25,7 @@ from stdb.sql.syntax import (
     Update,
 )
 
-__all__ = ["TEXT_BYTES_MAX", "parse"]
+__all__ = ["TEXT_BYTES_MAX", "parse", "parse_all"]
 
 TEXT_BYTES_MAX = 50_000
 """Longest SQL text, in bytes of UTF-8."""
@@ -44,15 +44,23 @@ def parse(text: str) -> Statement:
     Raises:
         QueryError: Too long, no statement, several statements, or none that SQL knows.
     """
-    if len(text) > TEXT_BYTES_MAX or len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
-        raise QueryError(f'SQL query exceeds maximum allowed length: "{text[:120]}..."')
-    parser = _StatementParser(tokenize(text))
-    statements = parser.statements()
+    statements = parse_all(text)
     if not statements:
         raise QueryError("Empty SQL query")
     if len(statements) > 1:
         raise QueryError("Multiple SQL statements are not supported")
     return statements[0]
+
+
+def parse_all(text: str) -> list[Statement]:
+    """Return the statements of `text`, none too.
+
+    Raises:
+        QueryError: Too long, or one is none that SQL knows.
+    """
+    if len(text) > TEXT_BYTES_MAX or len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
+        raise QueryError(f'SQL query exceeds maximum allowed length: "{text[:120]}..."')
+    return _StatementParser(tokenize(text)).statements()
 
 
 class _StatementParser(QueryParser):

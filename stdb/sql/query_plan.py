@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from stdb.sql.binder import BoundSelect
 from stdb.sql.join_plan import JoinPlan
 from stdb.sql.plan import TablePlan
+from stdb.sql.row_shape import Picked
 from stdb.sql.work import Work
 
 if TYPE_CHECKING:
@@ -31,15 +32,19 @@ def branch_of(select: BoundSelect) -> Branch:
 
 
 class QueryPlan:
-    """How to answer a query that returns whole rows of one table."""
+    """How to answer a query that returns rows of one table: whole, or columns picked from them."""
 
-    def __init__(self, selects: Sequence[BoundSelect], *, is_parameterised: bool) -> None:
+    def __init__(
+        self, selects: Sequence[BoundSelect], *, is_parameterised: bool, columns: Sequence[int] | None = None
+    ) -> None:
         self.selects = tuple(selects)
         """What each branch answers, for its plain twins."""
         self.branches = tuple(map(branch_of, selects))
         self.table = self.branches[0].table
         self.parameterised = is_parameterised
         """It depends on who asks."""
+        self.picked = None if columns is None else Picked.of(self.table.schema.row_type, columns)
+        """What is told of its rows where that is not all; `batches` and `rows` are of whole rows."""
 
     @property
     def tables(self) -> "tuple[Table, ...]":

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from stdb.errors import QueryError
+from stdb.sql.language import PLAIN, Language
 from stdb.sql.shapes import (
     Aggregate,
     Aggregated,
@@ -76,7 +77,7 @@ AGGREGATES = ("count", "sum", "min", "max", "avg")
 _COMPARISONS = frozenset(("=", "<>", "<", "<=", ">", ">="))
 
 
-def subscription_shape(statement: Statement) -> SelectShape:
+def subscription_shape(statement: Statement, language: Language = PLAIN) -> SelectShape:
     """Return an allowed query of the subscription language.
 
     Raises:
@@ -90,10 +91,10 @@ def subscription_shape(statement: Statement) -> SelectShape:
         raise QueryError(f"Unsupported set operation: {statement.body}")
     if not statement.body.is_plain:
         raise QueryError(f"Unsupported SELECT: {statement.body}")
-    return _select(statement.body, _projection)
+    return _select(statement.body, _projection, language=language)
 
 
-def sql_shape(statement: Statement) -> Shape:
+def sql_shape(statement: Statement, language: Language = PLAIN) -> Shape:
     """Return an allowed statement of full SQL.
 
     Raises:
@@ -101,13 +102,13 @@ def sql_shape(statement: Statement) -> Shape:
     """
     match statement:
         case Query():
-            return _query(statement)
+            return _query(statement, language)
         case Insert():
             return _insert(statement)
         case Update():
-            return _update(statement)
+            return _update(statement, language)
         case Delete():
-            return _delete(statement)
+            return _delete(statement, language)
         case SetVariable(name, values, scope) if not scope and len(values) == 1:
             return SetShape(name, _assigned(values[0]))
         case ShowVariable(name):
@@ -118,7 +119,7 @@ def sql_shape(statement: Statement) -> Shape:
 # Queries.
 
 
-def _query(query: Query) -> SelectShape:
+def _query(query: Query, language: Language) -> SelectShape:
     select = query.body
     if query.with_ or query.tail or not isinstance(select, Select) or not select.is_analytic:
         raise QueryError(f"Unsupported: {query}")
@@ -127,7 +128,7 @@ def _query(query: Query) -> SelectShape:
     order_by = _order_by(query)
     group_by = _group_by(select)
     project = _grouped_projection if group_by else _sql_projection
-    return _select(select, project, limit, group_by, order_by, offset)
+    return _select(select, project, limit, group_by, order_by, offset, language=language)
 
 
 def _row_count(query: Query, expression: Expression | None) -> str | None:
@@ -174,15 +175,18 @@ def _select(
     group_by: tuple[Field, ...] = (),
     order_by: tuple[Order, ...] = (),
     offset: str | None = None,
+    *,
+    language: Language,
 ) -> SelectShape:
     if not select.relations:
         # A list is judged before a missing FROM (ran: `select 1`, `select *`).
         project(select.items)
         raise QueryError("A FROM clause is required")
     table, joins = _from(select.relations)
-    where = None if select.where is None else convert(select.where)
+    where = None if select.where is None else convert(select.where, language=language)
     projection = project(select.items)
-    return _qualified(SelectShape(projection, table, joins, where, limit, group_by, order_by, offset))
+    shape = SelectShape(projection, table, joins, where, limit, group_by, order_by, offset)
+    return shape if joins and language.infers_tables else _qualified(shape)
 
 
 def _from(relations: tuple[Relation, ...]) -> tuple[ShapedTable, tuple[ShapedJoin, ...]]:
@@ -293,7 +297,7 @@ def _field(column: Column) -> Field:
 # Expressions.
 
 
-def convert(expression: Expression, depth: int = 0) -> Operand:
+def convert(expression: Expression, depth: int = 0, language: Language = PLAIN) -> Operand:
     """Return an allowed expression; `depth` is how deep it stands.
 
     Raises:
@@ -304,11 +308,11 @@ def convert(expression: Expression, depth: int = 0) -> Operand:
         expression = expression.inner
     match expression:
         case Literal():
-            return _literal(expression)
+            return _literal(expression, language)
         case Column():
             return _field(expression)
         case Infix():
-            return _infix(expression, depth)
+            return _infix(expression, depth, language)
         case Prefix("-" | "+" as sign, Literal(LiteralKind.NUMBER) as number):
             return _signed(sign, number)
         case Prefix() | Postfix() | Function() | Other():
@@ -320,8 +324,8 @@ def _check_depth(depth: int) -> None:
         raise QueryError("Recursion limit exceeded, `sql-parser::parse_expr`")
 
 
-def _literal(literal: Literal) -> Literal | Sender:
-    if literal.kind is not LiteralKind.OTHER:
+def _literal(literal: Literal, language: Language) -> Literal | Sender:
+    if literal.kind is not LiteralKind.OTHER or (language.names_variants and literal.text == "NULL"):
         return literal
     if literal.shown == ":sender":
         return Sender()
@@ -332,13 +336,13 @@ def _signed(sign: str, number: Literal) -> Literal:
     return Literal(LiteralKind.NUMBER, sign + number.text, sign + number.text)
 
 
-def _infix(chain: Infix, depth: int) -> Operand:
+def _infix(chain: Infix, depth: int, language: Language) -> Operand:
     """Convert a flat chain; the first of n operands stands n - 1 levels below the last operator."""
     terms = len(chain.rest)
-    first = convert(chain.first, depth + terms)
+    first = convert(chain.first, depth + terms, language)
     converted = []
     for index, (operator, operand) in enumerate(chain.rest):  # a loop: the interpreter counts frames
-        converted.append((operator, convert(operand, depth + terms - index)))
+        converted.append((operator, convert(operand, depth + terms - index, language)))
     for operator, _ in converted:
         if operator not in _COMPARISONS and operator not in ("AND", "OR"):
             raise QueryError(f"Unsupported binary operator: {operator}")
@@ -460,23 +464,23 @@ def _plain_literal(value: Expression) -> Literal | None:
     return None
 
 
-def _update(update: Update) -> UpdateShape:
+def _update(update: Update, language: Language) -> UpdateShape:
     if not update.is_plain:
         raise QueryError(f"Unsupported: {update}")
     table = _table(update.table.table)
     assignments = tuple(_assignment(each) for each in update.assignments)
-    return UpdateShape(table, assignments, _condition(update.where, table.alias))
+    return UpdateShape(table, assignments, _condition(update.where, table.alias, language))
 
 
 def _assignment(assignment: Assignment) -> Assign:
     return Assign(assignment.column, _assigned(assignment.value))
 
 
-def _condition(where: Expression | None, alias: str) -> Operand | None:
-    return None if where is None else qualify(convert(where), alias)
+def _condition(where: Expression | None, alias: str, language: Language) -> Operand | None:
+    return None if where is None else qualify(convert(where, language=language), alias)
 
 
-def _delete(delete: Delete) -> DeleteShape:
+def _delete(delete: Delete, language: Language) -> DeleteShape:
     if delete.using or delete.tail:
         raise QueryError(f"Unsupported: {delete}")
     if len(delete.relations) > 1:
@@ -486,4 +490,4 @@ def _delete(delete: Delete) -> DeleteShape:
     if factor.name is None or factor.alias is not None or relation.joins:
         raise QueryError(f"Unsupported table expression in DELETE: {relation}")
     table = _table(factor)
-    return DeleteShape(table, _condition(delete.where, table.alias))
+    return DeleteShape(table, _condition(delete.where, table.alias, language))

@@ -47,6 +47,12 @@ class SelectStatement:
         return self._tail.row_type
 
     @property
+    def table(self) -> "Table":
+        """The table whose rows it returns; where they are of none alone, the one behind FROM."""
+        projection = self._select.projection
+        return self._select.relations[projection.relation if isinstance(projection, BoundStar) else 0].table
+
+    @property
     def tables(self) -> "tuple[Table, ...]":
         """Every table that it reads, once for each time it is mentioned; those of rules too."""
         return tuple(table for plan, _ in self._branches for table in plan.tables)

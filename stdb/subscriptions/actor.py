@@ -15,10 +15,16 @@ Source: spec 02 sections 6.3, 8.3, 10.4; spec 09 section 2.1; spec 06 section 3.
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stdb.errors import QueryError
+from stdb.sats import bsatn
 from stdb.sql import (
+    PLAIN,
     QUERY_ROWS_MAX,
     Caller,
+    Language,
+    RowShape,
+    SelectStatement,
     check_row_limit,
+    compile_statements,
     is_subscribe_to_all,
     quote_name,
     readable_names,
@@ -40,6 +46,8 @@ EVENT_TABLE_TEXT = (
     "Please upgrade your client SDK and regenerate your module bindings."
 )
 
+_ENCODED_AT_ONCE = 4_096
+"""Rows of a statement that are encoded before others may run."""
 _SMALL_BYTES, _LOOKED_AT_EVERY = 512, 20
 """A batch is taken for one of small rows when each of these is small."""
 
@@ -57,7 +65,7 @@ class SubscriptionActor:
     `identity` and `connection_id` are little-endian bytes; `sink` is what the database actor tells the client through
     and means nothing here. `rows_max` bounds the rows that one join or one one-off query of the owner visits and
     returns, a tenth of it those of others; the initial rows of a single table are bounded by the registry's
-    `initial_bytes_max` alone.
+    `initial_bytes_max` alone. `language` is what its queries are written in.
     """
 
     __slots__ = ("_counts", "_legacy", "_sets", "caller", "connection_id", "registry", "rows_max", "sink")
@@ -70,9 +78,10 @@ class SubscriptionActor:
         sink: Any = None,
         *,
         rows_max: int = QUERY_ROWS_MAX,
+        language: Language = PLAIN,
     ) -> None:
         self.registry = registry
-        self.caller = Caller(identity, identity == registry.owner)
+        self.caller = Caller(identity, identity == registry.owner, language)
         self.connection_id = connection_id
         self.sink = sink
         self.rows_max = rows_max
@@ -205,6 +214,30 @@ class SubscriptionActor:
             yield
         schema = plan.table.schema
         return Fragment(schema.shown_id, schema.name, schema, rows, [], schema.definition.is_event)
+
+    def one_off_statements(self, text: str) -> Steps[list[Fragment]]:
+        """Evaluate any number of SELECTs of full SQL now; return the rows of each as inserts, a bag.
+
+        Raises:
+            QueryError: One does not compile or is no SELECT, or one reads more than `rows_max` rows.
+        """
+        datastore = self.registry.datastore
+        statements = yield from self.registry.patiently(lambda: compile_statements(text, datastore, self.caller))
+        reading = [statement for statement in statements if isinstance(statement, SelectStatement)]
+        if len(reading) < len(statements):
+            raise QueryError("One-off queries are not allowed to modify the database")
+        check_row_limit(reading, datastore, self.caller)
+        results = []
+        for statement in reading:
+            row_type, values, _ = yield from statement.steps(work_of(self.caller, self.rows_max))
+            shape = RowShape(row_type, bsatn.codec(row_type))
+            rows: list[bytes] = []
+            for start in range(0, len(values), _ENCODED_AT_ONCE):
+                rows += map(shape.codec.encode, values[start : start + _ENCODED_AT_ONCE])
+                yield
+            schema = statement.table.schema
+            results.append(Fragment(schema.shown_id, schema.name, shape, rows, []))
+        return results
 
     def close(self) -> None:
         """Let go of everything; the client is gone."""

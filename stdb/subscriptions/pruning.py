@@ -31,7 +31,7 @@ _PARTNERS_PER_KEY = 16
 class HeldBranch:
     """One branch of a held query: what is evaluated, and told as one fragment, at a time."""
 
-    __slots__ = ("_schema", "is_event", "is_join", "order", "plan", "query")
+    __slots__ = ("_schema", "is_event", "is_join", "order", "picked", "plan", "query")
 
     def __init__(self, query: "HeldQuery", place: int, plan: "Branch") -> None:
         self.query = query
@@ -40,13 +40,17 @@ class HeldBranch:
         self.is_join = len(plan.tables) > 1
         self.is_event = any(table.schema.definition.is_event for table in plan.tables)
         """It reads an event table: what it returns are events too, of whichever table, and are never taken back."""
+        self.picked = query.plan.picked
+        """What is told of its rows where that is not all."""
         self._schema = plan.table.schema
         self.order = (self._schema.name, query.serial, place)
         """Where its fragment stands in a message."""
 
     def fragment(self, inserts: list[bytes], deletes: list[bytes]) -> Fragment:
         """Return rows of this branch as a fragment."""
-        schema = self._schema
+        schema, picked = self._schema, self.picked
+        if picked is not None:
+            return Fragment(schema.shown_id, schema.name, picked.shape, picked.rows(inserts), picked.rows(deletes))
         return Fragment(schema.shown_id, schema.name, schema, inserts, deletes, self.is_event)
 
 
@@ -218,13 +222,14 @@ def _collect_always(
     whole: Fragment | None = None
     for branch in branches:
         matches = branch.plan.matches
-        if matches is None:  # the whole table: all such queries share one fragment, however they are spelt
+        if matches is None and branch.picked is None:  # the whole table: such queries share one fragment, however spelt
             if whole is None:
                 whole = branch.fragment(inserts, deletes)
             if inserts or deletes:
                 hits.append(Hit(branch, whole))
             continue
-        entered, left = list(filter(matches, inserts)), list(filter(matches, deletes))
+        entered = inserts if matches is None else list(filter(matches, inserts))
+        left = deletes if matches is None else list(filter(matches, deletes))
         if entered or left:
             hits.append(Hit(branch, branch.fragment(entered, left)))
 

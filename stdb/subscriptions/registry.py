@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from stdb.errors import QueryError
-from stdb.sql import Caller, QueryPlan, compile_one_off, compile_subscription
+from stdb.sql import Caller, Language, QueryPlan, compile_one_off, compile_subscription
 from stdb.sql.work import Steps, finish
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate
 from stdb.subscriptions.pruning import HeldBranch, Hit, TableBranches, Touched
@@ -58,7 +58,9 @@ class HeldQuery:
 
     def fragment(self, inserts: list[bytes], deletes: list[bytes]) -> Fragment:
         """Return rows of this query, of all its branches, as a fragment."""
-        schema = self.plan.table.schema
+        schema, picked = self.plan.table.schema, self.plan.picked
+        if picked is not None:
+            return Fragment(schema.shown_id, schema.name, picked.shape, picked.rows(inserts), picked.rows(deletes))
         return Fragment(schema.shown_id, schema.name, schema, inserts, deletes, self.plan.reads_events)
 
 
@@ -86,6 +88,7 @@ class _QueryKey(NamedTuple):
     text: str
     is_owner: bool
     identity: bytes | None
+    language: Language
 
 
 class Registry:
@@ -125,12 +128,13 @@ class Registry:
         """
         trimmed = text.strip()
         for identity in (None, caller.identity):
-            held = self._queries.get(_QueryKey(trimmed, caller.is_owner, identity))
+            held = self._queries.get(_QueryKey(trimmed, caller.is_owner, identity, caller.language))
             if held is not None:
                 return held
         plan = compile_subscription(trimmed, self.datastore, caller)
         self._compiled += 1
-        key = _QueryKey(trimmed, caller.is_owner, caller.identity if plan.parameterised else None)
+        asking = caller.identity if plan.parameterised else None
+        key = _QueryKey(trimmed, caller.is_owner, asking, caller.language)
         return HeldQuery(trimmed, key, plan, self._compiled)
 
     def is_held(self, query: HeldQuery) -> bool:
@@ -185,7 +189,8 @@ class Registry:
         self._tables.clear()
         for query in list(self._queries.values()):
             query.branches = ()
-            caller = Caller(next(iter(query.holders)).caller.identity, query.key.is_owner)
+            identity = next(iter(query.holders)).caller.identity
+            caller = Caller(identity, query.key.is_owner, query.key.language)
             plan: QueryPlan | None
             try:
                 plan = yield from self.patiently(partial(compile_subscription, query.text, self.datastore, caller))

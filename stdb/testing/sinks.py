@@ -6,12 +6,21 @@ Not responsible for: encoding (`stdb.net.protocols`).
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import trio
 
-from stdb.actors.requests import CallProcedure, CallReducer, OneOffQuery, Subscribe, SubscribeBatch, Unsubscribe
+from stdb.actors.requests import (
+    CallProcedure,
+    CallReducer,
+    OneOffQuery,
+    OneOffStatements,
+    Subscribe,
+    SubscribeBatch,
+    Unsubscribe,
+)
 from stdb.actors.sink import OUT_OF_TIME, ProcedureResult, ReducerOutcome
+from stdb.sql import PLAIN, Language
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
 __all__ = [
@@ -21,6 +30,7 @@ __all__ = [
     "Connected",
     "Message",
     "OneOff",
+    "OneOffs",
     "ProcedureFailed",
     "ProcedureReturned",
     "RecordingSink",
@@ -90,6 +100,13 @@ class OneOff(NamedTuple):
     result: Fragment | str
 
 
+class OneOffs(NamedTuple):
+    """The answer to statements."""
+
+    request: OneOffStatements
+    results: Sequence[Fragment] | str
+
+
 class ProcedureFailed(NamedTuple):
     """A procedure that cannot run."""
 
@@ -122,6 +139,7 @@ Message: TypeAlias = (
     | Unsubscribed
     | SubscriptionFailed
     | OneOff
+    | OneOffs
     | ProcedureFailed
     | ProcedureReturned
     | Closed
@@ -130,6 +148,8 @@ Message: TypeAlias = (
 
 class RecordingSink:
     """One client's way out, into a list."""
+
+    language: ClassVar[Language] = PLAIN
 
     def __init__(self, *, confirmed: bool = False) -> None:
         self.confirmed = confirmed
@@ -187,6 +207,12 @@ class RecordingSink:
     def one_off_result(self, request: OneOffQuery, result: Fragment | str, needs: int, duration_us: int) -> None:
         """Queue the answer to a query."""
         self._put(needs, OneOff(request, result))
+
+    def one_off_results(
+        self, request: OneOffStatements, results: Sequence[Fragment] | str, needs: int, duration_us: int
+    ) -> None:
+        """Queue the answer to statements."""
+        self._put(needs, OneOffs(request, results))
 
     def update(self, event: TransactionEvent, update: ClientUpdate) -> None:
         """Queue somebody's transaction."""

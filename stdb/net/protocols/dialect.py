@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
-from stdb.actors.requests import Request
+from stdb.actors.requests import OneOffStatements, Request
 from stdb.actors.sink import ClientSink
 from stdb.net.outbox import Entry, Outbox
 from stdb.net.protocols.rows import bytes_of, let_go
@@ -19,7 +19,7 @@ from stdb.net.protocols.wire import Compression
 from stdb.schema.model import ModuleDef
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
-__all__ = ["ConnectionOptions", "Dialect"]
+__all__ = ["ConnectionOptions", "Dialect", "Manners"]
 
 _ROWS_AT_ONCE_MAX = 4096
 _BYTES_AT_ONCE_MAX = 1024 * 1024
@@ -39,6 +39,20 @@ class ConnectionOptions(NamedTuple):
     """16 bytes, little-endian; the same for every attempt of one client object."""
 
 
+class Manners(NamedTuple):
+    """How the connections of a generation of clients behave beside their messages."""
+
+    ping_seconds: float | None = None
+    """Between two pings; None: as configured. Given, a ping that was not answered before the next one is the end, else
+    silence is."""
+    cuts_bad_frames: bool = False
+    """Bytes that are no frames end the connection without a Close."""
+    is_paced: bool = False
+    """Its clients lose the order of messages that come at once."""
+    pings_before_close: int = 0
+    """Pings that go before the answer to a Close: some clients sleep through the answer alone."""
+
+
 class Dialect(ClientSink, ABC):
     """One client's protocol. The database actor calls the sink's methods, the connection's reader `receive`."""
 
@@ -56,6 +70,7 @@ class Dialect(ClientSink, ABC):
     FORM: ClassVar[str]
     """Protocols of one form send the same bytes."""
     CONFIRMED_BY_DEFAULT: ClassVar[bool]
+    MANNERS: ClassVar[Manners] = Manners()
 
     def __init__(self, outbox: Outbox, options: ConnectionOptions, definition: Callable[[], ModuleDef]) -> None:
         """Write into `outbox`; `definition` tells what the module declares now (it may be replaced under us)."""
@@ -110,6 +125,12 @@ class Dialect(ClientSink, ABC):
 
     def _needs(self, needs: int) -> int:
         return needs if self.confirmed else 0
+
+    def one_off_results(
+        self, request: OneOffStatements, results: Sequence[Fragment] | str, needs: int, duration_us: int
+    ) -> None:
+        """Refuse: no protocol from 1.0 on has several statements, so no client can have asked."""
+        raise AssertionError(f"{self.NAME} has no OneOffStatements (request {request.request_id!r})")
 
     @abstractmethod
     def _frame(self, body: bytes) -> bytes:

@@ -1,0 +1,31 @@
+"""Languages: what the SQL of a client takes beyond that of 1.x and 2.x.
+
+Responsible for: the differences, each as one named fact.
+Not responsible for: applying them (`shape`, `binder`, `row_query`).
+
+Source: spec 06 section 4.1 and its "we:".
+"""
+
+from typing import NamedTuple
+
+__all__ = ["OLD", "PLAIN", "Language"]
+
+
+class Language(NamedTuple):
+    """One language, seen from that of 1.x and 2.x."""
+
+    infers_tables: bool = False
+    """Bare names in joins, where one table alone has such a column; `SELECT *` over a join in full SQL."""
+    compares_literals: bool = False
+    """Two literals may be compared, as in `1 = 1`."""
+    names_variants: bool = False
+    """A string stands for the variant of an enum, NULL for none; one that is no identity is that of nobody."""
+    lists_columns: bool = False
+    """Subscriptions may list columns."""
+    hides_tables: bool = False
+    """There are no views and no event tables."""
+
+
+PLAIN = Language()
+OLD = Language(True, True, True, True, True)
+"""That of 0.11 and older."""
