@@ -21,7 +21,7 @@ from stdb.actors.archive import Archive
 from stdb.actors.attachment import QUEUED_REQUESTS_MAX
 from stdb.actors.deadline import Deadline, NoDeadline
 from stdb.actors.handle import DatabaseHandle
-from stdb.actors.launching import FirstRecord, Launcher, LoadAside, LoadProgram, load_or_refuse, new_identity
+from stdb.actors.launching import FirstRecord, Launcher, LoadAside, LoadProgram, in_turns, load_or_refuse, new_identity
 from stdb.actors.outgoing import HttpSender, NoHttp
 from stdb.actors.refusals import (
     DatabaseUnavailable,
@@ -412,7 +412,8 @@ class Host:
         module = await load_or_refuse(self._launcher, program)
         lines = _Lines()
         try:
-            record = self._launcher.create(module, program, identity, owner, lines, environment)
+            created = self._launcher.create(module, program, identity, owner, lines, environment)
+            record = await in_turns(created, self._launcher.turns)
         except PublishFailed as error:
             error.lines = lines.texts()
             raise

@@ -11,14 +11,15 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import trio
 
-from stdb.actors.calls import RUN_ERRORS, Reducers
+from stdb.actors.calls import RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.database import DatabaseActor
 from stdb.actors.deadline import Deadline
 from stdb.actors.outgoing import HttpSender
+from stdb.actors.pausing import run_slice, take_turn
 from stdb.actors.programs import TablesOnly, store_program, store_rules, stored_program
 from stdb.actors.refusals import PublishFailed
 from stdb.actors.updates import Policy, Update, environment_after, plan_update, store_environment
@@ -33,6 +34,7 @@ from stdb.sats.special import Identity
 from stdb.schema.environment import UNCHANGED, EnvironmentChange
 from stdb.schema.model import Lifecycle, ModuleDef
 from stdb.schema.validation import format_errors
+from stdb.sql.work import Steps
 from stdb.storage.module_log import ModuleLog
 from stdb.subscriptions.registry import Registry
 
@@ -44,10 +46,12 @@ __all__ = [
     "LoadProgram",
     "OpenLog",
     "in_slices",
+    "in_turns",
     "load_or_refuse",
     "new_identity",
 ]
 
+T = TypeVar("T")
 REPLAY_SECONDS = 0.005
 """Replay lets others run this often."""
 
@@ -109,7 +113,7 @@ class Launcher(NamedTuple):
         owner: bytes,
         log: LogSink,
         environment: EnvironmentChange = UNCHANGED,
-    ) -> FirstRecord:
+    ) -> Steps[FirstRecord]:
         """Make the tables of a new database and run `init`, in one transaction; return its record. Keeps nothing.
 
         Raises:
@@ -136,32 +140,35 @@ class Launcher(NamedTuple):
         store_program(datastore, module, program, identity, owner)
         store_environment(datastore, module.definition, values)
         module.attach(datastore, identity, log)
-        self._run_init(module, transaction, owner, now_us, log)
+        yield from self._run_init(module, transaction, owner, now_us, log)
         delta = transaction.commit()
         assert delta is not None, "the row of st_module is a change"
         _tell(log, "Database initialized")
         record = records.encode(delta, records.Context("init", owner, None, now_us))
         return FirstRecord(record, datastore.positions())
 
-    def _run_init(self, module: Module, transaction: Transaction, owner: bytes, now_us: int, log: LogSink) -> None:
+    def _run_init(
+        self, module: Module, transaction: Transaction, owner: bytes, now_us: int, log: LogSink
+    ) -> Steps[None]:
         reducers = Reducers(module, owner, log)
         entry = reducers.lifecycle(Lifecycle.INIT)
         if entry is None:
             return
         _tell(log, "Invoking `init` reducer")
-        deadline = self.deadline
-        deadline.started, deadline.transaction = perf_counter(), transaction
-        deadline.arm()
+        call = ReducerCall(owner, None, now_us, transaction)
         try:
-            entry.run(ReducerCall(owner, None, now_us, transaction), b"")
-            deadline.transaction = None
-            if transaction.expired:
-                raise ReducerTimeout("the time limit of `init` has passed")
+            if entry.start is None:
+                self._run_in_time(entry, call)
+            else:
+                yield from entry.start(call, b"") or ()
         except RUN_ERRORS as error:
             raise PublishFailed(reducers.failed(entry, error).text) from error
-        finally:
-            deadline.transaction = None
-            deadline.disarm()
+
+    def _run_in_time(self, entry: ReducerEntry, call: ReducerCall) -> None:
+        with self.deadline.limiting(call.transaction, "the reducer"):
+            entry.run(call, b"")
+        if call.transaction.expired:
+            raise ReducerTimeout("the time limit of `init` has passed")
 
     @asynccontextmanager
     async def recover(
@@ -216,7 +223,7 @@ class Launcher(NamedTuple):
                 turns=self.turns,
             )
             if update is not None:
-                await in_slices(actor.update(*update))
+                await in_turns(actor.update(*update), self.turns)
             actors.append(actor)
             actor.connections.post_dangling()
             actor.post_nowait((None, actor.scheduler.start))
@@ -266,6 +273,16 @@ def _refuse_outboxes(definition: ModuleDef) -> None:
 def new_identity() -> bytes:
     """Return an identity for a database that no other one has."""
     return Identity.derive("localhost", os.urandom(16).hex()).wire
+
+
+async def in_turns(steps: Steps[T], turns: trio.Lock) -> T:
+    """Run an evaluation to its end, slice by slice, between which others run; return its result."""
+    try:
+        while (done := run_slice(steps)) is None:
+            await take_turn(turns)
+        return done.result
+    finally:
+        steps.close()
 
 
 async def in_slices(steps: Iterator[None]) -> None:
