@@ -119,7 +119,8 @@ def to_raw_v9(definition: ModuleDef) -> RawModuleDefV9:
 
 
 def _as_later(definition: ModuleDef) -> ModuleDef:
-    """Return a definition as if the module were of a later generation: without what only 0.11 has."""
+    """Return a definition as it was written, but as if of a later generation: without what only 0.11 has."""
+    definition = definition.root or definition
     if not definition.is_0_11:
         return definition
     return replace(

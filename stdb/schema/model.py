@@ -288,6 +288,8 @@ class ModuleDef:
     environment: tuple[EnvironmentVariableDef, ...] | None = None
     """None: the module declares nothing about its environment; empty: it declares that it reads nothing."""
     outboxes: tuple[OutboxDef, ...] = ()
+    root: "ModuleDef | None" = field(default=None, repr=False, compare=False)
+    """The definition as it was written, where this one has everything of its submodules, too (`mounting`)."""
     _tables: dict[str, TableDef] = field(init=False, repr=False, compare=False)
     _reducers: dict[str, int] = field(init=False, repr=False, compare=False)
     _procedures: dict[str, int] = field(init=False, repr=False, compare=False)

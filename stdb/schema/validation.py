@@ -16,6 +16,7 @@ from stdb.schema.client_types import TypeChecker
 from stdb.schema.findings import Findings, Group
 from stdb.schema.functions import FunctionValidator, event_name
 from stdb.schema.model import CasePolicy, ModuleDef, ReducerDef, RowLevelSecurityDef, SubmoduleDef, TypeDef, Visibility
+from stdb.schema.mounting import mounted
 from stdb.schema.naming import Namer
 from stdb.schema.raw import (
     NameKind,
@@ -51,7 +52,7 @@ COLUMNS_TOTAL_MAX = 1 << 18
 
 
 def validate(raw: RawModuleDef) -> ModuleDef:
-    """Return what a raw definition declares, names canonical, columns' Refs filled in.
+    """Return what a raw definition declares, names canonical, columns' Refs filled in, submodules mounted.
 
     Raises:
         SchemaError: Holds every finding, sorted; each names table and column, function or type.
@@ -60,7 +61,7 @@ def validate(raw: RawModuleDef) -> ModuleDef:
         return _validate_module(_upgraded(upgraded(raw)), names_are_final=True, is_0_11=True)
     if isinstance(raw, RawModuleDefV9):
         return _validate_module(_upgraded(raw), names_are_final=True)
-    return _validate_module(raw, names_are_final=False)
+    return mounted(_validate_module(raw, names_are_final=False))
 
 
 def format_errors(error: SchemaError) -> str:
@@ -187,6 +188,12 @@ def _submodule(scope: Scope, submodule: RawSubmodule) -> SubmoduleDef | None:
         scope.findings.add(Group.FUNCTION, f"{text}; {rule}")
     if inner.environment:
         scope.findings.add(Group.FUNCTION, f'submodule "{accessor}" cannot declare environment variables')
+    if inner.http_routes:
+        text = f"submodule `{accessor}` has HTTP routes, only those of the root module are served: declare them there"
+        scope.findings.add(Group.FUNCTION, text)
+    if inner.row_level_security:
+        text = f"submodule `{accessor}` has row-level security; declare it in the root module for `{accessor}.table`"
+        scope.findings.add(Group.TABLE, text)
     try:
         definition = _validate_module(inner, names_are_final=False)
     except SchemaError as error:
