@@ -13,11 +13,11 @@ from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from stdb.sats.types import AlgebraicType, Array, Element, Product, Ref, Sum, Typespace
-from stdb.schema.model import IndexDef, ModuleDef, ProcedureDef, ReducerDef, TableDef, ViewDef
+from stdb.schema.model import ModuleDef, ProcedureDef, ReducerDef, TableDef, ViewDef
 
 __all__ = ["mounted"]
 
-T = TypeVar("T", IndexDef, ReducerDef, ProcedureDef, ViewDef)
+T = TypeVar("T", ReducerDef, ProcedureDef, ViewDef)
 
 
 class _Part(NamedTuple):
@@ -92,8 +92,7 @@ def _placed(part: _Part, offset: int, views_before: dict[bool, int]) -> ModuleDe
 
 
 def _named(part: _Part, each: T) -> T:
-    accessor = None if each.accessor is None else part.accessor + each.accessor
-    return replace(each, name=part.namespace + each.name, accessor=accessor)
+    return replace(each, name=part.namespace + each.name, accessor=part.accessor + each.accessor)
 
 
 def _table(part: _Part, table: TableDef, offset: int) -> TableDef:
@@ -116,7 +115,9 @@ def _table(part: _Part, table: TableDef, offset: int) -> TableDef:
         name=namespace + table.name,
         accessor=accessor + table.accessor,
         type_ref=table.type_ref + offset,
-        indexes=tuple(replace(_named(part, each), source_name=source(each.source_name)) for each in table.indexes),
+        indexes=tuple(
+            replace(each, name=namespace + each.name, source_name=source(each.source_name)) for each in table.indexes
+        ),
         uniques=tuple(
             replace(each, name=namespace + each.name, source_name=source(each.source_name)) for each in table.uniques
         ),
