@@ -1,22 +1,29 @@
 """What ABI 10.6 and crates 2.11 to 2.14 brought: environment variables, arguments of views, who asks a handler."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from struct import pack
 
 import pytest
+import trio
 
+from stdb.actors.refusals import PublishFailed
+from stdb.actors.sink import Client
 from stdb.datastore.environment import write_environment
-from stdb.errors import ModuleFault, ReducerError
+from stdb.errors import ModuleFault, QueryError, ReducerError
 from stdb.modules.environment import Environment
 from stdb.modules.protocol import HttpRequest, HttpResponse, ReadSet, ReducerCall, RouteCall, Stranger, ViewCall
 from stdb.modules.wasm.engine import engine
 from stdb.modules.wasm.http import encode_response
 from stdb.modules.wasm.loader import load_wasm
 from stdb.modules.wasm.runtime import EXHAUSTED, GuestTrap, Runtime
-from stdb.sats.types import STRING, U32, Array, Element, Product, Ref, Typespace
+from stdb.sats.types import IDENTITY as SPECIAL_IDENTITY
+from stdb.sats.types import STRING, U32, U64, UNIT, Array, Element, Product, Ref, Typespace
 from stdb.schema import raw
-from stdb.schema.environment import VALUES_MAX
+from stdb.schema.environment import VALUES_MAX, EnvironmentChange
+from stdb.schema.model import IndexAlgorithm
 from stdb.schema.system_tables import ENVIRONMENT_TABLE_ID
+from stdb.testing.hosts import identity, open_host
 from tests.test_wasm_module import HostOf, World, finish
 from tests.wasm_guests import IDENTITY, KEY, NOW_US, OUT, ROOM, RUNTIMES, Probe, module_text, wat
 
@@ -314,3 +321,72 @@ def test_an_import_that_the_abi_does_not_have_is_named(runtime: Runtime) -> None
             load_wasm(wat(module_text(imports=imports)), lambda: NOW_US, runtime=runtime)
     with pytest.raises(ModuleFault, match=r"abi version 10\.7 is not supported \(host implements 10\.6\)"):
         load_wasm(wat(module_text(imports='(import "spacetime_10.7" "x" (func))')), lambda: NOW_US, runtime=runtime)
+
+
+# In a database
+
+OWNER = identity(99)
+OUTBOX = raw.RawModuleDefV10(
+    typespace=Typespace((Product((Element("id", U64), Element("who", SPECIAL_IDENTITY))),)),
+    types=(raw.RawTypeDef(raw.RawTypeName("Sent"), 0),),
+    tables=(
+        raw.RawTableV10(
+            "sent",
+            0,
+            (0,),
+            (raw.RawIndex("sent_id", None, IndexAlgorithm.BTREE, (0,)),),
+            (raw.RawConstraint(None, (0,)),),
+        ),
+    ),
+    outboxes=(raw.RawOutbox("sent", "receive", 1, (), None, bytes(32)),),
+)
+
+
+@pytest.mark.parametrize("signature", [bytes(range(32)), "00ff"], ids=["2.14", "2.12"])
+@pytest.mark.parametrize("is_below", [False, True])
+def test_outboxes_are_refused_with_what_to_do(signature: bytes | str, is_below: bool) -> None:
+    definition = replace(OUTBOX, outboxes=(replace(OUTBOX.outboxes[0], signature_hash=signature),))
+    if is_below:
+        definition = raw.RawModuleDefV10(submodules=(raw.RawSubmodule("lib", definition),))
+    program = wat(module_text(definition=raw.encode(definition)))
+
+    async def main() -> None:
+        async with open_host({program: lambda: load_wasm(program, lambda: NOW_US)}) as host:
+            with pytest.raises(PublishFailed) as caught:
+                await host.publish(OWNER, program, name="sender", host_type="Wasm")
+            assert str(caught.value) == (
+                "table `sent` is an outbox of calls to reducer `receive` of other databases, and this server sends no "
+                "calls between databases: publish the module without outboxes"
+            )
+            assert host.control.resolve("sender") is None
+
+    trio.run(main)
+
+
+PEEKING = "SELECT * FROM st_env"
+PEEK = f"""(data (i32.const 80000) "\\01\\{len(PEEKING):02x}\\00\\00\\00{PEEKING}")
+  (func (export "__call_view_anon__") (param $view i32) (param $args i32) (param $sink i32) (result i32)
+    (i32.store (i32.const 32) (i32.const {len(PEEKING) + 5}))
+    (drop (call $write (local.get $sink) (i32.const 80000) (i32.const 32))) i32.const 2)"""
+
+
+def test_a_view_whose_query_reads_the_table_of_values_fails() -> None:
+    definition = raw.RawModuleDefV10(
+        typespace=Typespace((Product((Element("key", STRING), Element("value", STRING))),)),
+        types=(raw.RawTypeDef(raw.RawTypeName("Variable"), 0),),
+        views=(raw.RawViewV10("peek", 0, True, True, UNIT, Array(Ref(0))),),
+        environment=(raw.RawEnvironmentVariable("A", None, True),),
+    )
+    program = wat(module_text(more=PEEK, definition=raw.encode(definition)))
+
+    async def main() -> None:
+        async with open_host({program: lambda: load_wasm(program, lambda: NOW_US)}) as host:
+            change = EnvironmentChange({"A": "secret"})
+            made = await host.publish(OWNER, program, host_type="Wasm", environment=change)
+            handle = host.database(made.identity)
+            owner = Client(OWNER, bytes(16), "")
+            with pytest.raises(QueryError, match="the query of view `peek` reads st_env"):
+                await handle.sql(owner, "SELECT * FROM peek")
+            assert (await handle.sql(owner, "SELECT * FROM st_env")).rows
+
+    trio.run(main)
