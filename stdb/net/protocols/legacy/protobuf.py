@@ -73,7 +73,7 @@ class _Protobuf(Legacy):
                 nested(8, told.address[::-1]),
             )
         )
-        update = tables + self._id(2, told.request_id) + self._id(3, told.duration_us)
+        update = tables + self._id(2, told.request_id) + self._id(3, told.duration_us if told.request_id else 0)
         return self._frame(nested(_TRANSACTION_UPDATE, nested(1, event) + nested(2, update)))
 
     def _subscribed(self, request_id: int, tables: Sequence[TableRows], duration_us: int) -> Iterator[bytes]:
