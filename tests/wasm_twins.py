@@ -57,12 +57,8 @@ def definition_of(module: FunctionModule) -> ModuleDef:
         typespace=Typespace(tuple(rows)),
         types=tuple(TypeDef(each.name.title(), (), place, True) for place, each in enumerate(tables)),
         tables=tables,
-        reducers=tuple(
-            replace(each, params=by_reference(each.name, each.params)) for each in module.definition.reducers
-        ),
-        procedures=tuple(
-            replace(each, params=by_reference(each.name, each.params)) for each in module.definition.procedures
-        ),
+        reducers=tuple(map(by_reference, module.definition.reducers)),
+        procedures=tuple(map(by_reference, module.definition.procedures)),
     )
 
 
