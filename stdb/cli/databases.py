@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +14,8 @@ from stdb.cli.errors import CliError
 from stdb.cli.render import psql_table
 from stdb.errors import StdbError
 from stdb.schema import documents
-from stdb.schema.model import ModuleDef
+from stdb.schema.model import CasePolicy, ModuleDef
+from stdb.schema.raw import RawModuleDefV10
 from stdb.schema.validation import validate
 
 __all__ = [
@@ -123,11 +125,17 @@ def fetch_schema(api: Api, identity: str) -> Any:
 
 
 def definition_of(document: Any) -> ModuleDef:
-    """Return the definition that a document holds."""
+    """Return the definition that a document holds; a server's has canonical names, which are not converted again."""
     try:
-        return validate(documents.from_json(document))
+        raw = documents.from_json(document)
+        return validate(_as_named(raw) if isinstance(raw, RawModuleDefV10) else raw)
     except StdbError as error:
         raise CliError(f"the server's definition of the database is not understood: {error}") from error
+
+
+def _as_named(raw: RawModuleDefV10) -> RawModuleDefV10:
+    submodules = tuple(replace(submodule, module=_as_named(submodule.module)) for submodule in raw.submodules)
+    return replace(raw, case_policy=raw.case_policy or CasePolicy.NONE, submodules=submodules)
 
 
 def describe(api: Api, options: argparse.Namespace) -> None:

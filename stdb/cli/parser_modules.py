@@ -1,9 +1,9 @@
-"""The parsers of commands that make modules and run them: init, build, publish, serve."""
+"""The parsers of commands that make modules and run them: init, build, publish, generate, serve."""
 
 import argparse
 
 from stdb.cli.config import DEFAULT_HOST
-from stdb.cli.parts import Commands, add_anonymous, add_command, add_server, at_least, with_api, with_nothing
+from stdb.cli.parts import Commands, add_anonymous, add_command, add_server, add_yes, at_least, with_api, with_nothing
 from stdb.cli.templates import LANGUAGES
 
 __all__ = ["QUESTIONS", "add_commands", "build_options_parser"]
@@ -14,7 +14,7 @@ QUESTIONS = ("all", "remote", "migrate", "break-clients", "skip-login", "delete-
 
 def add_commands(commands: Commands) -> None:
     """Add these commands."""
-    for add in (_add_serve, _add_init, _add_build, _add_publish):
+    for add in (_add_serve, _add_init, _add_build, _add_publish, _add_generate):
         add(commands)
 
 
@@ -173,6 +173,28 @@ def _add_publish(commands: Commands) -> None:
     parser.alone = {"-y": "--yes=all", "--yes": "--yes=all"} | dict.fromkeys(
         ("-c", "--delete-data", "--clear-database"), "--delete-data=always"
     )
+
+
+def _add_generate(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "generate",
+        "Write bindings for clients of the 0.11 generation: the Python SDK 0.7 and the Unity SDK 0.11.",
+        with_api("generate", "generate"),
+        "generate --lang python --sdk 0.7 -o chat_bindings quickstart-chat",
+        "generate --lang csharp --sdk 0.11 -o Assets/Bindings -p examples/quickstart_chat",
+    )
+    parser.add_argument("database", nargs="?", metavar="DATABASE", help="take what this database runs")
+    parser.add_argument("-p", "--module-path", metavar="PATH", help="take this .py file or package directory")
+    parser.add_argument("-b", "--bin-path", metavar="FILE", help="take this program")
+    parser.add_argument("--module-def", metavar="FILE", help="take the definition in this JSON file, - for stdin")
+    parser.add_argument("-l", "--lang", required=True, metavar="python|csharp", help="the language of the client")
+    parser.add_argument("--sdk", metavar="VERSION", help="the SDK the bindings are for: 0.7 (python), 0.11 (csharp)")
+    parser.add_argument("-o", "--out-dir", required=True, metavar="DIR", help="where to write; made if it is missing")
+    parser.add_argument("--namespace", metavar="NAME", help="the namespace of C# bindings (default: SpacetimeDB.Types)")
+    add_server(parser)
+    add_anonymous(parser)
+    add_yes(parser)
 
 
 def _add_environment(parser: argparse.ArgumentParser) -> None:

@@ -25,6 +25,7 @@ from stdb.net import (
     routes_environment,
     routes_history,
     routes_identity,
+    routes_legacy_database,
     routes_legacy_identity,
     routes_legacy_publish,
     routes_legacy_subscribe,
@@ -61,6 +62,7 @@ _RESOURCES = (
     *routes_subscribe.RESOURCES,
     *routes_energy.RESOURCES,
     *routes_legacy_identity.RESOURCES,
+    *routes_legacy_database.RESOURCES,
     *routes_legacy_publish.RESOURCES,
     *routes_legacy_subscribe.RESOURCES,
 )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from stdb.actors.refusals import LifecycleCall, NoSuchDatabase, NoSuchFunction, PublishFailed
+from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchDatabase, NoSuchFunction, PublishFailed
 from stdb.errors import RequestError, StdbError
 from stdb.net.claims import quoted
 from stdb.net.errors import HttpError, error_response, text_response
@@ -40,6 +40,9 @@ PREFIXES = ("", "/legacy/0.8", "/legacy/0.10", "/legacy/0.11")
 BAD_DOMAIN = "Unable to parse domain name"
 _ADDRESS = re.compile(r"[0-9a-fA-F]{32}", re.ASCII)
 _PAIRS = re.compile(r"(?:[0-9a-fA-F]{2}){0,15}", re.ASCII)
+_BAD_ARGUMENTS = re.compile(
+    r"(invalid arguments for reducer .*?: (.*?)): invalid arguments for function .*?: \2: (.*)", re.S
+)
 _PARSE_ERROR = re.compile(r"failed to parse WebAssembly module: (.*) \(at offset 0x([0-9a-f]+)\)(?:;.*)?")
 
 
@@ -49,6 +52,8 @@ def error_of_0_11(error: StdbError) -> Response | None:
         return text_response("No such database.", 404)
     if isinstance(error, NoSuchFunction | LifecycleCall):
         return text_response("no such reducer", 404)
+    if isinstance(error, BadArguments) and (match := _BAD_ARGUMENTS.fullmatch(str(error))):
+        return text_response(f"{match[1]}: {match[3]}", 400)
     if isinstance(error, PublishFailed) and (match := _PARSE_ERROR.fullmatch(str(error))):
         where = f"Invalid input WebAssembly code at offset {int(match[2], 16)}"
         return text_response(f"failed to parse WebAssembly module: {where}: {match[1]}", 500)

@@ -197,7 +197,7 @@ class Tokens:
         now = int(self._now_s())
         known = ("hex_identity", "sub", "iss", "aud", "iat", "exp")
         document = credentials.claims.document
-        payload = {"hex_identity": credentials.hex}
+        payload: dict[str, Any] = {"hex_identity": credentials.hex}
         payload |= {name: document[name] for name in ("sub", "iss") if name in document}
         payload |= {"aud": document.get("aud", []), "iat": now, "exp": now + WEBSOCKET_TOKEN_SECONDS}
         payload |= {name: value for name, value in document.items() if name not in known}

@@ -152,8 +152,9 @@ def decode(buffer: bytes, offset: int, *, is_0_11: bool) -> RawModuleDefV8 | Raw
 
 def to_json(raw: RawModuleDefV8) -> dict[str, Any]:
     """Return the document of a V8 definition, as the routes of 0.11 show it."""
-    document = _module(is_0_11=True).to_json(raw)
-    assert isinstance(document, dict)
+    document: dict[str, Any] = _module(is_0_11=True).to_json(raw)
+    for reducer in document["reducers"]:  # a list here, although its bytes are those of a product
+        reducer["args"] = reducer["args"]["elements"]
     return document
 
 
