@@ -211,7 +211,39 @@ def test_documents_show_what_clients_may_know() -> None:
         assert "__identity_connected__" in text
     shown = raw_v8.to_json(probe())
     assert shown["tables"][0]["schema"]["table_name"] == "User"
-    assert shown["reducers"][0] == {"name": "__init__", "args": {"elements": []}}
+    assert shown["reducers"][0] == {"name": "__init__", "args": []}
+
+
+@pytest.mark.parametrize("version", [9, 10])
+def test_later_clients_can_check_what_they_are_shown(version: int) -> None:
+    shown = validate(documents.from_json(documents.to_json(validate(probe()), version)))
+    names = {each.type_ref: each.name for each in shown.types}
+    user = shown.table("User") if version == 9 else next(each for each in shown.tables if each.accessor == "User")
+    assert user is not None
+    row = shown.typespace.types[user.type_ref]
+    assert isinstance(row, Product)
+    (reference, *_) = (element.type for element in row.elements)
+    assert isinstance(reference, Ref)
+    assert names[reference.index] == "IdentityBytes"
+    assert version == 10 or user.columns[0].type == OLD_IDENTITY
+    assert {"Color", "Shape", "Point", "User", "AddressBytes", "TimeOrInterval"} <= set(names.values())
+
+
+def test_types_that_later_clients_cannot_name_get_names() -> None:
+    inner = Product((Element("x", U32), Element(None, option(Array(Product((Element("y", U8),)))))))
+    columns = (("a", inner), ("b", Array(inner)), ("m", Map(STRING, inner)), ("Type1", option(OLD_IDENTITY)))
+    odd = module(
+        table("t", *columns),
+        reducers=(RawReducerV8("r", Product((Element(None, inner), Element("s", Ref(0))))),),
+        types=(RawTypeAliasV8("Vec<u8>", 0),),
+    )
+    definition = validate(odd)
+    shown = validate(documents.from_json(documents.to_json(definition, 9)))
+    assert [each.name for each in shown.types].count("t") == 0
+    assert shown.tables[0].columns[0].type == Product(
+        (Element("x", U32), Element("field_1", option(Array(Product((Element("y", U8),))))))
+    )
+    assert [element.name for element in shown.reducers[0].params.elements] == ["field_0", "s"]
 
 
 def test_maps_are_shown_as_arrays_of_pairs() -> None:
@@ -221,7 +253,7 @@ def test_maps_are_shown_as_arrays_of_pairs() -> None:
     assert definition.tables[0].columns[0].type == type_
     shown = json.dumps(documents.to_json(definition, 9))
     assert "Map" not in shown
-    assert shown.count('"key"') == 2
+    assert shown.count('"key"') == 1
     datastore = Datastore()
     datastore.begin(0)
     datastore.create_tables(definition)

@@ -3,8 +3,7 @@
 Responsible for: `ModuleDef` to RawModuleDef V9 and V10, and to and from their documents.
 Not responsible for: layouts (`raw_v9`, `raw_v10`), HTTP.
 
-A module of 0.11 is shown without the reducers that it names `__update__` and the like, its maps as arrays of pairs:
-those have the same bytes.
+A module of 0.11 is shown as later clients may know it (`later`).
 
 Source: spec 05 section 1.3.22, and the documents of 2.8.3. V9 is sorted by name and cannot tell event tables, routes,
 visibility or names as written; V10 has types, columns and constraints under canonical names, the rest as written.
@@ -15,9 +14,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from stdb.errors import DecodeError
-from stdb.sats.types import Product, Typespace
-from stdb.sats.typespace import without_maps
 from stdb.schema import raw_v8, raw_v9, raw_v10
+from stdb.schema.later import as_later
 from stdb.schema.model import (
     CasePolicy,
     IndexDef,
@@ -104,7 +102,7 @@ def from_json(document: Any) -> RawModuleDef:
 
 def to_raw_v9(definition: ModuleDef) -> RawModuleDefV9:
     """Return the definition as V9: canonical names, everything sorted by name but reducers' parameters and columns."""
-    definition = _as_later(definition)
+    definition = as_later(definition)
     return RawModuleDefV9(
         typespace=definition.typespace,
         tables=tuple(_table_v9(table) for table in _by_name(definition.tables, lambda table: table.name)),
@@ -116,29 +114,6 @@ def to_raw_v9(definition: ModuleDef) -> RawModuleDefV9:
         misc_exports=tuple(_misc_v9(definition)),
         row_level_security=tuple(RawRowLevelSecurity(rule.sql) for rule in definition.row_level_security),
     )
-
-
-def _as_later(definition: ModuleDef) -> ModuleDef:
-    """Return a definition as it was written, but as if of a later generation: without what only 0.11 has."""
-    definition = definition.root or definition
-    if not definition.is_0_11:
-        return definition
-    return replace(
-        definition,
-        is_0_11=False,
-        typespace=Typespace(tuple(map(without_maps, definition.typespace.types))),
-        reducers=tuple(
-            replace(reducer, params=_params(reducer))
-            for reducer in definition.reducers
-            if reducer.lifecycle is not None or not definition.is_reserved(reducer.name)
-        ),
-    )
-
-
-def _params(reducer: ReducerDef) -> Product:
-    params = without_maps(reducer.params)
-    assert isinstance(params, Product)
-    return params
 
 
 def _by_name(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
@@ -196,7 +171,7 @@ def _sequence(sequence: SequenceDef) -> RawSequence:
 
 def to_raw_v10(definition: ModuleDef) -> RawModuleDefV10:
     """Return the definition as V10: names as written, their canonical names beside them, none left to convert."""
-    definition = _as_later(definition)
+    definition = as_later(definition)
     accessors = _accessors(definition)
     return RawModuleDefV10(
         typespace=definition.typespace,
