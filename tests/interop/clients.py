@@ -21,12 +21,19 @@ Row = dict[str, Any]
 class Database:
     """A fresh database; its owner is the operator of the server."""
 
-    def __init__(self, server: Server, module: str) -> None:
+    def __init__(self, server: Server, module: str, wasm: bytes | None = None) -> None:
+        """Publish a module of `modules/`, or a program."""
         self.server = server
-        self.name = f"{module}-{next(NUMBERS)}"
-        source = Path(__file__).parent / "modules" / f"{module}.py"
-        program = pack({source.name: source.read_bytes()})
-        server.ask("PUT", f"/v1/database/{self.name}?host_type=Python", server.operator, program)
+        self.name = f"{module.replace('_', '-')}-{next(NUMBERS)}"
+        if wasm is None:
+            source = Path(__file__).parent / "modules" / f"{module}.py"
+            self.publish(pack({source.name: source.read_bytes()}), "Python")
+        else:
+            self.publish(wasm)
+
+    def publish(self, program: bytes, host_type: str = "Wasm") -> None:
+        """Publish a program, over the one that is there."""
+        self.server.ask("PUT", f"/v1/database/{self.name}?host_type={host_type}", self.server.operator, program)
 
     def sql(self, text: str, token: str | None = None) -> list[Row]:
         """Run a statement, as the owner unless told otherwise; return its rows."""

@@ -63,3 +63,35 @@ export const market = ({ t, table, reducerSchema, procedureSchema }) => {
     },
   };
 };
+
+const plants = ({ t, table, reducerSchema }, named, visitor, note) => {
+  const made = (name, columns) => table({ name: named(name), indexes: [], constraints: [] }, t.row(columns));
+  return {
+    tables: {
+      plant: made('plant',
+        { id: t.u64().primaryKey(), name: t.string(), kind: t.u32(), height: t.i32(), alive: t.bool() }),
+      visitor: made('visitor', { ...visitor, online: t.bool(), visits: t.u32() }),
+      diary: made('diary', { ...note, text: t.string() }),
+    },
+    reducers: {
+      sow: reducerSchema('sow', { name: t.string(), kind: t.u32(), height: t.i32() }),
+      grow: reducerSchema('grow', { name: t.string(), by: t.i32() }),
+      fell: reducerSchema('fell', { kind: t.u32() }),
+      refuse: reducerSchema('refuse', { why: t.string() }),
+      panic: reducerSchema('panic', { why: t.string() }),
+    },
+  };
+};
+
+export const garden_1 = sdk => plants(sdk, name => name,
+  { identity: sdk.t.identity().primaryKey(), connection: sdk.t.option(sdk.t.connectionId()) },
+  { at: sdk.t.timestamp() });
+
+// A module of 0.11: an identity is an object around its bytes, a time is a number.
+export const garden_0_11 = sdk => {
+  const { t } = sdk;
+  const bytes = (name, element) => t.object(name, { [element]: t.array(t.u8()) });
+  return plants(sdk, name => name[0].toUpperCase() + name.slice(1),
+    { identity: bytes('OldIdentity', '__identity_bytes'), address: t.option(bytes('OldAddress', '__address_bytes')) },
+    { at: t.u64() });
+};
