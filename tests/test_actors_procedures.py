@@ -6,16 +6,22 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from stdb.actors.handle import DatabaseHandle
+from stdb.actors.host import Host, PublishResult
+from stdb.actors.procedures import DURABLE_SECONDS_MAX, NOT_KNOWN_DURABLE
 from stdb.actors.requests import CallProcedure
+from stdb.actors.sink import Client
+from stdb.errors import ReducerError
 from stdb.modules.protocol import ProcedureCall, ReducerCall
 from stdb.sats import bsatn
 from stdb.sats.types import U32
 from stdb.testing.hosts import TestClient, identity, open_host
 from stdb.testing.modules import FunctionModule, procedure, reducer, table
 from stdb.testing.sinks import ProcedureFailed, ProcedureReturned, Updated
+from stdb.testing.storage import MemoryStorage
 
 _U32 = bsatn.codec(U32)
 
@@ -209,3 +215,75 @@ def test_a_procedure_that_keeps_to_no_contract_is_answered_and_its_database_goes
             assert "does not decode" in log
 
     trio.run(main)
+
+
+# What a procedure does behind a transaction that its caller wants to be sure of
+
+
+def made_to_tell(told: list[str]) -> FunctionModule:
+    """Return a module whose procedure tells how far it got."""
+
+    async def store(call: ProcedureCall) -> tuple[()]:
+        try:
+            await call.host.transact(lambda tx: tx.transaction.insert(module._datastore.table("item"), _U32.encode(1)))  # type: ignore[union-attr]
+            await call.host.transact(lambda tx: told.append("read"))
+        except ReducerError as error:
+            told.append(str(error))
+            raise
+        told.append("ended")
+        return ()
+
+    module = FunctionModule([table("item", {"n": U32})], {}, procedures={"store": procedure(store)})
+    return module
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_confirmed_procedure_goes_on_once_its_transaction_is_durable(confirmed: bool) -> None:
+    async def main() -> None:
+        told: list[str] = []
+        storage = MemoryStorage(delayed=True)
+        async with open_host({b"m": lambda: made_to_tell(told)}, storage) as host, trio.open_nursery() as nursery:
+            handle = await published(host, storage, nursery)
+            asked = Client(identity(1), bytes(16), "")
+            nursery.start_soon(lambda: handle.call(asked, "store", "[]", confirmed=confirmed))
+            await trio.testing.wait_all_tasks_blocked()
+            assert told == ([] if confirmed else ["read", "ended"])
+            storage.sync()
+            await trio.testing.wait_all_tasks_blocked()
+            assert told == ["read", "ended"]
+            storage.sync()
+
+    trio.run(main)
+
+
+def test_a_transaction_that_is_not_known_to_be_stored_in_time_ends_its_procedure() -> None:
+    async def main() -> None:
+        told: list[str] = []
+        storage = MemoryStorage(delayed=True)
+        async with open_host({b"m": lambda: made_to_tell(told)}, storage) as host, trio.open_nursery() as nursery:
+            handle = await published(host, storage, nursery)
+            asked = Client(identity(1), bytes(16), "")
+            nursery.start_soon(lambda: handle.call(asked, "store", "[]"))
+            await trio.sleep(DURABLE_SECONDS_MAX - 0.1)
+            assert told == []
+            await trio.sleep(0.2)
+            assert told == [NOT_KNOWN_DURABLE]
+            storage.sync()
+            await trio.testing.wait_all_tasks_blocked()
+            storage.sync()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def published(host: Host, storage: MemoryStorage, nursery: trio.Nursery) -> DatabaseHandle:
+    """Publish over a disk that writes when it is told to."""
+    done: list[PublishResult] = []
+
+    async def publish() -> None:
+        done.append(await host.publish(identity(9), b"m", name="m"))
+
+    nursery.start_soon(publish)
+    while not done:
+        await trio.testing.wait_all_tasks_blocked()
+        storage.sync()
+    return host.database(done[0].identity)

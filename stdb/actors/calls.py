@@ -9,11 +9,11 @@ import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
+from stdb.actors.arguments import arguments_from_json
 from stdb.actors.requests import Arguments
 from stdb.actors.sink import OutcomeKind, ReducerOutcome
 from stdb.errors import DecodeError, ModuleFault, ReducerError, ReducerTimeout
 from stdb.modules.protocol import LogLevel, LogSink, Module, ReducerCall, Suspending
-from stdb.sats import bsatn, json
 from stdb.schema.model import Lifecycle, ReducerDef, Visibility
 from stdb.sql.work import Steps
 
@@ -54,7 +54,7 @@ class Reducers:
     """The reducers of one loaded module. `log` is told of calls that cannot run and of those that fail."""
 
     def __init__(self, module: Module, owner: bytes, log: LogSink) -> None:
-        self._typespace = module.definition.typespace
+        self._definition = module.definition
         self._is_reserved = module.definition.is_reserved
         self._owner = owner
         self._log = log
@@ -101,9 +101,8 @@ class Reducers:
         """
         params = entry.definition.params
         if not isinstance(args, str):
-            return args.bsatn(params, self._typespace)
-        values = json.decode(params, json.parse(args), typespace=self._typespace)
-        return bsatn.codec(params, self._typespace).encode(values)
+            return args.bsatn(params, self._definition.typespace)
+        return arguments_from_json(params, args, self._definition)
 
     def bad_arguments(self, entry: ReducerEntry, error: DecodeError, *, is_json: bool) -> ReducerOutcome:
         """Return the outcome of a call whose arguments do not decode; v1 and HTTP tell the whole chain."""

@@ -51,7 +51,14 @@ from stdb.subscriptions.fragment import TransactionEvent
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
 
-__all__ = ["CONCURRENT_MAX", "NO_SUCH_PROCEDURE", "PreparedCall", "Procedures"]
+__all__ = [
+    "CONCURRENT_MAX",
+    "DURABLE_SECONDS_MAX",
+    "NOT_KNOWN_DURABLE",
+    "NO_SUCH_PROCEDURE",
+    "PreparedCall",
+    "Procedures",
+]
 
 T = TypeVar("T")
 _Entry: TypeAlias = Callable[[ProcedureCall, bytes], Awaitable[bytes]]
@@ -61,14 +68,18 @@ CONCURRENT_MAX = 10_000
 NO_SUCH_PROCEDURE = ReducerOutcome(OutcomeKind.NOT_RUN, "No such procedure", "No such procedure")
 _FATAL = "The module instance encountered a fatal error: "
 
+DURABLE_SECONDS_MAX = 5.0
+"""As long as a procedure waits for a transaction of its own to be durable (spec 09 section 4)."""
+NOT_KNOWN_DURABLE = "the transaction was committed, but it takes too long to know that it is stored for good"
 OUTDATED = "the database was updated while this ran, and its tables are not the same any more: call again"
 
 
 class _Ended(NamedTuple):
-    """How a transaction ended: with a result, or an exception."""
+    """How a transaction ended: with a result or an exception. `needs` has to be durable for it to stay; 0: nothing."""
 
     result: Any
     error: BaseException | None
+    needs: int = 0
 
 
 _NOT_RUN = _Ended(None, None)
@@ -87,10 +98,17 @@ class _Host:
     cancelled: type[BaseException] = trio.Cancelled
 
     def __init__(
-        self, actor: "DatabaseActor", client: Client, connection_id: bytes | None, what: str = "the procedure"
+        self,
+        actor: "DatabaseActor",
+        client: Client,
+        connection_id: bytes | None,
+        what: str = "the procedure",
+        *,
+        confirmed: bool = True,
     ) -> None:
         self._actor = actor
         self._what = what
+        self._confirmed = confirmed
         self._client = client
         self._connection_id = connection_id
         self._is_transacting = False
@@ -130,8 +148,21 @@ class _Host:
             is_wanted = False
         if ended.error is not None:
             raise ended.error
+        if self._confirmed and ended.needs:
+            await self._wait_durable(ended.needs)
         result: T = ended.result
         return result
+
+    async def _wait_durable(self, needs: int) -> None:
+        """Return once a transaction is durable, so that what the procedure does next cannot come to be without it.
+
+        Raises:
+            ReducerError: It took too long.
+        """
+        with trio.move_on_after(DURABLE_SECONDS_MAX) as waiting:
+            await self._actor.answers.wait(lambda: (None, needs))
+        if waiting.cancelled_caught:
+            raise ReducerError(NOT_KNOWN_DURABLE)
 
     async def pause(self) -> None:
         """Let others run; of all that pause in this process one goes on at a time."""
@@ -170,10 +201,11 @@ class _Host:
             return _Ended(None, error), 0
         finally:
             self._is_transacting = False
+        needs = 0
         if delta is not None:
             needs = actor.datastore.next_offset
             actor.publish(delta, TransactionEvent(actor.identity, None, now_us, "", 0, b"", None, 0, needs, 0, 0))
-        return _Ended(result, None), 0
+        return _Ended(result, None, needs), 0
 
 
 class Procedures:
@@ -206,7 +238,7 @@ class Procedures:
 
     def call(self, attachment: Attachment, call: CallProcedure) -> None:
         """Start what a client asked for; it is answered once, whenever that has ended."""
-        prepared = self.prepare(attachment.client, call.procedure, call.args)
+        prepared = self.prepare(attachment.client, call.procedure, call.args, confirmed=attachment.sink.confirmed)
         if isinstance(prepared, ReducerOutcome):
             attachment.sink.procedure_error(call, prepared.text)
             return
@@ -214,8 +246,13 @@ class Procedures:
         if refusal is not None:
             attachment.sink.procedure_error(call, refusal)
 
-    def prepare(self, client: Client, name: str, args: bytes | str) -> "PreparedCall | ReducerOutcome":
-        """Return a call that `run` runs, or why it cannot be: there is no such procedure, or its arguments are bad."""
+    def prepare(
+        self, client: Client, name: str, args: bytes | str, *, confirmed: bool
+    ) -> "PreparedCall | ReducerOutcome":
+        """Return a call that `run` runs, or why it cannot be: there is no such procedure, or its arguments are bad.
+
+        The transactions of one that is `confirmed` are durable before it goes on.
+        """
         definition = self._actor.module.definition
         position = definition.procedure_id(name)
         each = None if position is None else definition.procedures[position]
@@ -227,14 +264,14 @@ class Procedures:
             encoded = args if isinstance(args, bytes) else arguments_from_json(each.params, args, definition)
         except DecodeError as error:
             return bad_arguments("procedure", each.name, error, is_json=isinstance(args, str))
-        host = _Host(self._actor, client, client.connection_id)
+        host = _Host(self._actor, client, client.connection_id, confirmed=confirmed)
         credentials = client.credentials or None
         how = ProcedureCall(client.identity, client.connection_id, self._actor.now_us(), credentials, host)
         return PreparedCall(self._callee(position), how, encoded)
 
     def host_for_route(self, client: Client) -> ProcedureHost:
-        """Return what the handler of a route may ask for that runs for `client`."""
-        return _Host(self._actor, client, None, "the handler of the route")
+        """Return what the handler of a route may ask for that runs for `client`; its answer alone waits for the disk."""
+        return _Host(self._actor, client, None, "the handler of the route", confirmed=False)
 
     def start_scheduled(self, procedure_id: int, args: bytes, timestamp_us: int, ended: Callable[[], None]) -> None:
         """Start a procedure that is due, once all that was committed is durable; `ended` is called at its end, however.

@@ -156,7 +156,7 @@ class Visits:
         yield from connections.arrive(client)
         try:
             assert isinstance(args, bytes | str), "who knows other forms knows no procedures"
-            prepared = self._actor.procedures.prepare(client, asked.name, args)
+            prepared = self._actor.procedures.prepare(client, asked.name, args, confirmed=asked.confirmed)
             if isinstance(prepared, ReducerOutcome):
                 raise _refusal(prepared)
             self._start(partial(self._run_call, asked, prepared, answer), scope)

@@ -147,8 +147,11 @@ class ProcedureHost(Protocol):
     async def transact(self, run: "Callable[[ReducerCall], T]") -> T:
         """Call `run` in the database's own turn, within a transaction, and return its result once committed.
 
+        For a caller that wants to be told of what is durable alone, it returns once that is durable.
+
         Raises:
             BaseException: Whatever `run` raised; the transaction is rolled back.
+            ReducerError: It was not begun, or it was committed and takes too long to become durable; says which.
             ReducerTimeout: It ran too long.
         """
 
