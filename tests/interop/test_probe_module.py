@@ -17,6 +17,7 @@ from stdb.modules.wasm.loader import load_wasm
 from stdb.sats import bsatn
 from stdb.testing.hosts import TestClient, identity, open_host, virtual_now_us
 from stdb.testing.sinks import Closed, Connected, Updated
+from stdb.testing.storage import MemoryStorage
 from tests.interop.c_guest import Guest
 from tests.interop.probe_module import build_probe
 from tests.wasm_guests import RUNTIMES
@@ -387,3 +388,37 @@ def test_an_init_that_fails_leaves_nothing(runtime: str, options: list[str], tex
 def test_programs_that_do_not_fit_are_refused(runtime: str, options: list[str], text: str) -> None:
     with pytest.raises(ModuleFault, match=text):
         load_wasm(build_probe("", *options), lambda: 0, runtime=RUNTIMES[runtime](engine()))
+
+
+def test_a_restart_keeps_everything(runtime: str) -> None:
+    program = build_probe()
+
+    def load() -> Any:
+        return load_wasm(program, virtual_now_us, runtime=RUNTIMES[runtime](engine()))
+
+    async def main() -> None:
+        storage = MemoryStorage()
+        with trio.fail_after(100_000):
+            async with open_host({program: load}, storage) as host:
+                published = await host.publish(OWNER, program, name="probe", host_type="Wasm")
+                await host.database(published.identity).ready()
+                client = TestClient(host.database(published.identity), ANN)
+                assert await call(client, "add_item", 5, "axe", 1) == COMMITTED
+                assert await call(client, "put_kinds", *EVERY) == COMMITTED
+                assert await call(client, "schedule", "later", 60_000_000) == COMMITTED
+            async with open_host({program: load}, storage) as host:
+                handle = host.database(published.identity)
+                await handle.ready()
+                guest = Guest(host, handle)
+                assert await guest.sql("SELECT * FROM Kinds") == [EVERY]
+                client = TestClient(handle, ANN)
+                assert await call(client, "add_item", 5, "bow", 1) == COMMITTED
+                names = [row[1:] for row in sorted(await guest.sql("SELECT * FROM Item"))]
+                assert names == [(5, "axe", 1), (5, "bow", 1)]
+                await trio.sleep(61)
+                assert "later" in await texts(guest)
+                online = dict((row[0], row[2]) for row in await guest.sql("SELECT * FROM User"))
+                assert online[shown(ANN),] is True
+        storage.close()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
