@@ -270,7 +270,7 @@ class Procedures:
         return PreparedCall(self._callee(position), how, encoded)
 
     def host_for_route(self, client: Client) -> ProcedureHost:
-        """Return what the handler of a route may ask for that runs for `client`; its answer alone waits for the disk."""
+        """Return what the handler of a route for `client` may ask for; its answer alone waits for the disk."""
         return _Host(self._actor, client, None, "the handler of the route", confirmed=False)
 
     def start_scheduled(self, procedure_id: int, args: bytes, timestamp_us: int, ended: Callable[[], None]) -> None:
