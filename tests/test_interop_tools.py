@@ -22,7 +22,7 @@ def test_rust_that_compiles_to_no_webassembly_fails_in_ci(monkeypatch: pytest.Mo
     monkeypatch.setenv("CI", "true")
     monkeypatch.setattr(module_cargo.shutil, "which", lambda _program, path: None)
     with pytest.raises(pytest.fail.Exception, match=r"no Rust for wasm32-unknown-unknown.*rustc-web"):
-        module_cargo._toolchain()
+        module_cargo.toolchain()
 
 
 def test_the_system_packages_of_ci_are_those_that_are_asked_for() -> None:

@@ -56,7 +56,7 @@ def build_program(path: Path, options: argparse.Namespace | str | None = None) -
         return read_program(path)
     if language != "Rust":
         raise CliError(
-            f"{_shown(path)} is a {language} project. stdb builds Rust and Python modules.",
+            f"{path.absolute()} is a {language} project. stdb builds Rust and Python modules.",
             hint="A module that other tools compiled to WebAssembly is published with --bin-path FILE.",
         )
     chosen = _parsed(options) if options is None or isinstance(options, str) else options
@@ -77,7 +77,7 @@ def _language(directory: Path) -> str:
             return language
     raise CliError(
         "Could not detect the language of the module. Are you in a SpacetimeDB project directory?",
-        hint=f"{_shown(directory)} holds neither Cargo.toml (Rust) nor __init__.py (Python).\n{_advice(directory)}",
+        hint=f"{directory.absolute()} holds neither Cargo.toml (Rust) nor __init__.py (Python).\n{_advice(directory)}",
     )
 
 
@@ -88,11 +88,6 @@ def _advice(directory: Path) -> str:
         "Name the module with --module-path PATH or --bin-path FILE, or begin one in an empty directory: "
         "`python -m stdb init --lang rust` (or python)."
     )
-
-
-def _shown(directory: Path) -> Path:
-    """Return a directory as an error names it: `.` says little."""
-    return directory.resolve() if directory == Path() else directory
 
 
 def _check_python(program: Program) -> None:

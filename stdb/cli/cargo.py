@@ -41,7 +41,7 @@ def build_crate(directory: Path, *, debug: bool = False, features: str | None = 
         raise CliError(f"cannot run {cargo}: {error.strerror}") from error
     if done.returncode != 0:
         raise CliError(
-            f"cargo did not build {directory}; what it printed says why.",
+            f"cargo did not build {directory.absolute()}; what it printed says why.",
             f"`{' '.join(['cargo', *command[1:]])}` ended with exit code {done.returncode}",
         )
     return _one(list(_made(done.stdout, directory)), directory)
@@ -114,6 +114,6 @@ def _one(made: list[Path], directory: Path) -> Path:
     if made:
         raise CliError(f"cargo made several modules: {', '.join(map(str, made))}. Publish one with --bin-path FILE.")
     raise CliError(
-        f"cargo built {directory}, but made no module of it.",
+        f"cargo built {directory.absolute()}, but made no module of it.",
         hint='Cargo.toml of a module has a [package], not only a [workspace], and below [lib] crate-type = ["cdylib"].',
     )

@@ -45,7 +45,7 @@ def _check_empty(directory: Path) -> None:
     if found := sorted(entry.name for entry in directory.iterdir() if entry.name not in NO_CONTENT):
         shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         raise CliError(
-            f"{directory} is not empty: it holds {shown}. Nothing was written.",
+            f"{directory.absolute()} is not empty: it holds {shown}. Nothing was written.",
             hint="Choose an empty directory or a new one: `python -m stdb init --lang LANG PATH` makes PATH.",
         )
 

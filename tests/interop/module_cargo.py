@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.interop.npm import TEST_CACHE, alone, missing
 
-__all__ = ["CACHE", "build_module"]
+__all__ = ["CACHE", "build_module", "toolchain"]
 
 SOURCES = Path(__file__).parent / "rust_modules"
 CACHE = TEST_CACHE / "wasm"
@@ -26,7 +26,7 @@ _WITH_STD = {"RUSTC_BOOTSTRAP": "1", "CARGO_UNSTABLE_BUILD_STD": "std,panic_abor
 def build_module(name: str, version: str, *features: str) -> Path:
     """Return a module compiled against a version of the crate; built again only when something changed."""
     copy = CACHE / f"{name}-{version}"
-    path, settings = _toolchain()
+    path, settings = toolchain()
     with alone(CACHE / "target"):  # cargo names a module alike whatever its version and features
         shutil.copytree(SOURCES / name, copy, dirs_exist_ok=True)
         manifest = copy / "Cargo.toml"
@@ -46,7 +46,7 @@ def build_module(name: str, version: str, *features: str) -> Path:
     return built
 
 
-def _toolchain() -> tuple[str, dict[str, str]]:
+def toolchain() -> tuple[str, dict[str, str]]:
     """Return a PATH and settings with which cargo makes WebAssembly; a missing one skips for a user, fails in CI."""
     for path, settings in ((os.environ["PATH"], {}), ("/usr/bin:/bin", _WITH_STD)):
         rustc = shutil.which("rustc", path=path)
