@@ -233,6 +233,9 @@ def test_logging_in_and_out(server: Server, home: Place) -> None:
     assert run("login", "--token", "garbage") == (1, "", "Error: Token does not look like a JSON web token: garbage\n")
     assert run("login", "--token", "e30.e30.e30").err == "Error: Token has no issuer (iss) or subject (sub)\n"
     assert run("login").code == 2
+    assert run("login", "--auth-host", "https://spacetimedb.com").err.startswith(
+        "Error: https://spacetimedb.com cannot be"
+    )
     assert run("logout") == (0, f"Logged out (identity {me}).\n", saving)
     home.cli_toml.write_text('spacetimedb_token = "garbage"\n')
     assert run("logout").out == "Logged out.\n"

@@ -106,5 +106,19 @@ def _failure(
     cause = status_cause(response)
     if text.startswith("invalid arguments") and function is not None:
         head = f"Invalid arguments provided for {function.kind} `{function.name}` {place}"
-        return CliError(f"{head}\n\n{function.signature}", f"Response text: {text}", cause)
+        causes = (f"Response text: {text}", cause)
+        return CliError(f"{head}\n\n{function.signature}", *causes, hint=_advice(function, options.arguments))
     return CliError(f"Response text: {text}", cause)
+
+
+def _advice(function: Function, texts: list[str]) -> str | None:
+    """Return which argument is no JSON, and how the others are written; the server cannot know where one ends."""
+    for element, text in zip(function.params.elements, texts, strict=False):
+        try:
+            json.loads(_argument(element.type, text))
+        except ValueError:
+            return (
+                f"`{text}`, given for {element.name}, is no JSON. Examples are 5, true, '[1, 2]' for lists, "
+                """'{"x": 1}' for structs, '{"some": 1}' or null for options."""
+            )
+    return None

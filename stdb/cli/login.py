@@ -14,6 +14,12 @@ __all__ = ["grant", "grants", "login", "login_show", "logout", "revoke"]
 def login(config: Config, options: argparse.Namespace) -> None:
     """Store a token: one that is given, or a new identity's of a server."""
     token = options.token
+    if options.auth_host:
+        raise CliError(
+            f"{options.auth_host} cannot be logged in with: stdb has no log-in over the web.",
+            hint="`login --token JWT` stores a token of an issuer that the server trusts; --server-issued-login SERVER "
+            "gets a new identity.",
+        )
     if options.server_issued_login:
         with Api(config, config.server(options.server_issued_login)) as api:
             token = api.new_identity_token()

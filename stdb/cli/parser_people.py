@@ -34,6 +34,8 @@ def _add_login(commands: Commands) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--token", metavar="JWT", help="store this token")
     source.add_argument("--server-issued-login", metavar="SERVER", help="get a new identity from a server")
+    source.add_argument("--auth-host", metavar="URL", help="refused: nobody logs in over the web here")
+    parser.add_argument("--no-browser", action="store_true", help="accepted: none is ever opened")
     below = parser.add_subparsers(metavar="[show]")
     show = add_command(below, "show", "Print who is logged in.", with_config("login", "login_show"))
     show.add_argument("--token", action="store_true", dest="show_token", help="print the token too")
