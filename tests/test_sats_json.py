@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from stdb.errors import DecodeError, EncodeError
-from stdb.sats import json, meta, types
+from stdb.sats import bsatn, json, meta, types
 from stdb.sats.json_numbers import f32_text, f64_text
-from stdb.sats.profiles import MODERN, V0_11, V0_12
+from stdb.sats.profiles import MODERN, OLD_IDENTITY, V0_11, V0_12, Profile
 from stdb.sats.types import U8, UNIT, AlgebraicType, Array, Element, Map, Product, Ref, Sum, Typespace, option
 
 
@@ -161,13 +161,44 @@ def test_maps_are_objects() -> None:
     assert json.decode(Map(types.STRING, U8), {"b": 1, "a": 2}) == [("a", 2), ("b", 1)]
     wide = Map(types.U256, U8)
     assert json.decode(wide, json.parse(json.encode(wide, [(255, 1)], "row"))) == [(255, 1)]
-    for document in ({"x": 1}, {"40000": 1}, {"1": 256}, [], {"1" * 100: 1}):
+    for document in ({"x": 1}, {"40000": 1}, {"1": 256}, [1], {"1" * 100: 1}):
         with pytest.raises(DecodeError):
             json.decode(type_, document)
-    with pytest.raises(EncodeError, match="only strings and integers"):
-        json.encode(Map(types.F64, U8), [], "row")
-    with pytest.raises(DecodeError, match="a map whose keys JSON can write"):
-        json.decode(Map(types.F64, U8), {"1.0": 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "pairs", "text"),
+    [
+        (types.BOOL, [(False, 3), (True, 1)], '{"false":3,"true":1}'),
+        (types.F32, [(-0.5, 1), (1.5, 2)], '{"-0.5":1,"1.5":2}'),
+        (types.F64, [(1e300, 1)], '{"1e300":1}'),
+        (option(U8), [(3, 2), (None, 1)], '[[{"some":3},2],[{"none":[]},1]]'),
+        (product(a=U8), [((1,), 2), ((2,), 3)], '[[{"a":1},2],[{"a":2},3]]'),
+    ],
+)
+def test_maps_have_keys_of_every_type(key: AlgebraicType, pairs: list[Any], text: str) -> None:
+    type_ = Map(key, U8)
+    assert json.encode(type_, pairs, "compiled") == text
+    assert json.decode(type_, json.parse(text)) == pairs
+    as_pairs = json.parse(f"[{','.join(json.encode(product(k=key, v=U8), pair, 'positional') for pair in pairs)}]")
+    assert json.decode(type_, as_pairs) == pairs
+    bad: list[Any] = [[[1]], [1], {"x": 1}, {"maybe": 1}, 5, {"1e": 1}]
+    for document in bad:
+        with pytest.raises(DecodeError):
+            json.decode(type_, document)
+
+
+@pytest.mark.parametrize("profile", [MODERN, V0_11], ids=lambda profile: profile.name)
+def test_an_identity_of_0_11_may_be_a_key(profile: Profile) -> None:
+    type_ = Map(OLD_IDENTITY, U8)
+    stored = [bytes([1, *bytes(31)]), bytes([2, *bytes(31)])]
+    pairs = [((each,), 0) if profile is MODERN else (each[::-1], 0) for each in stored]
+    codec = bsatn.codec(type_, profile=profile)
+    data = codec.encode(pairs[::-1])
+    assert data == bsatn.codec(type_).encode([((each,), 0) for each in stored[::-1]])
+    assert codec.decode_exact(data) == pairs
+    text = json.encode(type_, pairs, "row", profile=profile)
+    assert json.decode(type_, json.parse(text), profile=profile) == pairs
 
 
 def test_compiled_types_write_unit_as_an_array() -> None:

@@ -42,6 +42,7 @@ __all__ = ["Mismatch", "Reader", "reader"]
 Reader = Callable[[Any], Any]
 _WIDE_HEX = re.compile(r"([+-]?)0x([0-9a-fA-F]+)\Z")
 _DECIMAL = re.compile(r"-?[0-9]{1,80}\Z")
+_FLOAT = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
 _TAG = re.compile(r"\+?0*([0-9]{1,3})\Z", re.ASCII)
 _MICROS_MAX = (1 << 63) - 1
 
@@ -168,9 +169,13 @@ class _Readers:
         return read
 
     def _map(self, key: AlgebraicType, value: AlgebraicType) -> Reader:
+        """Read an object, whose names are keys, or an array of pairs, which says keys of any type."""
         key_of, value_of, order = _map_key(key), self.of(value), value_key(key, self.typespace)
+        pair_of = _array(_pair(self.of(key), value_of))
 
         def read(document: Any) -> list[tuple[Any, Any]]:
+            if type(document) is list:
+                return ordered_pairs(pair_of(document), order)
             if type(document) is not dict:
                 _refuse(document, "a map")
             pairs = []
@@ -388,12 +393,30 @@ def _variant_of(names: list[str | None], numbers: list[int], takes_pairs: bool) 
     return read
 
 
+def _pair(key_of: Reader, value_of: Reader) -> Reader:
+    def read(document: Any) -> tuple[Any, Any]:
+        if type(document) is not list or len(document) != 2:
+            _refuse(document, "a pair of key and value")
+        return key_of(document[0]), value_of(document[1])
+
+    return read
+
+
+def _number(text: str) -> Any:
+    """Return the number that a name spells; what spells none as it is."""
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
 def _map_key(type_: AlgebraicType) -> Reader:
     if type_ == Scalar(ScalarKind.STRING):
         return _read_string
-    if not isinstance(type_, Scalar) or type_.kind in (ScalarKind.F32, ScalarKind.F64, ScalarKind.BOOL):
-        return lambda document: _refuse(document, "a map whose keys JSON can write")
+    if not isinstance(type_, Scalar):
+        return lambda document: _refuse(document, "a map as an array of pairs")
     whole = _scalar(type_.kind)
+    if type_.kind is ScalarKind.BOOL:
+        return lambda document: whole({"true": True, "false": False}.get(document, document))
+    if type_.kind in (ScalarKind.F32, ScalarKind.F64):
+        return lambda document: whole(_number(document))
     if type_.kind in (ScalarKind.I256, ScalarKind.U256):
         return whole
 

@@ -174,18 +174,21 @@ class Writer:
         return "[%s]", [f"','.join([{self._whole(element, item, inner)} for {item} in {value}])"]
 
     def _map(self, key: AlgebraicType, item: AlgebraicType, value: str, form: str) -> tuple[str, list[str]]:
+        """Write a map: an object where its keys are scalars, pairs otherwise (spec 03 section 1)."""
         one, other = self._name("v"), self._name("v")
         match key:
-            case Scalar(ScalarKind.STRING):
-                template, arguments = "%s", [f"quote({one})"]
-            case Scalar(kind) if kind not in (ScalarKind.BOOL, ScalarKind.F32, ScalarKind.F64):
+            case Scalar(kind):
                 template, arguments = self._scalar(kind, one)
-                template = template if kind in _HEX else '"%d"'
+                if kind is not ScalarKind.STRING and kind not in _HEX:
+                    template = f'"{template}"'
+                between, around = ":", "{%s}"
             case _:
-                raise EncodeError("only strings and integers can be the keys of a JSON object")
+                template, arguments = self._parts(key, one, form)
+                between, around = ",", "[%s]"
         template_of_item, arguments_of_item = self._parts(item, other, form)
-        entry = self._filled(f"{template}:{template_of_item}", arguments + arguments_of_item)
-        return "{%s}", [f"','.join([{entry} for {one}, {other} in {value}])"]
+        pair = f"{template}{between}{template_of_item}"
+        entry = self._filled(pair if around == "{%s}" else f"[{pair}]", arguments + arguments_of_item)
+        return around, [f"','.join([{entry} for {one}, {other} in {value}])"]
 
     def _sum(self, type_: Sum, value: str, form: str) -> tuple[str, list[str]]:
         inner = option_inner(type_)

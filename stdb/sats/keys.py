@@ -17,7 +17,7 @@ from stdb.sats.bsatn_decoder import DecoderSource, Mode
 from stdb.sats.bsatn_layout import Layouts
 from stdb.sats.caches import by_identity
 from stdb.sats.keys_order import float_key
-from stdb.sats.profiles import MODERN
+from stdb.sats.profiles import MODERN, OLD_ADDRESS, OLD_IDENTITY
 from stdb.sats.types import (
     BYTES,
     CONNECTION_ID,
@@ -111,6 +111,11 @@ def _reversed(value: bytes) -> bytes:
     return value[::-1]
 
 
+def _old_key(value: Any) -> tuple[bytes]:
+    """Return the key of an Identity or Address of 0.11: of a product, or of what that profile has in its place."""
+    return (value[::-1],) if isinstance(value, bytes) else value
+
+
 class _Keys:
     """Makes key functions of the types of one typespace; recursive types find their own."""
 
@@ -129,6 +134,8 @@ class _Keys:
                     return _itself
                 if type_ in (IDENTITY, CONNECTION_ID, UUID):
                     return _reversed
+                if type_ in (OLD_IDENTITY, OLD_ADDRESS):
+                    return _old_key
                 parts = [self.of(element.type) for element in elements]
                 return lambda value: tuple([part(item) for part, item in zip(parts, value, strict=True)])
             case Sum():
