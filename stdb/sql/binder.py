@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stdb.errors import QueryError
 from stdb.sats import keys, satn
+from stdb.sats.profiles import OLD_IDENTITY
 from stdb.sats.types import BOOL, BYTES, F32, F64, IDENTITY, U64, AlgebraicType, Scalar, ScalarKind, option
 from stdb.schema.model import Access
 from stdb.sql.language import PLAIN, Language
@@ -517,6 +518,8 @@ class Scope:
             return Constant(keys.value_key(IDENTITY)(identity), IDENTITY), IDENTITY
         if expected == BYTES:
             return Constant(identity[::-1], BYTES), BYTES
+        if expected == OLD_IDENTITY:
+            return Constant((identity[::-1],), expected), expected
         raise mismatch(IDENTITY, expected)
 
     def _chain(self, first: Operand, rest: tuple[tuple[str, Operand], ...]) -> Comparison:

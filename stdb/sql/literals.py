@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from stdb.errors import QueryError
 from stdb.sats import keys, satn
+from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY
 from stdb.sats.types import (
     BOOL,
     BYTES,
@@ -131,6 +132,8 @@ def parse_old_literal(literal: Literal, expected: AlgebraicType) -> OldConstant 
         return None
     if expected in (IDENTITY, CONNECTION_ID) and _PARSERS[expected](literal.text) is None:
         return OldConstant(b"")  # equal to none
+    if expected in (OLD_IDENTITY, OLD_ADDRESS) and _PARSERS[expected](literal.text) is None:
+        return OldConstant((b"",))
     if not isinstance(expected, Sum) or not _is_enum(expected):
         return None
     for tag, variant in enumerate(expected.variants):
@@ -324,6 +327,17 @@ def _integer_parser(low: int, high: int) -> Callable[[str], int | None]:
     return lambda text: parse_integer(text, low, high)
 
 
+def _old_hex(size: int) -> Callable[[str], tuple[bytes] | None]:
+    """Return the parser of what 0.11 has as a product around bytes, in the order of their text."""
+    wire_of = _fixed_hex(size)
+
+    def parse(text: str) -> tuple[bytes] | None:
+        wire = wire_of(text)
+        return None if wire is None else (wire[::-1],)
+
+    return parse
+
+
 _PARSERS: dict[AlgebraicType, Callable[[str], Any]] = {
     **{type_: _integer_parser(low, high) for type_, (low, high) in INTEGERS.items()},
     F32: _parse_f32,
@@ -332,6 +346,8 @@ _PARSERS: dict[AlgebraicType, Callable[[str], Any]] = {
     BYTES: _parse_bytes,
     IDENTITY: _fixed_hex(32),
     CONNECTION_ID: _fixed_hex(16),
+    OLD_IDENTITY: _old_hex(32),
+    OLD_ADDRESS: _old_hex(16),
     UUID: _parse_uuid,
     TIMESTAMP: _parse_timestamp,
 }

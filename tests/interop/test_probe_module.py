@@ -24,7 +24,7 @@ from tests.wasm_guests import RUNTIMES
 
 pytestmark = pytest.mark.slow
 
-OWNER, ANN = identity(1), identity(7)
+OWNER, ANN, BEN = identity(1), identity(7), bytes(range(32))
 ADDRESS = bytes(range(16))
 """A connection id; 0.11 shows it the other way round."""
 FATAL = "The instance encountered a fatal error."
@@ -422,3 +422,25 @@ def test_a_restart_keeps_everything(runtime: str) -> None:
         storage.close()
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_sql_knows_the_identities_of_0_11(run: Run) -> None:
+    async def check(guest: Guest) -> None:
+        client = TestClient(guest.handle, ANN, int.from_bytes(ADDRESS, "little"))
+        await call(client, "set_name", "Ann")
+        await call(client, "put_kinds", *EVERY[:-2], (shown(ANN),), (ADDRESS[::-1],))
+        for literal in (f"0x{shown(ANN).hex()}", f"X'{shown(ANN).hex()}'"):
+            assert await guest.sql(f"SELECT name FROM User WHERE identity = {literal}") == [("Ann",)]
+            assert await guest.sql(f"SELECT id FROM Kinds WHERE ident = {literal}") == [(1,)]
+        assert await guest.sql(f"SELECT id FROM Kinds WHERE addr = 0x{ADDRESS[::-1].hex()}") == [(1,)]
+        assert await guest.sql("SELECT u.name FROM User u JOIN Kinds k ON u.identity = k.ident") == [("Ann",)]
+        assert await guest.sql(f"SELECT name FROM User WHERE identity = 0x{BEN.hex()}") == []
+        await guest.sql(f"INSERT INTO Message (sender, sent, text) VALUES (0x{BEN.hex()}, 5, 'by hand')")
+        assert await guest.sql(f"SELECT sent FROM Message WHERE sender = 0x{BEN.hex()}") == [(5,)]
+        await guest.sql(f"DELETE FROM Message WHERE sender = 0x{BEN.hex()}")
+        assert await texts(guest) == ["init"]
+        applied = await client.subscribe(1, "SELECT * FROM User WHERE identity = :sender")
+        (row,) = (row for fragment in applied.rows for row in fragment.inserts)
+        assert row[4:36] == shown(ANN)
+
+    run(check)
