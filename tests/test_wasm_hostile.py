@@ -12,6 +12,7 @@ from stdb.errors import ModuleFault, SchemaError
 from stdb.modules.wasm.loader import load_wasm
 from stdb.sats.types import U8, UNIT, Array, Element, Product, Ref, Sum, Typespace
 from stdb.schema import raw
+from tests import wasm_guests_9
 from tests.wasm_guests import DEFINITION, module_text, probe_text, wat
 
 ROOT = Path(__file__).parent.parent
@@ -88,12 +89,30 @@ def wild_text(random: Random) -> str:
     return text[:start] + "(call $wild (local.get 8)) i32.const 0" + text[start + len("i32.const 0") :]
 
 
+def wild_text_9(random: Random) -> str:
+    """Return a program of 0.11 that calls every host function with wild numbers."""
+    text = wasm_guests_9.probe_text()
+    signatures = [line for line in text.split("\n") if '(func (export "x_' in line]
+    calls = []
+    for line in random.choices(signatures, k=40):
+        name = line.split('"')[1].removeprefix("x")
+        params = line.split("(param ")[1].split(")")[0].split() if "(param " in line else []
+        values = " ".join(f"({kind}.const {random.choice(NUMBERS)})" for kind in params)
+        call = f"(call ${'alloc' if name == '_buffer_alloc' else name} {values})"
+        calls.append(f"(drop {call})" if "(result" in line else call)
+    body = "\n".join(calls)
+    text = text.replace("(memory (export", f"(func $wild {body}) (memory (export", 1)
+    start = text.rindex("i32.const -1")
+    return text[:start] + "(call $wild) i32.const -1" + text[start + len("i32.const -1") :]
+
+
 NUMBERS = (0, 1, 2, 3, 64, 1024, 4096, 65535, 65536, 262143, 262144, 2**31 - 1, -1, -2, -8, 4096, 4097, 4100)
 
 
 def mutated(random: Random) -> bytes:
     """Return a program that is wild, broken, or both."""
-    text = wild_text(random) if random.random() < 0.5 else probe_text()
+    texts = (lambda: wild_text(random), probe_text, lambda: wild_text_9(random), wasm_guests_9.probe_text)
+    text = random.choice(texts)()
     program = bytearray(wat(text))
     if random.random() < 0.7:
         for _ in range(random.choice((1, 1, 2, 5, 30))):
@@ -137,7 +156,7 @@ def test_mutated_programs_never_end_the_process(seed: int) -> None:
         b"\x02\x01\0\0\0\x00\xff\xff\xff\x7f",
         DEFINITION[:-9],
         b"\x01" + b"\xff" * 64,
-        b"\x00" + bytes(64),
+        b"\x00" + b"\xff" * 64,
         b"\x02\x01\0\0\0\x00\x01\0\0\0" + b"\x03" * 60_000 + b"\x04",
     ],
 )

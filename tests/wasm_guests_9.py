@@ -27,7 +27,7 @@ from stdb.schema.raw import (
 )
 from tests.wasm_guests import IDENTITY, KEY, NOW_US, OUT, ROOM, Lines, wat
 
-__all__ = ["DEFINITION", "Probe", "module_text", "text", "thing"]
+__all__ = ["DEFINITION", "Probe", "module_text", "probe_text", "text", "thing"]
 
 REDUCER = "(param i32 i32 i32 i64 i32) (result i32)"
 
