@@ -12,11 +12,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import trio
@@ -36,6 +37,7 @@ from stdb.net.front_door import FrontDoor
 from stdb.net.http_client import HttpClient
 from stdb.net.issuers import Issuers
 from stdb.net.tokens import Credentials, Tokens, load_or_make_key, load_or_make_operator
+from stdb.schema.environment import EnvironmentChange
 from stdb.storage.compiled_cache import CompiledCacheDirectory
 from stdb.storage.data_directory import DataDirectory
 from stdb.storage.server_storage import ServerStorage
@@ -57,6 +59,8 @@ class Publication(NamedTuple):
 
     name: str
     program: bytes
+    environment: Mapping[str, str] = MappingProxyType({})
+    """Values of environment variables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +248,14 @@ def _host_settings(options: ServeOptions, settings: Settings, operator: Credenti
 async def _publish(host: Host, operator: Credentials, publication: Publication) -> tuple[str, str]:
     policy = Policy(breaks_clients=True)  # there are no clients yet
     host_type, program = host_type_of(publication.program), publication.program
-    result = await host.publish(operator.identity, program, name=publication.name, host_type=host_type, policy=policy)
+    result = await host.publish(
+        operator.identity,
+        program,
+        name=publication.name,
+        host_type=host_type,
+        policy=policy,
+        environment=EnvironmentChange(publication.environment),
+    )
     return publication.name, result.identity[::-1].hex()
 
 

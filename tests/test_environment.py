@@ -147,7 +147,8 @@ def test_the_catalogue_has_the_table_once_it_is_used(stdb_host: HostFactory, tmp
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with own_place(tmp_path_factory.mktemp("home")), serve() as running:
+    home = tmp_path_factory.mktemp("home")
+    with own_place(home), serve("--publish", f"{PIER}=started", "--env", "FLAG=from the start") as running:
         yield running
 
 
@@ -161,6 +162,12 @@ def refused(server: Server, path: str) -> tuple[int, str]:
     with pytest.raises(HTTPError) as caught:
         urllib.request.urlopen(f"{server.http}/v1/database/{path}")
     return caught.value.code, caught.value.read().decode()
+
+
+def test_serve_sets_what_it_publishes(server: Server) -> None:
+    assert server.read("/v1/database/started/route/flag") == "from the start"
+    code, _, said = run("serve", "-l", "127.0.0.1:0", "--env", "9=x")
+    assert (code, "a variable's name" in said) == (1, True)
 
 
 def test_publish_sets_and_removes_and_env_shows_names_alone(server: Server, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from stdb.cli.errors import CliError
 from stdb.cli.render import psql_table
 from stdb.schema.environment import is_variable_name
 
-__all__ = ["environment_headers", "missing_variables", "show_environment"]
+__all__ = ["environment_headers", "environment_values", "missing_variables", "show_environment"]
 
 _BARE = re.compile(r"""[!#-&(-+\--\[\]-~]*""")
 """Values that need no quotes: visible ASCII without those that mean something."""
@@ -29,17 +29,9 @@ def environment_headers(options: argparse.Namespace) -> dict[str, str]:
     """Return the headers of a publish that these options ask for.
 
     Raises:
-        CliError: A variable has no valid name, comes twice with different meanings, or cannot be read.
+        CliError: A variable has no valid name, or cannot be read.
     """
-    values: dict[str, str] = {}
-    for path in options.env_file:
-        values.update(_read(Path(path)))
-    for text in options.env:
-        name, separator, value = text.partition("=")
-        _check_name(name, "--env")
-        if not separator and name not in os.environ:
-            raise CliError(f"--env {name}: this shell has no variable of that name. Give --env {name}=VALUE.")
-        values[name] = value if separator else os.environ[name]
+    values = environment_values(options)
     for name in options.remove_env:
         if name != "*":
             _check_name(name, "--remove-env")
@@ -49,6 +41,20 @@ def environment_headers(options: argparse.Namespace) -> dict[str, str]:
         "spacetime-environment-remove": ",".join(removes),
     }
     return {name: line for name, line in headers.items() if line}
+
+
+def environment_values(options: argparse.Namespace) -> dict[str, str]:
+    """Return the values that these options set, those of files first. Raises CliError as `environment_headers`."""
+    values: dict[str, str] = {}
+    for path in options.env_file:
+        values.update(_read(Path(path)))
+    for text in options.env:
+        name, separator, value = text.partition("=")
+        _check_name(name, "--env")
+        if not separator and name not in os.environ:
+            raise CliError(f"--env {name}: this shell has no variable of that name. Give --env {name}=VALUE.")
+        values[name] = value if separator else os.environ[name]
+    return values
 
 
 def _written(value: str) -> str:

@@ -57,6 +57,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH[=NAME]",
         help="publish a module at start, as the operator; may be given several times",
     )
+    _add_environment(parser)
     parser.add_argument(
         "--sql",
         choices=("owner", "public"),
@@ -156,6 +157,7 @@ def _add_publish(commands: Commands) -> None:
         "--break-clients", action="store_true", help="do not ask before connected clients are disconnected"
     )
     _add_environment(parser)
+    _add_remove_env(parser)
     parser.add_argument("--parent", metavar="DATABASE", help="the new database belongs to this one")
     parser.add_argument("--organization", "--org", metavar="NAME", help="the new database belongs to it")
     parser.add_argument("--num-replicas", type=at_least(0), metavar="N", help=argparse.SUPPRESS)
@@ -209,6 +211,9 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--env-file", action="append", default=[], metavar="FILE", help="set those of a file of lines KEY=VALUE"
     )
+
+
+def _add_remove_env(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remove-env",
         action="append",

@@ -17,6 +17,7 @@ import trio
 from stdb.actors.refusals import PublishFailed
 from stdb.cli.build import build_program
 from stdb.cli.config import data_home
+from stdb.cli.environment import environment_values
 from stdb.cli.errors import CliError
 from stdb.cli.running import announced
 from stdb.errors import StdbError
@@ -35,7 +36,8 @@ def serve(options: argparse.Namespace) -> None:
     """Run a server until it is told to stop."""
     host, port = _address(options.listen_addr)
     directory = Path(options.data_dir) if options.data_dir else data_home()
-    publications = tuple(_publication(text) for text in options.publish)
+    environment = environment_values(options)
+    publications = tuple(_publication(text, environment) for text in options.publish)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     running: list[Running] = []
@@ -63,14 +65,14 @@ def _address(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
-def _publication(text: str) -> Publication:
+def _publication(text: str, environment: dict[str, str]) -> Publication:
     """Return what `PATH[=NAME]` says; the name is else made of the path's last part."""
     path, equals, name = text.rpartition("=")
     if not equals:
         path, name = text, Path(text).resolve().stem.lower().replace("_", "-")
     if reason := database_name_error(name):
         raise CliError(f"--publish {text}: {reason}: `{name}`. Name the database: --publish PATH=NAME", exit_code=2)
-    return Publication(name, build_program(Path(path)).body)
+    return Publication(name, build_program(Path(path)).body, environment)
 
 
 def _print_started(running: Running) -> None:
