@@ -1,4 +1,4 @@
-"""Modules of the crates 0.11.1 and 1.12.0 on a server, with the command line and npm's newest SDK as their clients."""
+"""Modules of the crates 0.11.1, 1.0.1 and 1.12.0 on a server; the command line and npm's newest SDK are clients."""
 
 import os
 import subprocess
@@ -37,7 +37,11 @@ def _built(*what: str) -> bytes:
     return build_module(*what).read_bytes()
 
 
-GARDENS = [Garden("garden_0_11", "0.11.1", "Plant", '"'), Garden("garden_1", "1.12.0", "plant", "")]
+GARDENS = [
+    Garden("garden_0_11", "0.11.1", "Plant", '"'),
+    Garden("garden_1", "1.0.1", "plant", ""),
+    Garden("garden_1", "1.12.0", "plant", ""),
+]
 
 
 @pytest.fixture(scope="module")
