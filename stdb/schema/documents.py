@@ -102,7 +102,7 @@ def from_json(document: Any) -> RawModuleDef:
 
 def to_raw_v9(definition: ModuleDef) -> RawModuleDefV9:
     """Return the definition as V9: canonical names, everything sorted by name but reducers' parameters and columns."""
-    definition = as_later(definition)
+    definition = as_later(definition.root or definition)
     return RawModuleDefV9(
         typespace=definition.typespace,
         tables=tuple(_table_v9(table) for table in _by_name(definition.tables, lambda table: table.name)),
@@ -171,7 +171,7 @@ def _sequence(sequence: SequenceDef) -> RawSequence:
 
 def to_raw_v10(definition: ModuleDef) -> RawModuleDefV10:
     """Return the definition as V10: names as written, their canonical names beside them, none left to convert."""
-    definition = as_later(definition)
+    definition = as_later(definition.root or definition)
     accessors = _accessors(definition)
     return RawModuleDefV10(
         typespace=definition.typespace,
