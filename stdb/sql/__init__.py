@@ -4,8 +4,10 @@ from stdb.sql.binder import Caller
 from stdb.sql.changes import ChangeStatement, SqlStats
 from stdb.sql.execute import (
     QUERY_ROWS_MAX,
+    READ_ONLY,
     check_row_limit,
     compile_one_off,
+    compile_reading,
     compile_sql,
     compile_statements,
     compile_subscription,
@@ -28,6 +30,7 @@ __all__ = [
     "OLD",
     "PLAIN",
     "QUERY_ROWS_MAX",
+    "READ_ONLY",
     "Branch",
     "Caller",
     "ChangeStatement",
@@ -47,6 +50,7 @@ __all__ = [
     "Work",
     "check_row_limit",
     "compile_one_off",
+    "compile_reading",
     "compile_sql",
     "compile_statements",
     "compile_subscription",

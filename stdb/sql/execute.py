@@ -23,7 +23,7 @@ from stdb.sql.rules import expand
 from stdb.sql.shape import sql_shape
 from stdb.sql.shapes import Chain, Columns, Field, SelectShape, ShapedTable, ShowShape
 from stdb.sql.statement import SelectStatement, SqlResult
-from stdb.sql.syntax import Literal, LiteralKind, Statement
+from stdb.sql.syntax import Delete, Insert, Literal, LiteralKind, SetVariable, Statement, Update
 from stdb.sql.work import Work, finish
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "QUERY_ROWS_MAX",
+    "READ_ONLY",
     "check_row_limit",
     "compile_one_off",
+    "compile_reading",
     "compile_sql",
     "compile_statements",
     "compile_subscription",
@@ -47,6 +49,8 @@ __all__ = [
 
 QUERY_ROWS_MAX = 10_000_000
 """Default bound on rows visited and produced by one query; a tenth of it for others than the owner."""
+
+READ_ONLY = "One-off queries are not allowed to modify the database"
 
 _ALL_TABLES = re.compile(r"\s*select\s+\*\s+from\s+\*\s*", re.IGNORECASE)
 
@@ -131,6 +135,19 @@ def compile_sql(text: str, datastore: "Datastore", caller: Caller) -> SelectStat
         QueryError: It is none, or not for this caller.
     """
     return _compiled(parse(text), datastore, caller)
+
+
+def compile_reading(text: str, datastore: "Datastore", caller: Caller) -> list[SelectStatement]:
+    """Return any number of statements of full SQL that read.
+
+    Raises:
+        QueryError: One is none, or not for this caller, or changes something.
+    """
+    statements = parse_all(text)
+    if any(isinstance(statement, Insert | Update | Delete | SetVariable) for statement in statements):
+        raise QueryError(READ_ONLY)
+    compiled = (_compiled(statement, datastore, caller) for statement in statements)
+    return [statement for statement in compiled if isinstance(statement, SelectStatement)]
 
 
 def compile_statements(text: str, datastore: "Datastore", caller: Caller) -> list[SelectStatement | ChangeStatement]:

@@ -22,9 +22,8 @@ from stdb.sql import (
     Caller,
     Language,
     RowShape,
-    SelectStatement,
     check_row_limit,
-    compile_statements,
+    compile_reading,
     is_subscribe_to_all,
     quote_name,
     readable_names,
@@ -222,13 +221,13 @@ class SubscriptionActor:
             QueryError: One does not compile or is no SELECT, or one reads more than `rows_max` rows.
         """
         datastore = self.registry.datastore
-        statements = yield from self.registry.patiently(lambda: compile_statements(text, datastore, self.caller))
-        reading = [statement for statement in statements if isinstance(statement, SelectStatement)]
-        if len(reading) < len(statements):
-            raise QueryError("One-off queries are not allowed to modify the database")
-        check_row_limit(reading, datastore, self.caller)
+        try:
+            statements = yield from self.registry.patiently(lambda: compile_reading(text, datastore, self.caller))
+        except QueryError as error:
+            raise QueryError(f"{error}, executing: `{text}`") from error
+        check_row_limit(statements, datastore, self.caller)
         results = []
-        for statement in reading:
+        for statement in statements:
             row_type, values, _ = yield from statement.steps(work_of(self.caller, self.rows_max))
             shape = RowShape(row_type, bsatn.codec(row_type))
             rows: list[bytes] = []

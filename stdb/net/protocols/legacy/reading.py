@@ -159,21 +159,23 @@ class Cursor:
         return True
 
 
-def variant(cursor: Cursor, readers: Mapping[str, Read], foreign: Mapping[str, str] | None = None) -> tuple[str, Any]:
-    """Read an object of one member, its name one of those of `readers` or the number of one; return name and content.
+def variant(
+    cursor: Cursor, readers: Mapping[str, Read], foreign: Mapping[str, str] | None = None, *, is_sats: bool = True
+) -> tuple[str, Any]:
+    """Read an object of one member, its name one of those of `readers`; return name and content.
 
-    `foreign` says of other names what is wrong with them.
+    `foreign` says of other names what is wrong with them. In SATS a variant may be named by its number, too.
     """
     character = cursor.next()
     if character == '"':
-        _resolved(cursor, cursor.string(), readers, foreign)
+        _resolved(cursor, cursor.string(), readers, foreign or {}, is_sats=is_sats)
         raise cursor.error("invalid type: unit variant, expected newtype variant")
     if character != "{":
         raise cursor.error("expected value", is_next=True)
     cursor.at += 1
     if cursor.next() != '"':
         raise cursor.error("expected value", is_next=True)
-    name = _resolved(cursor, cursor.string(), readers, foreign)
+    name = _resolved(cursor, cursor.string(), readers, foreign or {}, is_sats=is_sats)
     cursor.take(":")
     content = readers[name](cursor)
     if cursor.next("an object") != "}":
@@ -252,14 +254,17 @@ def _elements(cursor: Cursor, readers: Sequence[Read]) -> list[Any]:
     return values
 
 
-def _resolved(cursor: Cursor, name: str, readers: Mapping[str, Read], foreign: Mapping[str, str] | None) -> str:
+def _resolved(
+    cursor: Cursor, name: str, readers: Mapping[str, Read], foreign: Mapping[str, str], *, is_sats: bool
+) -> str:
     if name in readers:
         return name
-    if foreign is not None and name in foreign:
+    if name in foreign:
         raise DecodeError(foreign[name])
     names = list(readers)
-    if foreign is None or _TAG.fullmatch(name) is None:
-        raise cursor.error(f"unknown variant `{name:.60}`, expected {_listed(names)}")
+    if not is_sats or _TAG.fullmatch(name) is None:
+        expected = _listed(names) if is_sats else f"one of {', '.join(f'`{name}`' for name in names)}"
+        raise cursor.error(f"unknown variant `{name:.60}`, expected {expected}")
     if len(name) > 3 or int(name) >= len(names):
         raise cursor.error(f"unknown tag {int(name[:20]):#x} for sum type <unknown>")
     return names[int(name)]

@@ -76,7 +76,7 @@ def decode_old(message: bytes | str) -> Request:
     """
     if isinstance(message, str):
         cursor = Cursor(message)
-        _, request = variant(cursor, _READERS_OLD, _FOREIGN_TO_OLD)
+        _, request = variant(cursor, _READERS_OLD, _FOREIGN_TO_OLD, is_sats=False)
         cursor.end()
         return request  # type: ignore[no-any-return]  # what the readers return
     if message[:1] in _BSATN_STARTS:
@@ -137,7 +137,7 @@ _DECODERS_0_11 = (_call_0_11, _subscribe_0_11, _one_off_0_11)
 
 
 def _args_json(cursor: Cursor) -> tuple[bytes, str | None]:
-    name, content = variant(cursor, {"Binary": Cursor.hex_bytes, "Text": Cursor.string}, {})
+    name, content = variant(cursor, {"Binary": Cursor.hex_bytes, "Text": Cursor.string})
     return (content, None) if name == "Binary" else (b"", content)
 
 
