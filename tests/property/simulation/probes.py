@@ -308,7 +308,7 @@ class Probes:
             setattr(owner, name, make(original))
 
         wrap(Datastore, "begin", self._wrap_begin)
-        wrap(Transaction, "commit", self._wrap_commit)
+        wrap(Transaction, "_ended", self._wrap_commit)
         wrap(Transaction, "rollback", self._wrap_rollback)
         wrap(Registry, "evaluate", self._wrap_evaluate)
         wrap(DatabaseActor, "__init__", self._wrap_init)
@@ -342,12 +342,12 @@ class Probes:
         return begin
 
     def _wrap_commit(self, original: Any) -> Any:
-        def commit(transaction: Transaction) -> Delta | None:
-            delta: Delta | None = original(transaction)
+        def ended(transaction: Transaction, *changes: Any) -> Delta | None:
+            delta: Delta | None = original(transaction, *changes)
             self.committed(transaction._datastore, delta)
             return delta
 
-        return commit
+        return ended
 
     def _wrap_rollback(self, original: Any) -> Any:
         def rollback(transaction: Transaction) -> None:
