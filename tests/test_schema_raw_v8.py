@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from stdb.actors.answers import SqlResult
 from stdb.datastore.catalog import read_schemas
 from stdb.datastore.datastore import Datastore
 from stdb.errors import DecodeError, SchemaError
+from stdb.net.routes_call import sql_document
+from stdb.sats import json as sats_json
+from stdb.sats import meta
 from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY, OLD_SCHEDULE_AT
 from stdb.sats.types import BYTES, STRING, U8, U32, U64, Array, Element, Map, Product, Ref, Typespace, option
 from stdb.schema import documents, raw_v8
@@ -259,6 +263,21 @@ def test_maps_are_shown_as_arrays_of_pairs() -> None:
     datastore.create_tables(definition)
     table_id = datastore.table("t").schema.id
     assert read_schemas(datastore, [table_id])[table_id][0].definition.columns[0].type == type_
+
+
+def test_sql_answers_later_clients_with_pairs_for_a_map() -> None:
+    row_type = Product((Element("m", Map(STRING, U8)), Element("n", option(Map(U8, BYTES)))))
+    result = SqlResult(row_type, [([("a", 1), ("b", 2)], None), ([], [(3, b"x")])], 5)
+    (answer,) = json.loads(b"".join(sql_document(result)))
+    assert answer["rows"] == [[[["a", 1], ["b", 2]], [1, []]], [[], [0, [[3, "78"]]]]]
+    shown = Product(
+        tuple(
+            Element(each["name"]["some"], meta.type_from_json(each["algebraic_type"]))
+            for each in answer["schema"]["elements"]
+        )
+    )
+    rows = [sats_json.decode(shown, row) for row in answer["rows"]]
+    assert rows == [([("a", 1), ("b", 2)], None), ([], [(3, b"x")])]
 
 
 def test_the_spelling_of_later_hosts_is_read_too() -> None:

@@ -19,6 +19,7 @@ __all__ = ["DELAY_US_MAX", "RowSchedule"]
 DELAY_US_MAX = (64**6 - 1) * 1000
 """A module may schedule less than this ahead, about 2.18 years."""
 
+
 class RowSchedule:
     """Reads when rows of one scheduled table are due."""
 

@@ -23,6 +23,7 @@ from stdb.net.http import Response
 from stdb.net.routing import Call, Lookup, Resource
 from stdb.sats import json as sats_json
 from stdb.sats import meta
+from stdb.sats.types import Product
 from stdb.sats.typespace import without_maps
 
 __all__ = ["RESOURCES", "SLICE_SECONDS", "reducer_response", "sql_document"]
@@ -108,16 +109,18 @@ def sql_document(result: SqlResult) -> Iterator[bytes]:
 
     Rows are taken out of the result as they are encoded: to let go of very many at once would take long, too.
     """
+    row_type = without_maps(result.row_type)
+    assert isinstance(row_type, Product)
     elements = [
         {
             "name": {"none": []} if element.name is None else {"some": element.name},
-            "algebraic_type": meta.type_to_json(without_maps(element.type)),
+            "algebraic_type": meta.type_to_json(element.type),
         }
-        for element in result.row_type.elements
+        for element in row_type.elements
     ]
     schema = json.dumps({"elements": elements}, separators=(",", ":"), ensure_ascii=False)
     yield f'[{{"schema":{schema},"rows":['.encode("utf-8", "replace")
-    encode = sats_json.encoder(result.row_type, "positional")
+    encode = sats_json.encoder(row_type, "positional")
     rows = result.rows
     rows.reverse()
     separator = ""
