@@ -254,6 +254,12 @@ def test_the_operator_grants_lists_and_revokes(server: Server, place: Place) -> 
     assert run("grant", NOBODY, "fly", *at).code == 2
 
 
+def test_nobody_has_energy_that_is_not_metered(server: Server, place: Place) -> None:
+    assert run("energy", "balance", "-s", server.http) == (0, '{"balance":"0"}\n', "")
+    assert run("energy", "balance", NOBODY, "-s", server.http).out == '{"balance":"0"}\n'
+    assert run("energy", "balance", "ann", "-s", server.http).err.startswith("Error: ann is no identity")
+
+
 def test_others_are_told_whose_grants_are(server: Server, home: Place) -> None:
     code, _, err = run("grant", NOBODY, "-s", server.http)
     assert code == 1

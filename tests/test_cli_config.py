@@ -27,7 +27,20 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 COMMANDS = [
     *("serve", "publish", "call", "sql", "logs", "subscribe", "describe", "delete", "list", "restart", "recover"),
-    *("login", "logout", "grant", "revoke", "grants", "init", "build", "rename", "server", "start", "version"),
+    *(
+        "login",
+        "logout",
+        "grant",
+        "revoke",
+        "grants",
+        "init",
+        "build",
+        "rename",
+        "server",
+        "start",
+        "version",
+        "energy",
+    ),
 ]
 
 

@@ -1,6 +1,7 @@
-"""Commands about who you are: login, logout, and the operator's grants."""
+"""Commands about who you are: login, logout, energy, and the operator's grants."""
 
 import argparse
+import json
 import sys
 
 from stdb.cli.api import Api, identity_digits, identity_of, refused
@@ -8,7 +9,7 @@ from stdb.cli.config import Config
 from stdb.cli.errors import CliError
 from stdb.cli.render import psql_table
 
-__all__ = ["grant", "grants", "login", "login_show", "logout", "revoke"]
+__all__ = ["energy_balance", "grant", "grants", "login", "login_show", "logout", "revoke"]
 
 
 def login(config: Config, options: argparse.Namespace) -> None:
@@ -64,6 +65,12 @@ def logout(config: Config, options: argparse.Namespace) -> None:
 def _store(config: Config, token: str | None) -> None:
     config.store_token(token)
     print(f"Saving config to {config.path}.", file=sys.stderr)
+
+
+def energy_balance(api: Api, options: argparse.Namespace) -> None:
+    """Print what an identity has, as the server answers it."""
+    identity = _identity(options.identity) if options.identity else identity_of(api.token())
+    print(json.dumps(api.document(f"/v1/energy/{identity}"), separators=(",", ":")))
 
 
 def grant(api: Api, options: argparse.Namespace) -> None:

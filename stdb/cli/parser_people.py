@@ -18,7 +18,7 @@ PERMISSIONS = ("publish-python",)
 
 def add_commands(commands: Commands) -> None:
     """Add these commands."""
-    for add in (_add_login, _add_grants, _add_servers, _add_version):
+    for add in (_add_login, _add_grants, _add_energy, _add_servers, _add_version):
         add(commands)
 
 
@@ -62,6 +62,14 @@ def _add_grants(commands: Commands) -> None:
     parser = add_command(commands, "grants", "List who was granted what.", with_api("login", "grants"))
     parser.add_argument("identity", nargs="?", metavar="IDENTITY", help="only this one's; everybody may see their own")
     add_server(parser)
+
+
+def _add_energy(commands: Commands) -> None:
+    parser = commands.add_parser("energy", help="Show what an identity has of what this server does not meter.")
+    below = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=CommandParser)
+    balance = add_command(below, "balance", "Print an identity's balance.", with_api("login", "energy_balance"))
+    balance.add_argument("identity", nargs="?", metavar="IDENTITY", help="64 hex digits (default: your own)")
+    add_server(balance)
 
 
 def _add_servers(commands: Commands) -> None:
