@@ -22,6 +22,7 @@ from stdb.modules.protocol import (
     ViewCall,
     ViewSql,
 )
+from stdb.modules.wasm import loader
 from stdb.modules.wasm.engine import engine
 from stdb.modules.wasm.http import encode_request
 from stdb.modules.wasm.loader import load_wasm
@@ -327,10 +328,10 @@ HELPERS = """(data (i32.const 80000) "pl")
     (if (call $insert (i32.load (i32.const 48)) (i32.const 80008) (i32.const 32)) (then unreachable)))"""
 
 
-def procedure(body: str, data: str = "") -> tuple[World, HostOf, Callable[[], bytes]]:
+def procedure(body: str, data: str = "", limits: Limits | None = None) -> tuple[World, HostOf, Callable[[], bytes]]:
     """Return a world, the host of its procedures and a function that calls the one of this body."""
     export = f'(func (export "__call_procedure__") (param i32 i64 i64 i64 i64 i64 i64 i64 i32 i32) (result i32) {body})'
-    world = World(program("i32.const 0", HELPERS + data + export, WAITS), RawRuntime(engine()))
+    world = World(program("i32.const 0", HELPERS + data + export, WAITS), RawRuntime(engine()), limits)
     host = HostOf(world)
     call = ProcedureCall(IDENTITY, None, NOW_US, None, host)
     return world, host, lambda: finish(world.module.procedure(1)(call, ARGS))
@@ -400,6 +401,22 @@ def test_the_public_runtime_cannot_wait() -> None:
     with pytest.raises(ModuleFault) as caught:
         finish(world.module.procedure(0)(call, ARGS))
     assert "waits, which this runtime cannot" in (caught.value.report or "")
+
+
+def test_a_module_that_waits_is_refused_where_nothing_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "best_runtime", lambda: PublicRuntime(engine()))
+    with pytest.raises(ModuleFault, match=r"`spacetime_10.3::procedure_[a-z_]+`, which waits, and this server cannot"):
+        load_wasm(program("i32.const 0", HELPERS, WAITS), lambda: NOW_US)
+    load_wasm(wat(module_text("i32.const 0", HELPERS, WAITS)), lambda: NOW_US)  # it has no procedures
+    load_wasm(program("i32.const 0"), lambda: NOW_US)  # its procedures do not wait
+
+
+def test_a_procedure_without_end_is_stopped() -> None:
+    keep_ticking()
+    _, host, call = procedure("(loop (br 0)) i32.const 0", limits=Limits(call_ticks_max=8))
+    with pytest.raises(ReducerTimeout):
+        call()
+    assert host.asked.count("pause") >= 3, "others ran meanwhile"
 
 
 def test_a_new_attachment_makes_a_new_instance(runtime: Runtime) -> None:

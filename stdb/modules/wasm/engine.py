@@ -148,6 +148,7 @@ def _config() -> wasmtime.Config:
     config.wasm_threads = False
     config.shared_memory = False
     config.wasm_exceptions = False
+    config.parallel_compilation = False  # all processors at once would take those who are served theirs
     config.max_wasm_stack = GUEST_STACK_BYTES
     set_stack = wasmtime._ffi.wasmtime_config_async_stack_size_set
     set_stack(config.ptr(), ctypes.c_size_t(STACK_BYTES))

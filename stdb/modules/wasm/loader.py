@@ -8,10 +8,12 @@ Source: spec 04 sections 1, 4 and 5.
 
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
+from stdb.errors import ModuleFault
 from stdb.modules.wasm import abi
 from stdb.modules.wasm.definition import read_definition
-from stdb.modules.wasm.engine import CompiledCache, Engine, engine
+from stdb.modules.wasm.engine import CompiledCache, CompiledProgram, Engine, engine
 from stdb.modules.wasm.host import Host
 from stdb.modules.wasm.imports import host_functions
 from stdb.modules.wasm.instance import Instance
@@ -21,7 +23,11 @@ from stdb.modules.wasm.probe import works
 from stdb.modules.wasm.public import PublicRuntime
 from stdb.modules.wasm.raw import RawRuntime
 from stdb.modules.wasm.runtime import Limits, Runtime
+from stdb.modules.wasm.waiting import WAITING
 from stdb.sats.hashes import keccak256
+
+if TYPE_CHECKING:
+    from stdb.schema.model import ModuleDef
 
 __all__ = ["best_runtime", "load_wasm"]
 
@@ -52,11 +58,30 @@ def load_wasm(
     first = (Instance9 if is_0_11 else Instance)(chosen, compiled, functions, host, limits)
     try:
         definition = read_definition(first.description, is_0_11=is_0_11)
+        if runtime is None and not chosen.can_wait:
+            _refuse_waits(compiled, definition)
     except BaseException:
         first.close()
         raise
     made = WasmModule9 if is_0_11 else WasmModule
     return made(chosen, compiled, program_hash, definition, first, now_us, limits)
+
+
+def _refuse_waits(program: CompiledProgram, definition: "ModuleDef") -> None:
+    """Refuse a program whose procedures or handlers would wait: better than to fail when they are called.
+
+    Raises:
+        ModuleFault: It has some, and imports a function that waits.
+    """
+    if not definition.procedures and not definition.http_handlers:
+        return
+    for module, name, _ in program.imports:
+        if (module, name) in WAITING:
+            raise ModuleFault(
+                f"the module has procedures or HTTP handlers that use `{module}::{name}`, which waits, and this server "
+                "cannot let WebAssembly wait: its fast way into wasmtime does not work here, as with a version of "
+                "wasmtime or Python that it was not made for; install those that it asks for"
+            )
 
 
 @cache

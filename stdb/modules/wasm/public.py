@@ -32,13 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["KILLED_AFTER_TICKS", "PublicGuest", "PublicRuntime", "function_type", "limit_store", "memory_of", "trap_of"]
 
-KILLED_AFTER_TICKS = 4
-"""A call that cannot come back early is stopped after so many epochs, not to hold up everything else."""
+KILLED_AFTER_TICKS = 10
+"""A call that cannot come back early is stopped after so many epochs, not to hold up everything else; fewer would stop
+calls that are short, where another process has the processor for long."""
 _MASKS = {"i32": 0xFFFFFFFF, "i64": U64_MAX}
 
 
 class PublicRuntime:
     """Drives the engine by its public API."""
+
+    can_wait = False
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -105,6 +105,8 @@ _new_error = _function("wasmtime_error_new", _address, ctypes.c_char_p)
 class RawRuntime:
     """Drives the engine by its C functions."""
 
+    can_wait = True
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 

@@ -164,6 +164,9 @@ class Guest(Protocol):
 class Runtime(Protocol):
     """A way to drive the engine."""
 
+    can_wait: bool
+    """Host functions may wait, so that procedures sleep, write and send."""
+
     def instantiate(self, program: "CompiledProgram", imports: Imports, limits: Limits) -> Guest:
         """Make an instance; a start function runs. Every import is there, at its type.
 

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from stdb.modules.wasm.host import Host
     from stdb.modules.wasm.runtime import Imports
 
-__all__ = ["Abort", "Commit", "Http", "Sleep", "StartTransaction", "waiting_functions"]
+__all__ = ["WAITING", "Abort", "Commit", "Http", "Sleep", "StartTransaction", "waiting_functions"]
+
+WAITING = frozenset(
+    ("spacetime_10.3", f"procedure_{name}")
+    for name in ("sleep_until", "start_mut_tx", "commit_mut_tx", "abort_mut_tx", "http_request")
+)
+"""Their modules and names."""
 
 _PROCEDURES_ONLY = "this function is only available in async instances: in procedures, not in reducers and views"
 _MICROS_MAX = 1 << 63
