@@ -25,15 +25,18 @@ _WITH_STD = {"RUSTC_BOOTSTRAP": "1", "CARGO_UNSTABLE_BUILD_STD": "std,panic_abor
 
 def build_module(name: str, version: str, *features: str) -> Path:
     """Return a module compiled against a version of the crate; built again only when something changed."""
-    copy = CACHE / f"{name}-{version}"
+    workspace = CACHE / f"{name}-{version}"
+    copy = workspace / name
     path, settings = toolchain()
     with alone(CACHE / "target"):  # cargo names a module alike whatever its version and features
         shutil.copytree(SOURCES / name, copy, dirs_exist_ok=True)
+        # in a workspace, as the recorded modules were: the paths of sources in logs begin with the name
+        (workspace / "Cargo.toml").write_text(f'[workspace]\nmembers = ["{name}"]\nresolver = "2"\n')
         manifest = copy / "Cargo.toml"
         manifest.write_text(re.sub(r'"=[0-9.]+"', f'"={version}"', manifest.read_text()))
         done = subprocess.run(
             [*_BUILD, *(("--features", ",".join(features)) if features else ())],
-            cwd=copy,
+            cwd=workspace,
             env={**os.environ, **settings, "PATH": path, "CARGO_TARGET_DIR": str(CACHE / "target")},
             capture_output=True,
             text=True,
@@ -41,7 +44,7 @@ def build_module(name: str, version: str, *features: str) -> Path:
             check=False,
         )
         assert done.returncode == 0, f"{name} against spacetimedb {version} does not compile:\n{done.stderr[-4000:]}"
-        built = copy / f"{'_'.join((name, *features))}.wasm"
+        built = workspace / f"{'_'.join((name, *features))}.wasm"
         shutil.copyfile(CACHE / "target" / TARGET / "release" / f"{name}.wasm", built)
     return built
 

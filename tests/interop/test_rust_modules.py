@@ -11,7 +11,7 @@ from tests.interop.module_cargo import CACHE, build_module
 from tests.interop.npm import ROOT
 from tests.interop.processes import Server, serve
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]  # it may have to build Rust's standard library
+pytestmark = pytest.mark.slow  # it may have to build Rust's standard library
 
 DATABASE = "kitchen"
 
