@@ -112,10 +112,19 @@ def _expression(pattern: str) -> str:
         elif pattern[i] == "?":
             found, i = found + "[^/]", i + 1
         elif pattern[i] == "[" and (end := pattern.find("]", i + 2)) > 0:
-            inside = re.sub(r"[\\\[&~|]", lambda found: "\\" + found[0], pattern[i + 1 : end])
-            inside = "^" + inside[1:] if inside[0] in "!^" else inside
-            found, i = found + f"(?!/)[{inside}]", end + 1
+            found, i = found + f"(?!/)[{_members(pattern[i + 1 : end])}]", end + 1
         else:
             i += pattern[i] == "\\" and i + 1 < len(pattern)
             found, i = found + re.escape(pattern[i]), i + 1
+    return found
+
+
+def _members(inside: str) -> str:
+    """Return what stands in brackets as a regular expression has it: each end of a range escaped."""
+    start = "^" if inside[0] in "!^" else ""
+    inside, found, i = inside[len(start) :], start, 0
+    while i < len(inside):
+        is_range = inside[i + 1 : i + 2] == "-" and i + 2 < len(inside)
+        found += re.escape(inside[i]) + (f"-{re.escape(inside[i + 2])}" if is_range else "")
+        i += 3 if is_range else 1
     return found
