@@ -52,7 +52,9 @@ def transact_in_steps(
     after: "TransactionStep | None" = None,
 ) -> Steps[Ran]:
     """Do as `DatabaseActor.transact` with what may come back early; closed half-way, nothing of it stays."""
-    now_us = max(actor.now_us(), due_us)
+    now_us = actor.now_us()
+    if due_us > now_us:
+        now_us = due_us
     transaction = actor.datastore.begin(now_us)
     started = perf_counter()
     delta: Delta | None = None
@@ -68,7 +70,10 @@ def transact_in_steps(
                 yield from rest
         if after is not None:
             after(transaction)
-        delta = yield from transaction.commit_in_steps()
+        if actor.datastore.refresh_views is None:
+            delta = transaction.commit()
+        else:
+            delta = yield from transaction.commit_in_steps()
         outcome = COMMITTED
     except RUN_ERRORS as error:
         transaction.rollback()
