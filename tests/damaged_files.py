@@ -129,7 +129,8 @@ def judge(image: Image, file: bytes, wal: bytes, *, least: int, change: Callable
 def _recover(path: Path) -> Datastore | str:
     try:
         with closing(SqliteLog(path)) as log:
-            return recover(log)
+            recovered = recover(log)
+            return recovered if recovered.next_offset else str(log.refusal(0, "the launcher finds no program"))
     except StorageError as error:
         return str(error)
 

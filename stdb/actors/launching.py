@@ -20,7 +20,7 @@ from stdb.actors.database import DatabaseActor
 from stdb.actors.deadline import Deadline
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.pausing import run_slice, take_turn
-from stdb.actors.programs import TablesOnly, store_program, store_rules, stored_program
+from stdb.actors.programs import StoredProgram, TablesOnly, store_program, store_rules, stored_program
 from stdb.actors.refusals import PublishFailed
 from stdb.actors.updates import Policy, Update, environment_after, plan_update, store_environment
 from stdb.datastore import records
@@ -201,10 +201,10 @@ class Launcher(NamedTuple):
             await in_slices(recover_in_slices(datastore, log))
             if positions is not None and datastore.next_offset == 1:
                 datastore.go_on_at(positions)
-            stored = stored_program(datastore)
+            stored = _program_of(datastore, log)
             if stored.identity != identity:
                 shown = stored.identity[::-1].hex()
-                raise StorageError(f"the log is that of database {shown}, not of {identity[::-1].hex()}")
+                raise log.refusal(0, f"this is the log of database {shown}, not of {identity[::-1].hex()}")
             module = await self.load_in_time(stored.program) if update is None else TablesOnly(datastore)
             module.attach(datastore, identity, module_log)
             actor = DatabaseActor(
@@ -245,6 +245,13 @@ class Launcher(NamedTuple):
             return plan_update(datastore, identity, TablesOnly(datastore).definition, module)
         finally:
             await self.close_log(log)
+
+
+def _program_of(datastore: Datastore, log: Log) -> StoredProgram:
+    try:
+        return stored_program(datastore)
+    except StorageError as error:
+        raise log.refusal(0, str(error)) from error
 
 
 async def load_or_refuse(launcher: Launcher, program: bytes) -> Module:
