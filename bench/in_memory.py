@@ -19,7 +19,7 @@ class _Log(MemoryLog):
             self._records, self._durable = _LOGS[path]._records, _LOGS[path]._durable
         _LOGS[path] = self
 
-    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = ()) -> None:
+    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = (), *, more: bool = False) -> None:
         super().append_nowait(records)
 
 

@@ -1,6 +1,6 @@
 """DatabaseActor: calls, connections, subscriptions, durability, as clients see them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from stdb.actors.requests import (
     Unsubscribe,
 )
 from stdb.actors.sink import Client, OutcomeKind
+from stdb.datastore.delta import Delta
 from stdb.testing.hosts import TestClient, identity, open_host
 from stdb.testing.sinks import (
     Applied,
@@ -524,6 +525,35 @@ def test_an_http_call_answers_once_durable_unless_told_otherwise() -> None:
                     storage.sync()
                 nursery.start_soon(_sync_always, storage, trio.Event())
             nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_a_log_is_promised_more_only_while_more_waits() -> None:
+    async def main() -> None:
+        storage, appended = MemoryStorage(), []
+        async with chat_host(storage) as (_, handle):
+            ann = TestClient(handle, 1, confirmed=True)
+            await ann.sink.next()
+            log = storage.logs[handle.identity]
+            append = log.append_nowait
+
+            def noted(records: Sequence[bytes], deltas: Sequence[Delta], *, more: bool) -> None:
+                append(records, deltas, more=more)
+                appended.append((len(records), more))
+
+            log.append_nowait = noted  # type: ignore[assignment,method-assign]
+            await ann.call("say", text("alone"))
+            assert appended.pop() == (1, False), "nothing is held up for one call"
+            say, nothing = CallReducer(1, "say", text("x"), False), CallReducer(1, "nothing", b"", False)
+            ann.submit(*[say] * 256, *[nothing] * 800, *[say] * 256, *[nothing] * 100)
+            await ann.call("nothing")
+            told = [count for count, _ in appended]
+            assert sum(told) == 512
+            assert 0 in told, "a turn without records goes on with a promise"
+            assert appended[-1][1] is False
+            assert any(more for _, more in appended)
+            del log.append_nowait
 
     run(main)
 

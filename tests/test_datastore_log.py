@@ -30,6 +30,15 @@ def test_with_delay_records_become_durable_when_the_test_says() -> None:
     assert (log.durable, told) == (3, [2, 3])
 
 
+def test_with_more_to_come_records_become_durable_with_the_next_call() -> None:
+    told: list[int] = []
+    log = MemoryLog(on_durable=told.append)
+    log.append_nowait([record(0)], more=True)
+    assert (log.durable, log.backlog, told) == (0, 1, [])
+    log.append_nowait([])
+    assert (log.durable, log.backlog, told) == (1, 0, [1])
+
+
 @pytest.mark.parametrize(("surviving", "left"), [(0, 1), (1, 2), (5, 3)])
 def test_a_crash_loses_the_tail_that_was_not_durable(surviving: int, left: int) -> None:
     log = MemoryLog(delayed=True)

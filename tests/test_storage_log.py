@@ -7,14 +7,15 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 
 import pytest
 
 from stdb.datastore.records import Record, join
 from stdb.errors import StorageError
-from stdb.storage.log import FORMAT_VERSION, SqliteLog
-from stdb.storage.log_writer import BODY_BYTES_MAX, LogWriter
+from stdb.storage.log import FORMAT_VERSION, HELD_RECORDS_MIN, HELD_TURNS, SqliteLog
+from stdb.storage.log_group import BODY_BYTES_MAX, Group
+from stdb.storage.log_writer import LogWriter
 from stdb.storage.recovering import recover
 
 WAIT_SECONDS_MAX = 30
@@ -107,6 +108,71 @@ def test_a_group_above_the_bound_is_split(tmp_path: Path) -> None:
         assert other.execute("SELECT first_offset, count FROM log").fetchall() == [(0, 1), (1, 1), (2, 1)]
     other.close()
     assert offsets(log) == [0, 1, 2]
+
+
+def test_bodies_of_waiting_groups_are_joined_up_to_the_bound(tmp_path: Path) -> None:
+    group, payload = Group(), bytes(BODY_BYTES_MAX // 2 - 100)
+    for numbers in ((0, 1), (2,), (3, 4), (5,)):
+        following = Group()
+        following.add([record(number, payload) for number in numbers], [])
+        group.absorb(following)
+    bodies = list(group.bodies())
+    assert [count for _, count in bodies] == [2, 1, 2, 1]
+    assert b"".join(body for body, _ in bodies) == b"".join(record(number, payload) for number in range(6))
+    assert group.size == sum(len(body) for body, _ in bodies)
+
+
+def stored_counts(path: Path) -> list[int]:
+    with sqlite3.connect(path) as other:
+        counts = [count for (count,) in other.execute("SELECT count FROM log ORDER BY first_offset")]
+    other.close()
+    return counts
+
+
+def append_turn(log: SqliteLog, start: int, count: int, *, more: bool) -> None:
+    log.append_nowait([record(start + i) for i in range(count)], more=more)
+
+
+def test_turns_of_a_busy_owner_are_written_as_one_group(tmp_path: Path) -> None:
+    told: Queue[int] = Queue()
+    log = SqliteLog(tmp_path / "a.sqlite", told.put)
+    append_turn(log, 0, HELD_RECORDS_MIN, more=True)
+    append_turn(log, HELD_RECORDS_MIN, HELD_RECORDS_MIN, more=True)
+    assert log.backlog == 2 * HELD_RECORDS_MIN
+    with pytest.raises(Empty):
+        told.get(timeout=0.05)
+    append_turn(log, 2 * HELD_RECORDS_MIN, 1, more=False)
+    assert told.get(timeout=WAIT_SECONDS_MAX) == 2 * HELD_RECORDS_MIN + 1
+    log.close()
+    assert stored_counts(log.path) == [2 * HELD_RECORDS_MIN + 1]
+    assert offsets(log) == list(range(2 * HELD_RECORDS_MIN + 1))
+
+
+@pytest.mark.parametrize("last", [0, 1, HELD_RECORDS_MIN - 1])
+def test_a_small_turn_is_not_held_nor_what_was(tmp_path: Path, last: int) -> None:
+    told: Queue[int] = Queue()
+    log = SqliteLog(tmp_path / "a.sqlite", told.put)
+    append_turn(log, 0, HELD_RECORDS_MIN, more=True)
+    append_turn(log, HELD_RECORDS_MIN, last, more=True)
+    assert told.get(timeout=WAIT_SECONDS_MAX) == HELD_RECORDS_MIN + last
+    log.close()
+
+
+def test_an_owner_that_is_always_busy_is_told_every_few_turns(tmp_path: Path) -> None:
+    told: Queue[int] = Queue()
+    log = SqliteLog(tmp_path / "a.sqlite", told.put)
+    for turn in range(HELD_TURNS):
+        append_turn(log, turn * HELD_RECORDS_MIN, HELD_RECORDS_MIN, more=True)
+    assert told.get(timeout=WAIT_SECONDS_MAX) == HELD_TURNS * HELD_RECORDS_MIN
+    log.close()
+
+
+def test_what_is_held_is_written_when_the_log_is_closed(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path / "a.sqlite")
+    append_turn(log, 0, HELD_RECORDS_MIN, more=True)
+    log.close()
+    assert (log.durable, log.backlog) == (HELD_RECORDS_MIN, 0)
+    assert offsets(log) == list(range(HELD_RECORDS_MIN))
 
 
 def test_records_out_of_order_are_refused(tmp_path: Path) -> None:

@@ -133,6 +133,8 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self._records: list[bytes] = []
         self._deltas: list[Delta] = []
         """What they were made of."""
+        self._is_log_holding = False
+        """The log was promised more, and may hold what it has until it hears again."""
         self._dirty: dict[ClientSink, None] = {}
         """Have something to flush at the end of the turn."""
         self._waiting: dict[ClientSink, None] = {}
@@ -246,9 +248,10 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
                 self._serve()
             finally:
                 self.deadline.disarm()
-        if self._records:
+        if self._records or self._is_log_holding:
             records, deltas, self._records, self._deltas = self._records, self._deltas, [], []
-            self.log.append_nowait(records, deltas)
+            self._is_log_holding = bool(self._mailbox) and self._suspended is None
+            self.log.append_nowait(records, deltas, more=self._is_log_holding)
         self._flush()
         if self._suspended is not None:
             self.wake_nowait()

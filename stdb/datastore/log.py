@@ -60,11 +60,14 @@ class Log(Protocol):
     def first(self) -> int:
         """Return the first offset whose record is kept: records below the snapshot may be gone."""
 
-    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = ()) -> None:
+    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = (), *, more: bool = False) -> None:
         """Append one group of records as `records.encode` makes them, their offsets the next ones. Never blocks.
 
         With them come the deltas they were made of, which the stored rows follow; without, those stay where they are
         until the next start. Both sequences are the log's from now on.
+
+        `more` promises another call within milliseconds, be it with nothing: until then the log may hold what it has,
+        to write it together with what comes.
         """
 
     def records(self, from_offset: int | None = None) -> Iterator[Record]:

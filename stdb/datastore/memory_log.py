@@ -94,14 +94,14 @@ class MemoryLog:
         """How many appended transactions are not durable yet."""
         return self.first + len(self._records) - self._durable
 
-    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = ()) -> None:
-        """Append records; durable at once unless `delayed`."""
+    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = (), *, more: bool = False) -> None:
+        """Append records; durable at once unless `delayed`, or unless there is `more` to come."""
         self._records += records
         if len(deltas) != len(records):
             self._window = None
         elif self._window is not None:
             self._deltas += deltas
-        if not self._delayed:
+        if not self._delayed and not more:
             self.sync()
 
     def sync(self, count: int | None = None) -> None:

@@ -17,12 +17,19 @@ from stdb.datastore.records import Record
 from stdb.datastore.window import Window, join_changes
 from stdb.errors import StorageError
 from stdb.storage.log_file import FORMAT_VERSION, damage, open_file
+from stdb.storage.log_group import Group
 from stdb.storage.log_reading import read_backwards, read_records
 from stdb.storage.log_writer import LogWriter
 from stdb.storage.retention import DEFAULT_RETENTION, Retention
 from stdb.storage.rows import SqliteRows, whole_window
 
-__all__ = ["FORMAT_VERSION", "SqliteLog"]
+__all__ = ["FORMAT_VERSION", "HELD_RECORDS_MIN", "HELD_TURNS", "SqliteLog"]
+
+HELD_TURNS = 4
+"""As many turns of an owner that is behind with its work go to the disk together: a sync, and waking the writer, cost
+the same for one of them. An owner that waits for work holds nothing."""
+HELD_RECORDS_MIN = 64
+"""A turn of fewer records is not held: what it did took long, and so may the next one."""
 
 
 def _tell_nobody(durable: int) -> None:
@@ -61,6 +68,7 @@ class SqliteLog:
         connection = open_file(self.path, file_bytes_max)
         self._writer = LogWriter(self.path, connection, on_durable, retention)
         self._appended = self._writer.durable
+        self._held = Group()
         self._is_failure_told = False
         self._rows = SqliteRows(self.path, lambda: self.first, self.records)
 
@@ -92,8 +100,9 @@ class SqliteLog:
         """How many transactions the stored rows reflect."""
         return self._writer.rows_offset
 
-    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = ()) -> None:
-        """Append records; both sequences are the log's from now on. Never blocks.
+    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = (), *, more: bool = False) -> None:
+        """Append records; both sequences are the log's from now on. Never blocks. With `more`, the owner appends again
+        in some milliseconds, be it nothing: until then they may be held.
 
         Raises:
             StorageError: The writer failed; nothing was appended.
@@ -103,7 +112,9 @@ class SqliteLog:
             offset = int.from_bytes(records[0][8:16], "little")
             assert offset == self._appended, f"record {offset} appended, {self._appended} is next"
             self._appended += len(records)
-            self._writer.append(records, join_changes(deltas) if len(deltas) == len(records) else None)
+            self._held.add(records, join_changes(deltas) if len(deltas) == len(records) else None)
+        if not more or len(records) < HELD_RECORDS_MIN or len(self._held) >= HELD_TURNS:
+            self._hand_over()
 
     def records(self, from_offset: int | None = None) -> Iterator[Record]:
         """Yield every record on the disk from an offset on (by default `first`), checked.
@@ -143,9 +154,16 @@ class SqliteLog:
         Raises:
             StorageError: The writer failed and nobody has been told yet.
         """
+        self._hand_over()
         self._writer.stop()
         if not self._is_failure_told:
             self._raise_failure()
+
+    def _hand_over(self) -> None:
+        """Let the writer have what is held."""
+        if self._held:
+            self._writer.append(self._held)
+            self._held = Group()
 
     def _raise_failure(self) -> None:
         if self._writer.failure is not None:

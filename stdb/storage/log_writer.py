@@ -10,24 +10,23 @@ itself, also with FULL: whatever stands behind a damaged frame of SQLite's log w
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic, time_ns
 from typing import NamedTuple
 
-from stdb.datastore.window import TableChanges, Window
+from stdb.datastore.window import Window
 from stdb.errors import StorageError
 from stdb.storage.log_file import DAMAGE_ERRORS, damage
+from stdb.storage.log_group import BODY_BYTES_MAX, Group
 from stdb.storage.merging import Merger
 from stdb.storage.retention import Retention
 from stdb.storage.truncation import Truncation
 
-__all__ = ["BODY_BYTES_MAX", "CHECKPOINT_BYTES", "IDLE_SECONDS", "LogWriter"]
+__all__ = ["CHECKPOINT_BYTES", "IDLE_SECONDS", "LogWriter"]
 
-BODY_BYTES_MAX = 16 * 1024 * 1024
-"""Size at which a group is closed; one record alone may be greater."""
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 """Bytes of SQLite's log after which the writer moves it into the file although it is busy."""
 IDLE_SECONDS = 0.5
@@ -45,12 +44,6 @@ WINDOW_CHANGES = 262_144
 _FRAME_BYTES = 4120
 _MEASURED_CHANGES = 256
 """Merged rows from which on it is worth measuring what one of them adds to SQLite's log."""
-
-
-class _Group(NamedTuple):
-    records: Sequence[bytes]
-    changes: list[TableChanges] | None
-    """None: unknown, the rows stay where they are until the next start."""
 
 
 class _Follow(NamedTuple):
@@ -96,7 +89,7 @@ class LogWriter:
         self._bytes_per_change = float(_FRAME_BYTES)
         """What a merged row added to SQLite's log, measured whenever that is moved: a page for one row, or for many."""
         self._looked_at = monotonic()
-        self._queue: SimpleQueue[_Group | _Follow | None] = SimpleQueue()
+        self._queue: SimpleQueue[Group | _Follow | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"log writer {path.stem}", daemon=True)
         self._thread.start()
 
@@ -107,9 +100,9 @@ class LogWriter:
         """How many transactions the stored rows reflect."""
         return self._merger.offset
 
-    def append(self, records: Sequence[bytes], changes: list[TableChanges] | None) -> None:
-        """Take in a group, and what it changed if that is known."""
-        self._queue.put(_Group(records, changes))
+    def append(self, group: Group) -> None:
+        """Take in a group."""
+        self._queue.put(group)
 
     def follow(self, tail: Window, *, wipe: bool) -> None:
         """Merge from now on, beginning with what the records from the rows' offset to `durable` changed."""
@@ -156,7 +149,7 @@ class LogWriter:
             self._truncate()
         return True
 
-    def _wait(self) -> "_Group | _Follow | None":
+    def _wait(self) -> "Group | _Follow | None":
         if self._merger.is_busy:
             return self._queue.get_nowait()
         if self._unmoved_bytes or self._window:
@@ -164,33 +157,28 @@ class LogWriter:
         has_old = self.first < self._merger.offset
         return self._queue.get(timeout=RETENTION_SECONDS if has_old else None)
 
-    def _write(self, group: _Group) -> None:
-        records, changes = self._gather(group)
-        for body, count in _bodies(records):
+    def _write(self, group: Group) -> None:
+        self._gather(group)
+        for body, count in group.bodies():
             self._append(body, count)
-        for each in changes:
-            if self._window is None or each is None:
+        for changes in group.changes:
+            if self._window is None or changes is None:
                 self._window = None
             else:
-                self._window.add(each)
+                self._window.add(changes)
 
-    def _gather(self, group: _Group) -> tuple[list[bytes], list[list[TableChanges] | None]]:
-        """Return all records that wait, up to a size, and what each group of them changed."""
-        records, changes = list(group.records), [group.changes]
-        size = sum(map(len, records))
-        while size < BODY_BYTES_MAX:
+    def _gather(self, group: Group) -> None:
+        """Add to a group all that wait, up to a size."""
+        while group.size < BODY_BYTES_MAX:
             try:
                 following = self._queue.get_nowait()
             except Empty:
                 break
-            if not isinstance(following, _Group):
+            if not isinstance(following, Group):
                 assert following is None, "rows are followed before anything is appended"
                 self._queue.put(None)  # seen again once this group is written
                 break
-            records += following.records
-            changes.append(following.changes)
-            size += sum(map(len, following.records))
-        return records, changes
+            group.absorb(following)
 
     def _append(self, body: bytes, count: int) -> None:
         self._connection.execute("INSERT INTO log VALUES (?, ?, ?)", (self.durable, count, body))
@@ -315,14 +303,3 @@ class LogWriter:
 
 def _tell_nobody(durable: int) -> None:
     """Stand in for an owner who is gone."""
-
-
-def _bodies(records: list[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Yield records joined into bodies of about BODY_BYTES_MAX at most, with their counts."""
-    start, size = 0, 0
-    for i, record in enumerate(records):
-        if size and size + len(record) > BODY_BYTES_MAX:
-            yield b"".join(records[start:i]), i - start
-            start, size = i, 0
-        size += len(record)
-    yield b"".join(records[start:]), len(records) - start

@@ -40,12 +40,12 @@ class DiskLog(MemoryLog):
         self._listener = on_durable
         return self
 
-    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = ()) -> None:
+    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = (), *, more: bool = False) -> None:
         """Append records. Raises StorageError when broken."""
         assert self.is_open, "the log is closed"
         if self.is_broken:
             raise StorageError("database or disk is full")
-        super().append_nowait(records, deltas)
+        super().append_nowait(records, deltas, more=more)
 
     def close(self) -> None:
         """Make everything durable and let go of it."""

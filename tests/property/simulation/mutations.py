@@ -94,10 +94,10 @@ def _appended_twice(turn: Any) -> Any:
     def mutated(actor: DatabaseActor) -> None:
         append = actor.log.append_nowait
 
-        def twice(records: Any, *more: Any) -> None:
-            append(records, *more)
+        def twice(records: Any, deltas: Any, *, more: bool) -> None:
+            append(records, deltas, more=more)
             if len(records) > 1:
-                append(records[-1:], *(each[-1:] for each in more))
+                append(records[-1:], deltas[-1:], more=more)
 
         log: Any = actor.log
         log.append_nowait = twice

@@ -123,12 +123,12 @@ class SteppedLog(SqliteLog):
         """The same, whether or not the writer failed."""
         return self._writer.durable
 
-    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = ()) -> None:
+    def append_nowait(self, records: Sequence[bytes], deltas: Sequence[Delta] = (), *, more: bool = False) -> None:
         """Append records."""
         if not self.is_dead:
             for number, record in enumerate(records):
                 self._told(self._appended + number, record)
-            super().append_nowait(records, deltas)
+            super().append_nowait(records, deltas, more=more)
 
     def step(self) -> None:
         """Have the writer do what comes next."""
@@ -148,6 +148,7 @@ class SteppedLog(SqliteLog):
         """Write everything and close; what a full disk does not take is lost."""
         if self.is_dead:
             return
+        self._hand_over()
         while self._writer._queue and self._writer.failure is None:
             self.step()
         if self._writer.failure is None:
