@@ -125,8 +125,9 @@ def protobuf_bytes(document: dict[str, Any], layout: Any = None) -> bytes:
         if name not in document:
             continue
         repeats = isinstance(kind, list)
+        each: Any = kind[0] if isinstance(kind, list) else kind
         for value in document[name] if repeats else (document[name],):
-            out += _field(tag, kind[0] if repeats else kind, value)
+            out += _field(tag, each, value)
     return out
 
 

@@ -7,10 +7,10 @@ rows that are due run as the owner, a connect reducer that fails refuses nobody.
 import struct
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from stdb.errors import ReducerError, UniqueViolation
-from stdb.modules.protocol import LogLevel
+from stdb.modules.protocol import LogLevel, ReducerCall
 from stdb.sats.types import (
     BOOL,
     BYTES,
@@ -40,6 +40,7 @@ from stdb.sats.types import (
     option,
 )
 from stdb.schema.model import IndexAlgorithm, IndexDef, Lifecycle, TableDef
+from stdb.sql.work import Steps
 from stdb.testing.modules import Context, FunctionModule, reducer, table
 
 __all__ = ["KINDS", "MAPS", "ProbeModule", "probe"]
@@ -278,6 +279,19 @@ class ProbeModule(FunctionModule):
         columns = kinds or KINDS
         super().__init__(_tables(columns), _reducers(columns), version=version)
         self.definition = replace(self.definition, is_0_11=True)
+
+    def reducer_steps(self, reducer_id: int) -> Callable[[ReducerCall, bytes], Steps[None] | None]:
+        """Return the entry of a reducer that could come back early; here none does."""
+        run = self.reducer(reducer_id)
+
+        def start(call: ReducerCall, args: bytes) -> None:
+            run(call, args)
+
+        return start
+
+    def view_steps(self, position: int) -> NoReturn:
+        """Refuse: it has no views."""
+        raise AssertionError(f"the probe module has no view {position}")
 
 
 def probe(version: str = "1", kinds: dict[str, AlgebraicType] | None = None) -> Callable[[], ProbeModule]:

@@ -1,0 +1,146 @@
+"""Sessions of the real servers 0.8.2, 0.10.1 and 0.11.1, held again.
+
+0.11.1 at the root, the others below their prefix. What differs is listed by step, each with the sentence of the
+specification ("we: ...") that says so.
+"""
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.legacy_replay import Excepted, Replay, replay, steps_of
+from tests.legacy_sessions import Told
+
+LANGUAGE = "06 4.1: we: the 1.x/2.x language, additionally ...; literals in the select list are refused"
+JOINS = "06 4.1: Reference bug; we: the bag of section 4"
+MATCHES = "06 5.1: we, on 0.x connections: a row is sent only when its number of matches leaves or reaches zero"
+TABLES = "03 10: system tables are those of this server"
+SOCKETS = "03 2: we: as 02: cut the older socket (its disconnect completes) before the new one's connect reducer"
+LATER = "03 7: the module is instantiated anew after a trap; the next call waits (here it does not)"
+EVERYWHERE = "06 3: SELECT * FROM * in any letters: accept the liberal form everywhere"
+NO_PROJECTION = "03 7: an update that does not change the projection (we: nothing)"
+DIALECT = "03 0.3: a frame of the other generation: Close 1011 with a reason that names the path"
+BEARER = "03 2: 0.7-0.11 know no Bearer scheme (we: accept it)"
+V1 = "02: this server speaks the protocols of 1.x and 2.x at /v1, too"
+NEVER = "03 7: names that start and end with __: 0.8 calls them; we: never"
+ERRORS = "03 7: 0.7/0.8 only log it; we: so in all dialects (failed update, old subscription kept)"
+UPDATES = "03 2: 0.8 closes at every update; we: as 0.11 for all"
+FORM = "03 0.3: the whole HTTP API lies below each prefix in its 0.11 form"
+STATEMENTS = "03 10: each statement of a text is one of its own (here: run in a row by the test)"
+LITERALS = "06 4.1: Reference bug: a comparison whose left side is a literal is true; we: compare"
+SHOW = "06 4.1: we: the 1.x/2.x language (others than the owner may SHOW)"
+
+
+def at(sentence: str, *places: int | range, **how: bool) -> dict[int, Excepted]:
+    """Return an exception for each of these steps; of a range only some need to differ."""
+    exceptions: dict[int, Excepted] = {}
+    for place in places:
+        if isinstance(place, range):
+            exceptions |= dict.fromkeys(place, Excepted(sentence, is_needed=False, **how))
+        else:
+            exceptions[place] = Excepted(sentence, **how)
+    return exceptions
+
+
+def nothing_extra(told: Told, socket: Any) -> bool:
+    return False
+
+
+def extra_of_0_8(told: Told, socket: Any) -> bool:
+    """Tell whether this server alone tells a client of 0.8 something.
+
+    "we: send the empty committed update to the caller in all dialects", "we: so in all dialects" of errors of
+    subscriptions, "we: broadcast in all dialects" of changes by SQL (03 sections 7 and 10).
+    """
+    if told.kind != "transaction":
+        return False
+    fields = told.fields
+    is_own = (fields["caller"], fields["address"]) == (socket.identity, socket.address)
+    return (is_own and fields["status"] == "committed" and not told.tables) or fields["reducer"] in ("<none>", "")
+
+
+def of_0_11(shift: int, connections: range) -> dict[int, Excepted]:
+    """Return the exceptions of the long session of 0.11.1, most of whose steps the binary one counts otherwise."""
+
+    def places(*numbers: int) -> list[int]:
+        return [number - shift for number in numbers]
+
+    return (
+        at(TABLES, *places(142, 231))
+        | at(LANGUAGE, *places(148, 150, 157, 170, 174, 176))
+        | at(EVERYWHERE, *places(164))
+        | at(MATCHES, *places(203, 206), is_told=False)
+        | at(JOINS, *places(223, 225))
+        | at(SHOW, *places(233))
+        | at(SOCKETS, connections)
+    )
+
+
+EXCEPTIONS: dict[str, dict[int, Excepted]] = {
+    "ws_text_0.11.1": of_0_11(0, range(273, 330)) | at(LATER, 45, is_early=True) | at(STATEMENTS, 85, 87),
+    "ws_bin_0.11.1": of_0_11(7, range(264, 321)) | at(STATEMENTS, 78, 80),
+    "ws_text_0.10.1": at(TABLES, 177)
+    | at(LANGUAGE, 184, 191, 194)
+    | at(EVERYWHERE, 199)
+    | at(DIALECT, 277)
+    | at(SOCKETS, range(286, 328), range(350, 363)),
+    "ws_bin_0.10.1": at(TABLES, 167)
+    | at(LANGUAGE, 174, 181, 184)
+    | at(EVERYWHERE, 189)
+    | at(DIALECT, 259)
+    | at(SOCKETS, range(264, 306), range(328, 341)),
+    "ws_text_0.8.2": at(NEVER, 51, 80, *range(89, 94), range(197, 198))
+    | at(ERRORS, range(124, 195))
+    | at(TABLES, 177)
+    | at(LANGUAGE, 184, 191, 201, 203, 205)
+    | at(EVERYWHERE, 199)
+    | at(DIALECT, 277)
+    | at(SOCKETS, range(286, 323))
+    | at(UPDATES, 325, 327)
+    | at(FORM, 335, 343)
+    | at(NO_PROJECTION, range(349, 358)),
+    "ws_bin_0.8.2": at(NEVER, 51, 70, *range(79, 84), range(187, 188))
+    | at(ERRORS, range(114, 185))
+    | at(TABLES, 167)
+    | at(LANGUAGE, 174, 181, 191, 193, 195)
+    | at(EVERYWHERE, 189)
+    | at(DIALECT, 259)
+    | at(SOCKETS, range(264, 301))
+    | at(UPDATES, 303, 305)
+    | at(FORM, 313, 321)
+    | at(NO_PROJECTION, range(327, 336)),
+    "ws_handshake_0.11.1": at(BEARER, 46) | at(V1, 67) | at(DIALECT, 102, 106, 306),
+    "subscription_literals_0.11.1": at(LITERALS, 8),
+    "joins_0.11.1": at(JOINS, 16, 22, 34, 46, 58, 64, 70, 76, 82)
+    | at(LANGUAGE, 14, 20, 26, 32, 44, 56, 62, 68, 80, 86)
+    | at(MATCHES, 106, 110, 112, 114, 137, is_told=False),
+}
+HOW: dict[str, dict[str, Any]] = {
+    "ws_handshake_0.11.1": {"published": "pUUU", "foreign": ("7",), "expired": ("8",)},
+    "ws_text_0.8.2": {"foreign": ("3",)},
+    "ws_bin_0.8.2": {"foreign": ("3",)},
+    "ws_text_0.10.1": {"foreign": ("3",)},
+    "ws_bin_0.10.1": {"foreign": ("3",)},
+}
+
+
+def hold(name: str) -> Replay:
+    """Hold a session again."""
+
+    async def main() -> Replay:
+        version, _ = steps_of(name)
+        is_extra = extra_of_0_8 if version.startswith("0.8") else nothing_extra
+        return await replay(name, EXCEPTIONS.get(name, {}), is_extra, **HOW.get(name, {}))
+
+    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_recorded_sessions_go_the_same_way(name: str) -> None:
+    session = hold(name)
+    assert len(session.steps) > 40
+    assert session.differences == []
+    needed = {place for place, excepted in session.exceptions.items() if excepted.is_needed}
+    assert needed - session.used == set()
