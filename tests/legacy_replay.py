@@ -4,7 +4,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,35 @@ class Difference(NamedTuple):
 def steps_of(name: str) -> tuple[str, list[dict[str, Any]]]:
     """Return the version of the server of a recording, and its steps."""
     document = json.loads(gzip.decompress((RECORDED / f"{name}.json.gz").read_bytes()))
-    return document["server"].split()[0], document["steps"]
+    return document["server"].split()[0], _held(document["steps"])
+
+
+def _held(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return steps without handshakes in two halves, as they were written down of real clients."""
+    replies = {step["ws"]: _lines(step) for step in steps if step.get("do") == "response"}
+    held: list[dict[str, Any]] = []
+    for step in steps:
+        if step.get("do") == "request":
+            asked, reply = _lines(step), replies[step["ws"]]
+            path = step["lines"][0].split()[1].replace("DBNAME", "sUUU")
+            path = path.replace("/${address:1}", "/${address:db}")
+            opened = {"ws": step["ws"], "do": "open", "path": path, "status": 101, "headers": reply}
+            opened["protocol"] = asked["sec-websocket-protocol"]
+            if who := re.search(r"\$\{(?:base64 of )?token:(\w+)\}", asked.get("authorization", "")):
+                token = reply["spacetime-identity-token"] if who[1] == "JWT" else f"${{token:{who[1]}}}"
+                opened["auth"] = f"Basic token:{token}"
+            if "origin" in asked:
+                opened["other"] = {"headers": {"Origin": asked["origin"]}}
+            held.insert(0, opened)
+        elif step.get("do") != "response" and step.get("from") != "client":
+            held.append(step)
+    return held
+
+
+def _lines(step: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headers of a request or a response."""
+    pairs = (line.partition(": ") for line in step["lines"][1:])
+    return {name.lower(): value for name, _, value in pairs}
 
 
 class _Socket:
@@ -124,13 +152,14 @@ class Replay:
         """Whose tokens another server signed."""
         self.expired = expired
         """Whose tokens are too old."""
-        self.prefix = "" if self.version.startswith("0.11") else f"/legacy/{self.version.rpartition('.')[0]}"
+        is_at_root = self.version.startswith("0.11") or "sdk" in name
+        self.prefix = "" if is_at_root else f"/legacy/{self.version.rpartition('.')[0]}"
         self.door = door
         self.names = Names()
         self.face = legacy_face(ProbeModule().definition)
         self.exceptions = dict(exceptions)
         self.used: set[int] = set()
-        self._drawn: dict[str, str] = {}
+        self.drawn: dict[str, str] = {}
         self._suffix = "x1"
         self.names.known |= {"address:x": "0123456789abcdef" * 2, "address:y": "fedcba9876543210" * 2}
         self.differences: list[Difference] = []
@@ -138,11 +167,17 @@ class Replay:
         self._sockets: dict[str, _Socket] = {}
         self._learn_from_bytes()
 
-    async def publish(self, name: str) -> None:
-        """Publish the module, as was done before the recording began."""
+    async def publish(self, name: str, called: Sequence[tuple[int, str, str]]) -> None:
+        """Publish the module, as was done before the recording began.
+
+        `called` are calls of its owner that were not written down: before which step, of what, with which arguments.
+        """
         step = {"method": "POST", "path": f"/database/publish?name_or_address={name}", "body": "<10239 bytes>"}
         step["auth"] = "Basic token:${token:owner}"
         await self._exchange(-1, {"http": step, "reply": {"status": 200}})
+        for place, reducer, args in reversed(called):
+            step = step | {"path": f"/database/call/{name}/{reducer}", "body": args}
+            self.steps.insert(place, {"http": step, "reply": {"status": 200}})
 
     async def run(self) -> None:
         """Go through all steps."""
@@ -178,7 +213,7 @@ class Replay:
                     if (kind, who) in chosen:
                         self.names.known.setdefault(f"{kind}:{who}", value)
                     else:
-                        self._drawn[value] = f"${{{kind}:{who}}}"
+                        self.drawn[value] = f"${{{kind}:{who}}}"
 
     def credentials(self, who: str) -> tuple[str, str]:
         """Return identity and token of somebody, made when first asked for."""
@@ -364,7 +399,7 @@ class Replay:
         actual = self._told(frame)
         if "hex" in step:
             told = self._told_binary(bytes.fromhex(step["hex"]))
-            expected = Told(told.kind, _replaced(told.fields, self._drawn), _replaced(told.tables, self._drawn))
+            expected = Told(told.kind, _replaced(told.fields, self.drawn), _replaced(told.tables, self.drawn))
         elif "text" in step:
             expected = told_text(step["text"], self.face)
         else:
@@ -424,14 +459,24 @@ async def replay(
     *,
     kinds: Any = None,
     published: str | None = None,
+    called: Sequence[tuple[int, str, str]] = (),
+    swapped: Collection[int] = (),
+    owner: str = "",
     foreign: Collection[str] = (),
     expired: Collection[str] = (),
 ) -> Replay:
-    """Hold a recorded session; return how it went."""
+    """Hold a recorded session; return how it went.
+
+    `swapped`: places of steps that were written down after the one that they led to; `owner`: who published.
+    """
     programs = {PYTHON_MAGIC + version.encode(): probe(version, kinds) for version in ("1", "2")}
     async with open_door(programs) as door:
         session = Replay(name, door, exceptions or {}, is_extra, foreign=foreign, expired=expired)
+        if owner:
+            session.drawn[owner] = "${identity:owner}"
+        for place in swapped:
+            session.steps[place : place + 2] = session.steps[place : place + 2][::-1]
         if published is not None:
-            await session.publish(published)
+            await session.publish(published, called)
         await session.run()
         return session

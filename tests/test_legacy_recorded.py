@@ -113,12 +113,32 @@ EXCEPTIONS: dict[str, dict[int, Excepted]] = {
     | at(NO_PROJECTION, range(327, 336)),
     "ws_handshake_0.11.1": at(BEARER, 46) | at(V1, 67) | at(DIALECT, 102, 106, 306),
     "subscription_literals_0.11.1": at(LITERALS, 8),
+    "python_sdk_0.7.0_vs_0.8.2_sync": {},
+    "python_sdk_0.7.0_vs_0.8.2_sync_anonymous": {},
+    "python_sdk_0.7.0_vs_0.8.2_official_bindings": {},
+    "python_sdk_0.7.0_vs_0.8.2_async": {},
+    "python_sdk_0.7.0_vs_0.10.1_sync": {},
+    "rust_sdk_0.11.1_vs_0.11.1": {},
+    "cli_subscribe_0.11.1": {},
     "joins_0.11.1": at(JOINS, 16, 22, 34, 46, 58, 64, 70, 76, 82)
     | at(LANGUAGE, 14, 20, 26, 32, 44, 56, 62, 68, 80, 86)
     | at(MATCHES, 106, 110, 112, 114, 137, is_told=False),
 }
 HOW: dict[str, dict[str, Any]] = {
     "ws_handshake_0.11.1": {"published": "pUUU", "foreign": ("7",), "expired": ("8",)},
+    "python_sdk_0.7.0_vs_0.8.2_sync": {"published": "sUUU", "swapped": (23,)},
+    "python_sdk_0.7.0_vs_0.8.2_sync_anonymous": {"published": "sUUU"},
+    "python_sdk_0.7.0_vs_0.8.2_official_bindings": {"published": "sUUU"},
+    "python_sdk_0.7.0_vs_0.8.2_async": {"published": "sUUU", "swapped": (16,)},
+    "python_sdk_0.7.0_vs_0.10.1_sync": {"published": "sUUU"},
+    "rust_sdk_0.11.1_vs_0.11.1": {
+        "published": "sUUU",
+        "owner": "7914931113e02c35cb82a3ae7c28a39a5ce8b5f3fc0634b20d88ffec6d96ee93",
+    },
+    "cli_subscribe_0.11.1": {
+        "published": "sUUU",
+        "called": ((0, "add_item", '[1,"apple",3]'), (5, "set_qty", "[1,9]"), (5, "send_message", '["while"]')),
+    },
     "ws_text_0.8.2": {"foreign": ("3",)},
     "ws_bin_0.8.2": {"foreign": ("3",)},
     "ws_text_0.10.1": {"foreign": ("3",)},
@@ -140,7 +160,7 @@ def hold(name: str) -> Replay:
 @pytest.mark.parametrize("name", EXCEPTIONS)
 def test_recorded_sessions_go_the_same_way(name: str) -> None:
     session = hold(name)
-    assert len(session.steps) > 40
+    assert len(session.steps) > 10
     assert session.differences == []
     needed = {place for place, excepted in session.exceptions.items() if excepted.is_needed}
     assert needed - session.used == set()
