@@ -103,6 +103,11 @@ def _id_bytes(text: str) -> bytes:
     return bytes.fromhex(text)[::-1]
 
 
+def _session_id(text: str) -> bytes | None:
+    """Return the bytes of a session's id; one of another form is ignored, as by servers that know of none."""
+    return bytes.fromhex(text)[::-1] if len(text) == 32 and _HEX.issuperset(text) else None
+
+
 def _compression(text: str) -> Compression:
     try:
         return Compression(text)
@@ -123,5 +128,5 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "compression": _compression,
     "light": _flag,
     "confirmed": _flag,
-    "session_id": _id_bytes,
+    "session_id": _session_id,
 }
