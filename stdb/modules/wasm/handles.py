@@ -6,7 +6,7 @@ Not responsible for: the functions that use them (`imports_10`), memory.
 Source: spec 04 sections 2.2 and 3.3.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 __all__ = ["CHUNK_BYTES", "Handles", "Slab", "Source", "chunks_of"]
@@ -20,32 +20,25 @@ T = TypeVar("T")
 class Slab(Generic[T]):
     """Things by number, from 1 on; a number that is free again is given to the next."""
 
-    __slots__ = ("_free", "_items")
+    __slots__ = ("_free", "_items", "get")
 
     def __init__(self) -> None:
-        self._items: list[T | None] = []
+        self._items: dict[int, T] = {}
         self._free: list[int] = []
+        self.get: Callable[[int], T | None] = self._items.get
+        """Returns what has a number."""
 
     def add(self, item: T) -> int:
         """Keep something; return its number."""
-        if self._free:
-            number = self._free.pop()
-            self._items[number - 1] = item
-            return number
-        self._items.append(item)
-        return len(self._items)
-
-    def get(self, number: int) -> T | None:
-        """Return what has that number."""
-        items = self._items
-        return items[number - 1] if 0 < number <= len(items) else None
+        items, free = self._items, self._free
+        number = free.pop() if free else len(items) + 1
+        items[number] = item
+        return number
 
     def take(self, number: int) -> T | None:
         """Take out what has that number and return it."""
-        items = self._items
-        item = items[number - 1] if 0 < number <= len(items) else None
+        item = self._items.pop(number, None)
         if item is not None:
-            items[number - 1] = None
             self._free.append(number)
         return item
 

@@ -175,14 +175,23 @@ class Scans(_Group):
         if bound is None:
             return _no_index(index_id)
         memory = host.memory
-        try:
-            key = bound.point(memory.read(pointer, length))
-        except DecodeError:
-            return Errno.BSATN_DECODE_ERROR
+        data = memory.read(pointer, length)
+        if length == bound.point_size:
+            key = bound.key_of(data)
+        else:
+            try:
+                key = bound.point(data)
+            except DecodeError:
+                return Errno.BSATN_DECODE_ERROR
         if host.reads is not None:
             host.reads.add_key(bound.table.id, index_id, key)
-        rows = bound.find_all(key)
-        memory.write_u32(out, self._add(rows if len(rows) < 2 else chunks_of(rows)))
+        find = bound.find
+        if find is not None:
+            row = find(key)
+            chunks = [] if row is None else [row]
+        else:
+            chunks = chunks_of(bound.find_all(key))
+        memory.write_u32(out, self._add(chunks))
         return OK
 
     def range_scan(self, index_id: int, prefix: int, prefix_length: int, count: int, *bounds: int) -> int:
@@ -224,17 +233,12 @@ class Scans(_Group):
 
     def advance(self, iterator: int, buffer: int, length_at: int) -> int:
         """Fill a buffer with whole chunks; write how much it was, or how much the next one takes."""
-        memory = self._host.memory
         chunks = self._find(iterator)
         if chunks is None:
             return Errno.NO_SUCH_ITER
-        if len(chunks) == 1:  # most of them
-            chunk = chunks[0]
-            if len(chunk) <= memory.read_u32(length_at):
-                memory.write(buffer, chunk)
-                memory.write_u32(length_at, len(chunk))
-                self._take(iterator)
-                return EXHAUSTED
+        if len(chunks) == 1 and self._host.memory.fill(buffer, chunks[0], length_at):  # most of them
+            self._take(iterator)
+            return EXHAUSTED
         return self._fill(chunks, iterator, buffer, length_at)
 
     def _fill(self, chunks: list[bytes], iterator: int, buffer: int, length_at: int) -> int:
@@ -283,23 +287,35 @@ class Writes(Scans):
         if isinstance(bound, int):
             return bound
         memory = self._host.memory
-        row = memory.read(pointer, memory.read_u32(length_at))
+        row = memory.read_sized(pointer, length_at)
         return self._written(bound, bound.insert, row, pointer, length_at)
 
     def update(self, table_id: int, index_id: int, pointer: int, length_at: int) -> int:
         """Replace the row with the same key in a unique index; write back what was generated."""
         host = self._host
-        bound = self._table(table_id)
-        if isinstance(bound, int):
-            return bound
-        index = host.tables.indexes.get(index_id)  # type: ignore[union-attr]  # open, so attached
-        if index is None or index.table is not bound:
-            return Errno.NO_SUCH_INDEX
-        if index.update is None:
+        expiry, tables = host.expiry, host.tables
+        if expiry is None or expiry.expired or not host.can_write or tables is None:
+            refused = self._table(table_id)
+            assert isinstance(refused, int), "nothing may be written"
+            return refused
+        index = tables.indexes.get(index_id)
+        if index is None or index.table.id != table_id:
+            bound = self._table(table_id)
+            return bound if isinstance(bound, int) else Errno.NO_SUCH_INDEX
+        update = index.update
+        if update is None:
             return Errno.INDEX_NOT_UNIQUE
-        memory = host.memory
-        row = memory.read(pointer, memory.read_u32(length_at))
-        return self._written(bound, index.update, row, pointer, length_at)
+        row = host.memory.read_sized(pointer, length_at)
+        if len(row) != index.table.plain_size:
+            return self._written(index.table, update, row, pointer, length_at)
+        try:
+            update(row)
+        except UniqueViolation:
+            return Errno.UNIQUE_ALREADY_EXISTS
+        except NoSuchRow:
+            return Errno.NO_SUCH_ROW
+        host.memory.write_u32(length_at, 0)
+        return OK
 
     def _written(
         self, bound: "BoundTable", write: Callable[[bytes], bytes], row: bytes, pointer: int, length_at: int
@@ -393,6 +409,9 @@ class Bytes(_Group):
             return Errno.NO_SUCH_BYTES
         memory = self._host.memory
         data, start = found.data, found.position
+        if not start and memory.fill(buffer, data, length_at):  # most of them
+            del self._handles.sources[source]
+            return EXHAUSTED
         end = min(start + memory.read_u32(length_at), len(data))
         memory.write(buffer, data[start:end])
         memory.write_u32(length_at, end - start)
@@ -413,7 +432,7 @@ class Bytes(_Group):
     def sink_write(self, sink: int, buffer: int, length_at: int) -> int:
         """Take all of a buffer."""
         memory = self._host.memory
-        data = memory.read(buffer, memory.read_u32(length_at))
+        data = memory.read_sized(buffer, length_at)
         found = self._handles.sinks.get(sink)
         if found is None:
             return Errno.NO_SUCH_BYTES

@@ -72,6 +72,33 @@ class LinearMemory:
             self._check(pointer, pointer + 8)
         _set_u64(self.view, pointer, number)
 
+    def read_sized(self, pointer: int, length_at: int) -> bytes:
+        """Return a copy of as many bytes as the u32 at `length_at` says. Raises HostTrap."""
+        if length_at + 4 > self.size or not length_at:
+            self._check(length_at, length_at + 4)
+        end: int = pointer + _get_u32(self.view, length_at)[0]
+        if end > self.size or not pointer:
+            self._check(pointer, end)
+        return self.view[pointer:end].tobytes()
+
+    def fill(self, pointer: int, data: bytes, length_at: int) -> bool:
+        """Put bytes into a buffer and their number at `length_at`, where the buffer's size is.
+
+        False, and nothing is written, where they do not fit. Raises HostTrap: something is not within the memory.
+        """
+        if length_at + 4 > self.size or not length_at:
+            self._check(length_at, length_at + 4)
+        length = len(data)
+        if length > _get_u32(self.view, length_at)[0]:
+            return False
+        end = pointer + length
+        if end > self.size or not pointer:
+            self._check(pointer, end)
+        view = self.view
+        view[pointer:end] = data
+        _set_u32(view, length_at, length)
+        return True
+
     def text(self, pointer: int, length: int) -> str:
         """Return a name. Raises HostTrap: it is outside the memory, or no UTF-8."""
         try:

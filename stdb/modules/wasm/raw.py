@@ -18,7 +18,7 @@ wasmtime asks `_is_answered` at every resumption whether to go on.
 import ctypes
 import itertools
 from collections.abc import Callable, Generator
-from functools import cache
+from functools import cache, partial
 from struct import Struct
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -72,9 +72,17 @@ def _function(name: str, result: Any, *args: Any) -> Any:
     return ctypes.CFUNCTYPE(result, *args)((name, ffi.dll))
 
 
-def _holding_function(name: str, result: Any, *args: Any) -> Any:
-    """Return a C function that is called with the interpreter held."""
-    return ctypes.PYFUNCTYPE(result, *args)((name, ffi.dll))
+def _holding_function(name: str, result: Any) -> Any:
+    """Return a C function that is called with the interpreter held, with arguments that are C values already."""
+    return ctypes.PYFUNCTYPE(result)((name, ffi.dll))
+
+
+class _Future(ctypes.c_void_p):
+    """What becomes of a guest that was entered. A C value of its own: to make one of a number takes longer."""
+
+
+_argument = ctypes.c_size_t.from_param
+"""Returns a number as an argument that need not be converted at each call: that is most of what a call costs."""
 
 
 _define_unchecked = _function(
@@ -87,15 +95,13 @@ _define_async = _function(
 )
 _on_deadline = _function("wasmtime_store_epoch_deadline_callback", None, _address, _EpochCallback, _address, _address)
 _instantiate_async = _function(
-    "wasmtime_linker_instantiate_async", _address, _address, _address, _address, _address, _address, _address
+    "wasmtime_linker_instantiate_async", _Future, _address, _address, _address, _address, _address, _address
 )
-_call_async = _holding_function(  # makes the future; nothing of the guest runs
-    *("wasmtime_func_call_async", _address, _address, _address, _address, ctypes.c_size_t, _address),
-    *(ctypes.c_size_t, _address, _address),
-)
-_POLL: tuple[Any, ...] = ("wasmtime_call_future_poll", ctypes.c_bool, _address)
-_delete_future = _holding_function("wasmtime_call_future_delete", None, _address)
-_holding_poll, _letting_poll = _holding_function(*_POLL), _function(*_POLL)
+_call_async = _holding_function("wasmtime_func_call_async", _Future)
+"""Makes the future; nothing of the guest runs."""
+_delete_future = _holding_function("wasmtime_call_future_delete", None)
+_holding_poll = _holding_function("wasmtime_call_future_poll", ctypes.c_bool)
+_letting_poll = _function("wasmtime_call_future_poll", ctypes.c_bool, _Future)
 """Run the guest, with the interpreter held or without: only where epochs come without it may it be held, and never
 while a guest is prepared, which happens in a thread beside the event loop."""
 _new_trap = _function("wasmtime_trap_new", _address, ctypes.c_char_p, ctypes.c_size_t)
@@ -138,7 +144,7 @@ class RawGuest:
         self._expiry: Expiry | None = None
         self._ticks = self._ticks_max = CALL_TICKS_MAX
         self._is_late = False
-        self._future = 0
+        self._future: _Future | None = None
         self._poll = _holding_poll if engine.ticks_itself else _letting_poll
         self._results = memoryview(b"")
         self._store = wasmtime.Store(engine.wasmtime)
@@ -171,7 +177,7 @@ class RawGuest:
         )
         while not _letting_poll(self._future):
             yield
-        future, self._future = self._future, 0
+        future, self._future = self._future, None
         _delete_future(future)
         if self._trap_slot.value or self._error_slot.value:
             self._raise_trap()
@@ -209,11 +215,11 @@ class RawGuest:
         """See `Guest.resume`."""
         return self._resume(self._poll)
 
-    def _resume(self, poll: Callable[[int], bool]) -> int:
+    def _resume(self, poll: Callable[[_Future | None], bool]) -> int:
         future = self._future
         if not poll(future):
             return SUSPENDED
-        self._future = 0
+        self._future = None
         _delete_future(future)
         if self._trap_slot.value or self._error_slot.value:
             self._raise_trap()
@@ -223,8 +229,8 @@ class RawGuest:
     def abandon(self) -> None:
         """See `Guest.abandon`."""
         self.waiting = None
-        future, self._future = self._future, 0
-        if future:
+        future, self._future = self._future, None
+        if future is not None:
             _delete_future(future)
             self._take_error()
 
@@ -241,24 +247,28 @@ class RawGuest:
 
     # Entries
 
-    def _make_entry(self, function: wasmtime.Func, poll: Callable[[int], bool]) -> Callable[..., int]:
+    def _make_entry(self, function: wasmtime.Func, poll: Callable[[_Future], bool]) -> Callable[..., int]:
         """Return what enters one export; its arguments lie in memory of its own, which it writes in one go."""
         type_ = function.type(self._store)
         params = [str(each) for each in type_.params]
         values = (ffi.wasmtime_val_t * max(len(params), 1))()
         results = (ffi.wasmtime_val_t * max(len(type_.results), 1))()
         place = memoryview(values).cast("B")
+        call = map(
+            _argument,
+            (
+                *(self._context, ctypes.addressof(function._func), ctypes.addressof(values), len(params)),
+                *(ctypes.addressof(results), len(type_.results), self._trap_at, self._error_at),
+            ),
+        )
         result = memoryview(results).cast("B").cast("I")
         layout = "<" + "".join(map(_layout, params))
         names = [f"a{position}" for position in range(len(params))]
         packed = "".join(f", {_KINDS[each]}, {name}" for each, name in zip(params, names, strict=True))
-        source = _ENTRY.format(names=", ".join(names), packed=packed, count=len(params), results=len(type_.results))
+        source = _ENTRY.format(names=", ".join(names), packed=packed)
         scope: dict[str, Any] = {
             **{"pack": Struct(layout).pack_into, "place": place, "result": result, "guest": self},
-            **{"call_async": _call_async, "poll": poll, "delete_future": _delete_future},
-            **{"context": self._context, "function": ctypes.addressof(function._func)},
-            **{"at": ctypes.addressof(values), "result_at": ctypes.addressof(results)},
-            **{"trap_at": self._trap_at, "error_at": self._error_at},
+            **{"call": partial(_call_async, *call), "poll": poll, "delete_future": _delete_future},
             **{"trap": self._trap_slot, "error": self._error_slot, "RESULT": _VALUE_OFFSET // 4},
             **{"keep": (function, values, results), "SUSPENDED": SUSPENDED},
         }
@@ -266,7 +276,7 @@ class RawGuest:
         enter: Callable[..., int] = scope["enter"]
         return enter
 
-    def _entered(self, future: int, result: memoryview) -> None:
+    def _entered(self, future: _Future, result: memoryview) -> None:
         """Keep what came back early."""
         self._future, self._results = future, result
 
@@ -328,7 +338,7 @@ class RawGuest:
 
     def _callback(self, function: HostFunction) -> Callable[..., int]:
         """Return what wasmtime calls: generated, so that arguments are read where they lie."""
-        arguments = ", ".join(itertools.starmap(_argument, enumerate(function.type.params)))
+        arguments = ", ".join(itertools.starmap(_slot, enumerate(function.type.params)))
         source = _CALLBACK.format(arguments=arguments, result="slots[0] = " if function.type.results else "")
         scope: dict[str, Any] = {"get": self._slot_views.get, "view": self._slot_view}
         scope |= {"run": function.run, "failed": self._failed}
@@ -397,7 +407,7 @@ class RawGuest:
 _ENTRY = """
 def enter({names}):
     pack(place, 0{packed})
-    future = call_async(context, function, at, {count}, result_at, {results}, trap_at, error_at)
+    future = call()
     if not poll(future):
         guest._entered(future, result)
         return SUSPENDED
@@ -429,7 +439,7 @@ def _layout(type_: str) -> str:
     return f"B{_VALUE_OFFSET - 1}x{_FORMATS[type_]}{_VALUE_BYTES - used}x"
 
 
-def _argument(position: int, type_: str) -> str:
+def _slot(position: int, type_: str) -> str:
     low = f"slots[{position * 4}]"
     return low if type_ == "i32" else f"{low} | slots[{position * 4 + 1}] << 32"
 

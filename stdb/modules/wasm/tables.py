@@ -9,7 +9,7 @@ Source: spec 04 sections 3.2, 3.4 and 3.5.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from stdb.datastore.index import Bound, Key
+from stdb.datastore.index import Bound, Key, UniqueIndex
 from stdb.datastore.schedules import RowSchedule
 from stdb.errors import DecodeError
 from stdb.sats import bsatn, keys
@@ -29,7 +29,7 @@ _INCLUDED, _EXCLUDED, _UNBOUNDED = 0, 1, 2
 class BoundTable:
     """One table."""
 
-    __slots__ = ("generated", "id", "insert", "is_system", "schedule", "table", "whole")
+    __slots__ = ("generated", "id", "insert", "is_system", "plain_size", "schedule", "table", "whole")
 
     def __init__(self, table: "Table") -> None:
         schema = table.schema
@@ -46,6 +46,9 @@ class BoundTable:
         self.generated = _generated_of(table)
         """Given a row as sent and as stored, returns the values that were generated; None: nothing ever is."""
         self.schedule = None if schema.definition.schedule is None else RowSchedule(schema)
+        is_plain = self.generated is None and self.schedule is None and _is_any_bytes(schema.row_type)
+        self.plain_size = schema.codec.fixed_size if is_plain else None
+        """All bytes of this size are a row, stored as it was sent; None: rows are more than that."""
 
     def rows_of(self, relation: bytes) -> list[bytes]:
         """Return the rows of an array of rows. Raises DecodeError."""
@@ -65,33 +68,33 @@ class BoundTable:
 class BoundIndex:
     """One index."""
 
-    __slots__ = ("_columns", "_prefixes", "_row_type", "find_all", "id", "index", "point", "table", "update")
+    __slots__ = (
+        *("_columns", "_prefixes", "_row_type"),
+        *("find", "find_all", "id", "index", "key_of", "point", "point_size", "table", "update"),
+    )
 
     def __init__(self, table: BoundTable, index: "AnyIndex") -> None:
         row_type = table.table.schema.row_type
         self.table = table
         self.index = index
         self.id = index.id
+        self.find = index.find if isinstance(index, UniqueIndex) else None
+        """Returns the row that has a key; None where several may."""
         self.find_all = index.find_all
         self._columns = tuple(Element(None, row_type.elements[column].type) for column in index.columns)
         self._prefixes: dict[int, tuple[Any, Callable[[bytes], Key]]] = {}
-        self.point = self._point()
+        codec = bsatn.codec(Product(self._columns))
+        self.point_size = codec.fixed_size if _is_any_bytes(codec.type) else None
+        """All bytes of this size are a point; None: some are not."""
+        self.key_of = keys.row_key(Product(self._columns), tuple(range(len(self._columns))))
+        """Returns the key of a point's bytes, which are right."""
+        self.point = self._point(_exactly(codec))
         """Returns the key of a point's bytes. Raises DecodeError."""
         self.update = self._updater() if index.unique else None
         """Replaces the row that has a row's key; None where keys are not unique."""
 
-    def _point(self) -> Callable[[bytes], Key]:
-        codec = bsatn.codec(Product(self._columns))
-        check, size = _exactly(codec), codec.fixed_size
-        key_of = keys.row_key(Product(self._columns), tuple(range(len(self._columns))))
-        if _is_any_bytes(codec.type):
-
-            def fixed_point(data: bytes) -> Key:
-                if len(data) != size:
-                    check(data)
-                return key_of(data)
-
-            return fixed_point
+    def _point(self, check: Callable[[bytes], None]) -> Callable[[bytes], Key]:
+        key_of = self.key_of
 
         def point(data: bytes) -> Key:
             check(data)
