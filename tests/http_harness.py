@@ -16,6 +16,7 @@ import trio.testing
 
 from stdb.actors.deadline import Deadline
 from stdb.actors.host import Host, HostSettings
+from stdb.actors.outgoing import HttpSender
 from stdb.datastore.datastore import Datastore
 from stdb.errors import ModuleFault, ReducerError
 from stdb.modules.protocol import (
@@ -197,11 +198,12 @@ async def open_door(
     tokens: Tokens | None = None,
     storage: MemoryStorage | None = None,
     deadline: Deadline | None = None,
+    http: HttpSender | None = None,
 ) -> AsyncIterator[Door]:
-    """Hold a front door over databases in memory; `storage` is closed with it."""
+    """Hold a front door over databases in memory; `storage` is closed with it, `http` answers what procedures ask."""
     storage = storage or MemoryStorage()
     try:
-        opening = open_host(programs or {}, storage, host_settings, deadline=deadline)
+        opening = open_host(programs or {}, storage, host_settings, deadline=deadline, http=http)
         async with opening as host, trio.open_nursery() as nursery:
             door = FrontDoor(host, tokens or Tokens(KEY), settings, operator=operator)
             yield Door(door, nursery)

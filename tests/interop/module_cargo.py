@@ -1,18 +1,22 @@
 """Modules in Rust (`rust_modules/`), built against the official crate into a cache directory of the project.
 
 The target is compiled with whatever Rust there is: with an installed `wasm32-unknown-unknown`, or with a compiler that
-has the sources of its standard library (`DEBIAN_PACKAGES`).
+has the sources of its standard library (`DEBIAN_PACKAGES`). Modules of one version of the crate are one workspace, and
+all workspaces share a target directory: the standard library is compiled once, a version of the crate once. Cargo is
+asked only for what was not built before from these sources by this compiler.
 """
 
 import os
 import re
 import shutil
 import subprocess
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from tests.interop.npm import TEST_CACHE, alone, missing
 
-__all__ = ["CACHE", "build_module", "toolchain"]
+__all__ = ["CACHE", "build_module", "sources", "toolchain"]
 
 SOURCES = Path(__file__).parent / "rust_modules"
 CACHE = TEST_CACHE / "wasm"
@@ -21,32 +25,78 @@ TARGET = "wasm32-unknown-unknown"
 DEBIAN_PACKAGES = ("rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm", "lld-22")
 _BUILD = ("cargo", "build", "--release", "--jobs", "2", "--target", TARGET, "--ignore-rust-version")
 _WITH_STD = {"RUSTC_BOOTSTRAP": "1", "CARGO_UNSTABLE_BUILD_STD": "std,panic_abort"}
+_FROM_1_TO_2 = (
+    ("(name = ", "(accessor = "),
+    ("ctx.sender", "ctx.sender()"),
+    ("ctx.connection_id", "ctx.connection_id()"),
+    ("ctx.identity()", "ctx.database_identity()"),
+)
+"""What the change from crate 1.x to 2.x asks of a module that does nothing unusual."""
 
 
+def sources(name: str, version: str) -> dict[str, str]:
+    """Return the files of a module by their paths, pinned to a version of the crate.
+
+    The 2.x garden has the one of 1.x as a submodule, changed as 2.x asks.
+    """
+    root = SOURCES / name
+    files = {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
+    files["Cargo.toml"] = re.sub(r'"=[0-9.]+"', f'"={version}"', files["Cargo.toml"])
+    if name == "garden_2":
+        files["src/garden.rs"] = (SOURCES / "garden_1/src/lib.rs").read_text()
+        for before, after in _FROM_1_TO_2:
+            files["src/garden.rs"] = files["src/garden.rs"].replace(before, after)
+    return files
+
+
+@cache
 def build_module(name: str, version: str, *features: str) -> Path:
-    """Return a module compiled against a version of the crate; built again only when something changed."""
-    workspace = CACHE / f"{name}-{version}"
-    copy = workspace / name
+    """Return a module compiled against a version of the crate."""
     path, settings = toolchain()
+    files = sources(name, version)
+    digest = sha256(repr((files, _compiler(path), _BUILD, settings)).encode()).hexdigest()[:16]
+    label = "-".join((name, version, *features))
+    built = CACHE / "built" / f"{label}-{digest}.wasm"
     with alone(CACHE / "target"):  # cargo names a module alike whatever its version and features
-        shutil.copytree(SOURCES / name, copy, dirs_exist_ok=True)
-        # in a workspace, as the recorded modules were: the paths of sources in logs begin with the name
-        (workspace / "Cargo.toml").write_text(f'[workspace]\nmembers = ["{name}"]\nresolver = "2"\n')
-        manifest = copy / "Cargo.toml"
-        manifest.write_text(re.sub(r'"=[0-9.]+"', f'"={version}"', manifest.read_text()))
-        done = subprocess.run(
-            [*_BUILD, *(("--features", ",".join(features)) if features else ())],
-            cwd=workspace,
-            env={**os.environ, **settings, "PATH": path, "CARGO_TARGET_DIR": str(CACHE / "target")},
-            capture_output=True,
-            text=True,
-            timeout=BUILD_SECONDS_MAX,
-            check=False,
-        )
-        assert done.returncode == 0, f"{name} against spacetimedb {version} does not compile:\n{done.stderr[-4000:]}"
-        built = workspace / f"{'_'.join((name, *features))}.wasm"
-        shutil.copyfile(CACHE / "target" / TARGET / "release" / f"{name}.wasm", built)
+        if not built.exists():
+            _compile(name, version, files, features, path, settings)
+            built.parent.mkdir(exist_ok=True)
+            part = built.with_suffix(".part")
+            shutil.copyfile(CACHE / "target" / TARGET / "release" / f"{name}.wasm", part)
+            for old in built.parent.glob(f"{label}-{'?' * len(digest)}.wasm"):
+                old.unlink()
+            part.replace(built)
     return built
+
+
+def _compile(
+    name: str, version: str, files: dict[str, str], features: tuple[str, ...], path: str, settings: dict[str, str]
+) -> None:
+    """Have cargo build a module, as a member of its workspace: the paths of sources in logs begin with its name."""
+    workspace = CACHE / f"crate-{version}"
+    for file, text in files.items():
+        copy = workspace / name / file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not (copy.exists() and copy.read_text() == text):
+            copy.write_text(text)
+    members = sorted(manifest.parent.name for manifest in workspace.glob("*/Cargo.toml"))
+    (workspace / "Cargo.toml").write_text(f'[workspace]\nmembers = {members}\nresolver = "2"\n'.replace("'", '"'))
+    done = subprocess.run(
+        [*_BUILD, "--package", name, *(("--features", ",".join(features)) if features else ())],
+        cwd=workspace,
+        env={**os.environ, **settings, "PATH": path, "CARGO_TARGET_DIR": str(CACHE / "target")},
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS_MAX,
+        check=False,
+    )
+    assert done.returncode == 0, f"{name} against spacetimedb {version} does not compile:\n{done.stderr[-4000:]}"
+
+
+def _compiler(path: str) -> str:
+    """Return which compiler that is."""
+    rustc = shutil.which("rustc", path=path)
+    return subprocess.run([str(rustc), "-vV"], capture_output=True, text=True, check=True).stdout
 
 
 def toolchain() -> tuple[str, dict[str, str]]:

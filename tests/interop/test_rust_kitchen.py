@@ -1,86 +1,32 @@
 """The kitchen of the crate 2.8.3 over HTTP, by both runtimes: handlers, events, rules, the log, timers, indexes."""
 
-from collections.abc import Awaitable, Callable
-from functools import cache
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import trio
-from trio.testing import MockClock
 
-from stdb.actors.epochs import keep_ticking
-from stdb.modules.wasm.engine import engine
-from stdb.modules.wasm.loader import load_wasm
-from stdb.net.tokens import Credentials
-from stdb.testing.hosts import virtual_now_us
-from tests.http_harness import Answer, Door, bearer, open_door
 from tests.interop.module_cargo import build_module
+from tests.interop.module_house import NAME, Check, House, play
 from tests.wasm_guests import RUNTIMES
 
 pytestmark = pytest.mark.slow
 
-URL = "/v1/database/kitchen"
+URL = f"/v1/database/{NAME}"
 FATAL = "The instance encountered a fatal error."
 FATAL_OF_PROCEDURES = "The module instance encountered a fatal error"
-JSON = {"Content-Type": "application/json"}
-
-
-@cache
-def program() -> bytes:
-    """Return the module."""
-    return build_module("kitchen", "2.8.3").read_bytes()
-
-
-class Kitchen:
-    """A front door behind which the module is published, and its owner."""
-
-    def __init__(self, door: Door, owner: Credentials) -> None:
-        self.door, self.owner = door, owner
-
-    async def call(self, name: str, args: str = "[]", who: Credentials | None = None) -> Answer:
-        """Call a function."""
-        return await self.door.send("POST", f"{URL}/call/{name}", bearer(who or self.owner) | JSON, args)
-
-    async def sql(self, text: str, who: Credentials | None = None) -> Any:
-        """Return the rows of a statement."""
-        answer = await self.door.send("POST", f"{URL}/sql", bearer(who or self.owner), text)
-        assert answer.status == 200, answer.text
-        return answer.document[0]["rows"]
-
-    def log(self, level: str = "") -> list[str]:
-        """Return what the module has said, at one level or at any."""
-        return [line["message"] for line in self.door.log("kitchen") if level in ("", line["level"])]
 
 
 @pytest.fixture(params=RUNTIMES)
-def run(request: pytest.FixtureRequest) -> Callable[[Callable[[Kitchen], Awaitable[None]]], None]:
+def run(request: pytest.FixtureRequest) -> Callable[[Check], None]:
     """Return what runs a check against a fresh database."""
-
-    def play(check: Callable[[Kitchen], Awaitable[None]]) -> None:
-        keep_ticking()
-        built = program()
-
-        def load() -> Any:
-            return load_wasm(built, virtual_now_us, runtime=RUNTIMES[request.param](engine()))
-
-        async def main() -> None:
-            with trio.fail_after(100_000):
-                async with open_door({built: load}) as door:
-                    owner = door.tokens.mint()
-                    answer = await door.send("PUT", URL, bearer(owner), built)
-                    assert answer.status == 200, answer.text
-                    await check(Kitchen(door, owner))
-
-        trio.run(main, clock=MockClock(autojump_threshold=0))
-
-    return play
+    return lambda check: play(build_module("kitchen", "2.8.3").read_bytes(), request.param, check)
 
 
-Play = Callable[[Callable[[Kitchen], Awaitable[None]]], None]
+Play = Callable[[Check], None]
 
 
 def test_handlers_answer_and_panic(run: Play) -> None:
-    async def check(kitchen: Kitchen) -> None:
+    async def check(kitchen: House) -> None:
         send = kitchen.door.send
         got = await send("GET", f"{URL}/route/get")
         assert (got.status, got.text) == (200, "got")
@@ -101,7 +47,7 @@ def test_handlers_answer_and_panic(run: Play) -> None:
 
 
 def test_the_log_has_every_level(run: Play) -> None:
-    async def check(kitchen: Kitchen) -> None:
+    async def check(kitchen: House) -> None:
         assert (await kitchen.call("log_all", '["x"]')).status == 200
         for level in ("Debug", "Info", "Warn", "Error"):
             assert f"{level.lower()} x" in kitchen.log(level)
@@ -118,7 +64,7 @@ def test_the_log_has_every_level(run: Play) -> None:
 
 
 def test_callers_come_and_go_and_see_what_is_theirs(run: Play) -> None:
-    async def check(kitchen: Kitchen) -> None:
+    async def check(kitchen: House) -> None:
         ann = kitchen.door.tokens.mint()
         assert (await kitchen.call("add_owned", '[7, "ann\'s"]', ann)).status == 200
         assert [row[2] for row in await kitchen.sql("SELECT * FROM owned", ann)] == ["ann's"]
@@ -134,7 +80,7 @@ def test_callers_come_and_go_and_see_what_is_theirs(run: Play) -> None:
 
 
 def test_counters_go_round_and_indexes_of_each_kind_find(run: Play) -> None:
-    async def check(kitchen: Kitchen) -> None:
+    async def check(kitchen: House) -> None:
         for n in range(3):
             assert (await kitchen.call("add_person", f'["P{n}", {n}]')).status == 200
         said = [line for line in kitchen.log("Info") if line.startswith("person ")]
@@ -147,7 +93,7 @@ def test_counters_go_round_and_indexes_of_each_kind_find(run: Play) -> None:
 
 
 def test_timers_run_and_are_gone(run: Play) -> None:
-    async def check(kitchen: Kitchen) -> None:
+    async def check(kitchen: House) -> None:
         assert (await kitchen.call("schedule", '["note"]')).status == 200
         await trio.sleep(1.05)
         ticks = [line for line in kitchen.log("Info") if line.startswith("tick 1 note")]
@@ -163,7 +109,7 @@ def test_timers_run_and_are_gone(run: Play) -> None:
 
 
 def test_procedures_return_values_of_many_types(run: Play) -> None:
-    async def check(kitchen: Kitchen) -> None:
+    async def check(kitchen: House) -> None:
         for name, wanted in (("ret_u_32", "7"), ("ret_bool", "true"), ("ret_string", '"s"'), ("ret_f_64", "0.5")):
             assert (await kitchen.call(name)).text == wanted
         assert (await kitchen.call("p_add", "[3, 4]")).text == "7"

@@ -1,9 +1,8 @@
-"""Modules in Rust against the crates 0.11.1, 1.0.1 and 1.12.0: every type, scan and counter, timers, rules, updates."""
+"""Modules in Rust against crates from 0.11.1 to 2.14.0: every type, scan and counter, timers, rules, updates."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,7 +22,7 @@ from tests.interop.c_guest import Guest
 from tests.interop.module_cargo import build_module
 from tests.wasm_guests import RUNTIMES
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.slow
 
 OWNER, ANN, BEN = identity(1), identity(7), identity(8)
 ADDRESS = bytes(range(16))
@@ -41,13 +40,22 @@ class Garden(NamedTuple):
         """Tell whether it is of that generation."""
         return self.version == "0.11.1"
 
+    @property
+    def is_2(self) -> bool:
+        """Tell whether it is of that generation."""
+        return self.version.startswith("2.")
+
     def build(self, *features: str) -> bytes:
         """Return the program."""
-        return _built("garden_0_11" if self.is_0_11 else "garden_1", self.version, *features)
+        name = "garden_0_11" if self.is_0_11 else "garden_2" if self.is_2 else "garden_1"
+        return build_module(name, self.version, *features).read_bytes()
 
     def table(self, name: str) -> str:
-        """Return what a table is called: `Plant` in 0.11, `plant` later."""
-        return name if self.is_0_11 else re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        """Return what a table is called: `CountU8` in 0.11, `count_u8` in 1.x, `count_u_8` later."""
+        if self.is_0_11:
+            return name
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        return re.sub(r"(?<=[a-z])(?=[0-9])", "_", name) if self.is_2 else name
 
     def error(self, text: str) -> str:
         """Return a text as the crate hands it on."""
@@ -58,20 +66,28 @@ class Garden(NamedTuple):
         return (wire[::-1],) if self.is_0_11 else wire
 
 
-@cache
-def _built(*what: str) -> bytes:
-    return build_module(*what).read_bytes()
+def versions(*names: str) -> Any:
+    """Return versions of the crate as parameters; one of them is in the default share."""
+    return [pytest.param(Garden(it), id=it, marks=() if it == "2.8.3" else pytest.mark.long) for it in names]
 
 
-GARDENS = [Garden("0.11.1"), Garden("1.0.1"), Garden("1.12.0")]
-LATER = GARDENS[1:]
+VERSIONS = ("0.11.1", "1.0.1", "1.12.0", "2.8.3", "2.10.1", "2.14.0")
+LATER = versions(*VERSIONS[1:])
+OLDEST = Garden("0.11.1")
 
 
-@pytest.fixture(params=GARDENS, ids=lambda garden: garden.version)
+@pytest.fixture(params=versions(*VERSIONS))
 def garden(request: pytest.FixtureRequest) -> Garden:
     """Return one of the versions."""
     found: Garden = request.param
     return found
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Return the name of one of the runtimes."""
+    name: str = request.param
+    return name
 
 
 @asynccontextmanager
@@ -124,7 +140,6 @@ async def sow(client: TestClient) -> None:
         assert await call(client, "sow", *plant) == COMMITTED
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_every_type_goes_in_and_comes_out(garden: Garden, runtime: str) -> None:
     async def check(guest: Guest) -> None:
         client = TestClient(guest.handle, ANN, int.from_bytes(ADDRESS, "little"))
@@ -157,7 +172,7 @@ def test_every_type_goes_in_and_comes_out(garden: Garden, runtime: str) -> None:
     play(check, garden.build(), runtime=runtime)
 
 
-def test_arguments_of_every_kind(garden: Garden) -> None:
+def test_arguments_of_every_kind(garden: Garden, runtime: str) -> None:
     async def check(guest: Guest) -> None:
         client = TestClient(guest.handle, ANN)
         arguments = (garden.who(BEN), garden.who(ADDRESS), (2, ()), (0, 7), (1, 2), "so", [-(1 << 127), 1])
@@ -167,10 +182,10 @@ def test_arguments_of_every_kind(garden: Garden) -> None:
         assert ADDRESS[::-1].hex() in said
         assert said.endswith(f'Blue Bed(7) Point {{ x: 1, y: 2 }} Some("so") [{-(1 << 127)}, 1]')
 
-    play(check, garden.build())
+    play(check, garden.build(), runtime=runtime)
 
 
-def test_rows_are_written_changed_and_taken_out(garden: Garden) -> None:
+def test_rows_are_written_changed_and_taken_out(garden: Garden, runtime: str) -> None:
     plant = garden.table("Plant")
 
     async def check(guest: Guest) -> None:
@@ -189,7 +204,7 @@ def test_rows_are_written_changed_and_taken_out(garden: Garden) -> None:
         assert sorted(row[1] for row in await guest.sql(f"SELECT * FROM {plant}")) == ["lily", "rose"]
         assert any(line["message"] == "2 plants of kind 2 are gone" for line in guest.lines())
 
-    play(check, garden.build())
+    play(check, garden.build(), runtime=runtime)
 
 
 SCANS_0_11 = {
@@ -227,7 +242,6 @@ SCANS_1 = {
 }
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_every_scan_finds_what_it_should(garden: Garden, runtime: str) -> None:
     async def check(guest: Guest) -> None:
         client = TestClient(guest.handle, ANN)
@@ -239,8 +253,8 @@ def test_every_scan_finds_what_it_should(garden: Garden, runtime: str) -> None:
     play(check, garden.build(), runtime=runtime)
 
 
-@pytest.mark.parametrize("garden", LATER, ids=lambda garden: garden.version)
-def test_a_range_is_deleted(garden: Garden) -> None:
+@pytest.mark.parametrize("garden", LATER)
+def test_a_range_is_deleted(garden: Garden, runtime: str) -> None:
     async def check(guest: Guest) -> None:
         client = TestClient(guest.handle, ANN)
         await sow(client)
@@ -248,33 +262,34 @@ def test_a_range_is_deleted(garden: Garden) -> None:
         assert (await diary(guest, garden))[-1] == "felled 1"
         assert sorted(row[1] for row in await guest.sql("SELECT * FROM plant")) == ["elm", "fern", "oak", "rose"]
 
-    play(check, garden.build())
+    play(check, garden.build(), runtime=runtime)
 
 
-def test_counters_of_every_width(garden: Garden) -> None:
+def test_counters_of_every_width(garden: Garden, runtime: str) -> None:
     async def check(guest: Guest) -> None:
         client = TestClient(guest.handle, ANN)
         assert await call(client, "count", 100) == COMMITTED
         for width in [*WIDTHS_0_11, *([] if garden.is_0_11 else ["I256", "U256"])]:
-            table = f"Count{width}" if garden.is_0_11 else f"count_{width.lower()}"
-            assert sorted(await guest.sql(f"SELECT * FROM {table}")) == [(n + 1, n) for n in range(100)]
+            assert sorted(await guest.sql(f"SELECT * FROM {garden.table(f'Count{width}')}")) == [
+                (n + 1, n) for n in range(100)
+            ]
         tickets = await guest.sql(f"SELECT * FROM {garden.table('Ticket')}")
         assert sorted(tickets) == [(n + 1, str(n)) for n in range(100)]
 
-    play(check, garden.build())
+    play(check, garden.build(), runtime=runtime)
 
 
-@pytest.mark.parametrize("garden", GARDENS[:1], ids=lambda garden: garden.version)
-def test_many_rows_come_in_chunks_and_go_by_their_values(garden: Garden) -> None:
+@pytest.mark.long
+def test_many_rows_come_in_chunks_and_go_by_their_values() -> None:
     async def check(guest: Guest) -> None:
         client = TestClient(guest.handle, ANN)
         assert await call(client, "mass", 20_000) == COMMITTED
         assert any(line["message"] == "20000 beds" for line in guest.lines())
         assert await call(client, "clear_beds") == COMMITTED
-        assert (await diary(guest, garden))[-1] == "gone 20000"
+        assert (await diary(guest, OLDEST))[-1] == "gone 20000"
         assert await guest.sql("SELECT * FROM Bed") == []
 
-    play(check, garden.build())
+    play(check, OLDEST.build())
 
 
 def test_timers_run_once_and_often(garden: Garden) -> None:
@@ -311,7 +326,7 @@ def test_who_comes_and_goes_is_seen(garden: Garden) -> None:
     play(check, garden.build())
 
 
-def test_failures_leave_nothing_but_their_text(garden: Garden) -> None:
+def test_failures_leave_nothing_but_their_text(garden: Garden, runtime: str) -> None:
     async def check(guest: Guest) -> None:
         client = TestClient(guest.handle, ANN)
         assert await call(client, "refuse", "no way") == (OutcomeKind.FAILED, garden.error("no way"))
@@ -322,10 +337,10 @@ def test_failures_leave_nothing_but_their_text(garden: Garden) -> None:
         assert any("ouch" in line["message"] for line in panics)
         assert await call(client, "sow", "rose", 1, 1) == COMMITTED
 
-    play(check, garden.build())
+    play(check, garden.build(), runtime=runtime)
 
 
-def test_the_log_has_levels_and_spans(garden: Garden) -> None:
+def test_the_log_has_levels_and_spans(garden: Garden, runtime: str) -> None:
     async def check(guest: Guest) -> None:
         assert await call(TestClient(guest.handle, ANN), "speak") == COMMITTED
         lines = [(line["level"], line["message"]) for line in guest.lines()]
@@ -333,9 +348,10 @@ def test_the_log_has_levels_and_spans(garden: Garden) -> None:
         assert [line for line in lines if line[1].split()[0] in ("a", "an")][-5:] == [*spoken, ("Trace", "a trace")]
         assert any(text.startswith('Timing span "speaking": ') for _, text in lines)
 
-    play(check, garden.build())
+    play(check, garden.build(), runtime=runtime)
 
 
+@pytest.mark.long
 def test_a_reducer_that_does_not_end_is_stopped() -> None:
     keep_ticking()
 
@@ -344,11 +360,11 @@ def test_a_reducer_that_does_not_end_is_stopped() -> None:
         assert (await call(client, "spin"))[0] == OutcomeKind.OUT_OF_TIME
         assert await call(client, "sow", "rose", 1, 1) == COMMITTED
 
-    play(check, GARDENS[0].build(), limits=Limits(call_ticks_max=20))
+    play(check, OLDEST.build(), limits=Limits(call_ticks_max=20))
 
 
-@pytest.mark.parametrize("garden", LATER, ids=lambda garden: garden.version)
-def test_rules_show_everybody_their_own_rows(garden: Garden) -> None:
+@pytest.mark.parametrize("garden", LATER)
+def test_rules_show_everybody_their_own_rows(garden: Garden, runtime: str) -> None:
     async def check(guest: Guest) -> None:
         clients = {who: TestClient(guest.handle, who) for who in (ANN, BEN)}
         for who, client in clients.items():
@@ -359,7 +375,7 @@ def test_rules_show_everybody_their_own_rows(garden: Garden) -> None:
             assert len(rows) == 1
             assert rows[0].startswith(who)
 
-    play(check, garden.build())
+    play(check, garden.build(), runtime=runtime)
 
 
 def test_an_update_keeps_rows_and_clients(garden: Garden) -> None:
@@ -382,8 +398,9 @@ def test_an_update_keeps_rows_and_clients(garden: Garden) -> None:
     play(check, before, after)
 
 
+@pytest.mark.long
 def test_an_update_of_0_11_is_refused_by_its_reducer_and_seen_by_subscribers() -> None:
-    garden = GARDENS[0]
+    garden = OLDEST
     before, bad, after = garden.build(), garden.build("badupdate"), garden.build("v2")
 
     async def check(guest: Guest) -> None:
@@ -400,10 +417,11 @@ def test_an_update_of_0_11_is_refused_by_its_reducer_and_seen_by_subscribers() -
     play(check, before, bad, after)
 
 
+@pytest.mark.long
 def test_a_garden_of_0_11_that_is_closed_lets_everybody_in() -> None:
     async def check(guest: Guest) -> None:
         client = TestClient(guest.handle, ANN)
         assert await call(client, "sow", "ivy", 4, 2) == COMMITTED
         assert await guest.sql("SELECT * FROM Visitor") == []
 
-    play(check, GARDENS[0].build("refusing"))
+    play(check, OLDEST.build("refusing"))
