@@ -22,7 +22,7 @@ from tests.legacy_probe import ProbeModule, probe
 from tests.legacy_sessions import ANY, Names, Told, told_binary, told_text
 from tests.websocket_bytes import client_frame
 
-__all__ = ["RECORDED", "Difference", "Excepted", "Replay", "replay", "steps_of"]
+__all__ = ["RECORDED", "Difference", "Excepted", "Replay", "Socket", "replay", "steps_of"]
 
 RECORDED = Path(__file__).parent / "vectors" / "legacy"
 _ANSWER_SECONDS = 3.0
@@ -91,7 +91,7 @@ def _lines(step: Mapping[str, Any]) -> dict[str, str]:
     return {name.lower(): value for name, _, value in pairs}
 
 
-class _Socket:
+class Socket:
     """One recorded connection."""
 
     def __init__(self, client: Any, data: bytes) -> None:
@@ -142,7 +142,7 @@ class Replay:
         name: str,
         door: Door,
         exceptions: Mapping[int, Excepted],
-        is_extra: Callable[[Told, "_Socket"], bool],
+        is_extra: Callable[[Told, "Socket"], bool],
         *,
         foreign: Collection[str] = (),
         expired: Collection[str] = (),
@@ -164,7 +164,7 @@ class Replay:
         self.names.known |= {"address:x": "0123456789abcdef" * 2, "address:y": "fedcba9876543210" * 2}
         self.differences: list[Difference] = []
         self._is_extra = is_extra
-        self._sockets: dict[str, _Socket] = {}
+        self._sockets: dict[str, Socket] = {}
         self._learn_from_bytes()
 
     async def publish(self, name: str, called: Sequence[tuple[int, str, str]]) -> None:
@@ -337,7 +337,7 @@ class Replay:
         }
         path = self.prefix + self._filled(step["path"], self._shown_token(step))
         answer = await client.request(other.get("method", "GET"), path, headers)
-        socket = self._sockets[name] = _Socket(client, client.upgraded() if answer.status == 101 else b"")
+        socket = self._sockets[name] = Socket(client, client.upgraded() if answer.status == 101 else b"")
         recorded = step.get("headers", {}) if answer.status == 101 else {}
         texts = [] if answer.status == step["status"] else [f"status {answer.status}: {answer.text!r}, recorded {step}"]
         texts += self.names.differences(step.get("body", "") if answer.status != 101 else "", answer.text, "body")
@@ -353,7 +353,7 @@ class Replay:
             return ""
         return base64.b64encode(self._filled(f"token:{step['headers']['spacetime-identity-token']}").encode()).decode()
 
-    def _send(self, socket: _Socket, step: dict[str, Any]) -> None:
+    def _send(self, socket: Socket, step: dict[str, Any]) -> None:
         if step["op"] == "close":
             code = step.get("code")
             payload = b"" if code is None else code.to_bytes(2, "big") + step.get("reason", "").encode()
@@ -368,7 +368,7 @@ class Replay:
         mask = None if step.get("note") == "unmasked frame" else b"\1\2\3\4"
         socket.client.stream.send_nowait(client_frame(opcode, payload, mask))
 
-    async def _next(self, socket: _Socket, seconds: float) -> tuple[int, bytes] | None:
+    async def _next(self, socket: Socket, seconds: float) -> tuple[int, bytes] | None:
         """Return the next frame that is not told by this server alone."""
         while True:
             frame = await socket.next(seconds)
@@ -395,7 +395,7 @@ class Replay:
         is_same = (code, reason) == (step["code"], step["reason"].replace("unexepected", "unexpected"))
         return [] if is_same else [f"closed with {code} {reason!r}, recorded {step['code']} {step['reason']!r}"]
 
-    def _compared(self, step: dict[str, Any], frame: tuple[int, bytes], socket: _Socket) -> list[str]:
+    def _compared(self, step: dict[str, Any], frame: tuple[int, bytes], socket: Socket) -> list[str]:
         actual = self._told(frame)
         if "hex" in step:
             told = self._told_binary(bytes.fromhex(step["hex"]))
