@@ -30,9 +30,9 @@ from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers, written_arguments
 from stdb.actors.connections import MODULE_EXITED, Connections
 from stdb.actors.deadline import Deadline, LoopWatch
-from stdb.actors.long_calls import NO_REDUCER, Ran, TransactionStep, run_update_reducer, transact_in_steps
+from stdb.actors.long_calls import NO_REDUCER, Ran, TransactionStep, begin_call, run_update_reducer, transact_in_steps
 from stdb.actors.outgoing import HttpSender
-from stdb.actors.pausing import Done, UnwantedError, run_slice, take_turn
+from stdb.actors.pausing import SLICE_SECONDS, Done, UnwantedError, run_slice, take_turn
 from stdb.actors.procedures import Procedures
 from stdb.actors.queries import Queries
 from stdb.actors.queued_calls import QueuedCalls
@@ -317,8 +317,11 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
 
     # ------------------------------------------------------------------ evaluations of more than a slice
     def _begin_long(self, steps: LongJob, attachment: Attachment | None) -> None:
-        """Evaluate for a slice; if that is not enough, end the turn and keep the rest for the next one."""
-        done = _slice(steps)
+        """Evaluate for a slice; if that is not enough, end the turn and keep the rest for the next one.
+
+        What has used its slice up already, before it came back, is kept at once.
+        """
+        done = None if perf_counter() >= self._finished + SLICE_SECONDS else _slice(steps)
         if done is None:
             self._suspended = _Suspended(steps, attachment)
             self._finished = inf
@@ -505,7 +508,15 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             args_json = written_arguments(args)
             args = encoded
         if entry.start is not None:
-            return self._call_in_steps(attachment, call, entry, args, args_json)
+            subscriber = attachment.subscriber
+            ran = begin_call(self, entry, client, args, args_json, call.request_id, subscriber, self._finished)
+            if not isinstance(ran, tuple):
+                answering = self._answer_in_steps(attachment, call, ran)
+                next(answering)
+                return answering
+            self._finished = perf_counter()
+            self._answer_call(attachment, call, *ran)
+            return None
         self._answer_call(
             attachment,
             call,
@@ -513,19 +524,13 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         )
         return None
 
-    def _call_in_steps(
-        self, attachment: Attachment, call: CallReducer, entry: ReducerEntry, args: bytes, args_json: str | None
-    ) -> LongJob:
-        ran = yield from transact_in_steps(
-            self,
-            entry,
-            attachment.client,
-            attachment.client.connection_id,
-            args,
-            args_json,
-            call.request_id,
-            attachment.subscriber,
-        )
+    def _answer_in_steps(self, attachment: Attachment, call: CallReducer, steps: Steps[Ran]) -> LongJob:
+        """Answer once a call is through. Whoever makes it starts it: closed at any time, nothing of the call stays."""
+        try:
+            yield
+            ran = yield from steps
+        finally:
+            steps.close()
         self._answer_call(attachment, call, *ran)
         return None
 

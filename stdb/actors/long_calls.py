@@ -10,7 +10,7 @@ stays open between two steps and nothing else of its database is served, so nobo
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers
 from stdb.actors.refusals import PublishFailed
@@ -25,14 +25,69 @@ if TYPE_CHECKING:
     from stdb.datastore.transaction import Transaction
     from stdb.subscriptions.actor import SubscriptionActor
 
-__all__ = ["NO_REDUCER", "Ran", "TransactionStep", "run_update_reducer", "transact_in_steps"]
+__all__ = ["NO_REDUCER", "Ran", "TransactionStep", "begin_call", "run_update_reducer", "transact_in_steps"]
 
 NO_REDUCER = 0xFFFFFFFF
 TransactionStep: TypeAlias = "Callable[[Transaction], None]"
 """What is done in the transaction of a reducer, before or after it."""
 
+_new = tuple.__new__
+"""Makes a NamedTuple without its own `__new__`: 0.1 µs less a call."""
+
 Ran: TypeAlias = tuple[ReducerOutcome, TransactionEvent, ClientUpdate | None]
 """One transaction that ended: how, and what the caller's own subscriptions saw of it."""
+
+
+class _Told(NamedTuple):
+    """What is told of a transaction, whatever becomes of it."""
+
+    entry: ReducerEntry | None
+    client: Client
+    connection_id: bytes | None
+    now_us: int
+    name: str
+    reducer_id: int
+    args: bytes
+    args_json: str | None
+    request_id: int
+    subscriber: "SubscriptionActor | None"
+    started: float
+
+
+def begin_call(
+    actor: "DatabaseActor",
+    entry: ReducerEntry,
+    client: Client,
+    args: bytes,
+    args_json: str | None,
+    request_id: int,
+    subscriber: "SubscriptionActor | None",
+    started: float,
+) -> Ran | Steps[Ran]:
+    """Run a client's call as `DatabaseActor.transact` does; return the steps that are left if it comes back early.
+
+    Most calls never do, and have nothing to do with steps. Those that are returned are started: closed half-way,
+    nothing of the call stays.
+    """
+    name, reducer_id, _, _, start = entry
+    identity, connection_id, credentials = client
+    now_us = actor.now_us()
+    datastore = actor.datastore
+    transaction = datastore.begin(now_us)
+    circumstances = entry, client, connection_id, now_us, name, reducer_id, args, args_json, request_id, subscriber
+    told = _new(_Told, (*circumstances, started))
+    delta: Delta | None = None
+    try:
+        assert start is not None, "else it is run in one go"
+        rest = start(_new(ReducerCall, (identity, connection_id, now_us, transaction, credentials or None)), args)
+        if rest is not None or datastore.refresh_views is not None:
+            return _started(_go_on(actor, transaction, rest, told))
+        delta = transaction.commit()
+        outcome = COMMITTED
+    except RUN_ERRORS as error:
+        transaction.rollback()
+        outcome = actor.reducers.failed(entry, error)
+    return _ended(actor, outcome, delta, told)
 
 
 def transact_in_steps(
@@ -52,38 +107,63 @@ def transact_in_steps(
     after: "TransactionStep | None" = None,
 ) -> Steps[Ran]:
     """Do as `DatabaseActor.transact` with what may come back early; closed half-way, nothing of it stays."""
-    now_us = actor.now_us()
-    if due_us > now_us:
-        now_us = due_us
+    now_us = max(actor.now_us(), due_us)
     transaction = actor.datastore.begin(now_us)
-    started = perf_counter()
-    delta: Delta | None = None
-    try:
+    if entry is not None:
+        name, reducer_id = entry.name, entry.id
+    told = _Told(
+        *(entry, client, connection_id, now_us, name, reducer_id, args, args_json, request_id, subscriber),
+        perf_counter(),
+    )
+
+    def work() -> Steps[None]:
         if before is not None:
             before(transaction)
         if entry is not None:
             assert entry.start is not None, f"{entry.name} is run in one go"
-            name, reducer_id = entry.name, entry.id
             call = ReducerCall(client.identity, connection_id, now_us, transaction, client.credentials or None)
             rest = entry.start(call, args)
             if rest is not None:
                 yield from rest
         if after is not None:
             after(transaction)
-        if actor.datastore.refresh_views is None:
-            delta = transaction.commit()
-        else:
-            delta = yield from transaction.commit_in_steps()
+
+    return (yield from _go_on(actor, transaction, work(), told))
+
+
+def _started(steps: Steps[Ran]) -> Ran | Steps[Ran]:
+    """Run steps up to where they come back first; return them, or the result where they do not."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        ran: Ran = end.value
+        return ran
+    return steps
+
+
+def _go_on(actor: "DatabaseActor", transaction: "Transaction", work: Steps[None] | None, told: _Told) -> Steps[Ran]:
+    """Do what is left to do in a transaction, and end it."""
+    delta: Delta | None = None
+    try:
+        if work is not None:
+            yield from work
+        delta = yield from transaction.commit_in_steps()
         outcome = COMMITTED
     except RUN_ERRORS as error:
         transaction.rollback()
-        assert entry is not None
-        outcome = actor.reducers.failed(entry, error)
+        assert told.entry is not None
+        outcome = actor.reducers.failed(told.entry, error)
     except BaseException:
         transaction.rollback()
         raise
+    return _ended(actor, outcome, delta, told)
+
+
+def _ended(actor: "DatabaseActor", outcome: ReducerOutcome, delta: "Delta | None", told: _Told) -> Ran:
+    """Tell of a transaction that has ended."""
+    entry, client, connection_id, now_us, name, reducer_id, args, args_json, request_id, subscriber, started = told
     event = TransactionEvent(
-        client.identity,
+        client[0],
         connection_id,
         now_us,
         name,
