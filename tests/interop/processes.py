@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.interop.npm import NODE_SOURCES, ROOT, install, require
+from tests.interop.npm import NODE_SOURCES, ROOT, TEST_CACHE, install, require
 
 __all__ = ["SDKS", "WAIT_SECONDS", "Driver", "NodeDriver", "Server", "serve", "serve_on", "start_server"]
 
@@ -102,6 +102,19 @@ class Server:
         (result,) = self.ask("POST", f"/v1/database/{database}/sql", token or self.operator, text.encode())
         names = [element["name"]["some"] for element in result["schema"]["elements"]]
         return [dict(zip(names, row, strict=True)) for row in result["rows"]]
+
+    def stdb(self, command: str, *arguments: str) -> str:
+        """Run a command against it, as the user of the tests; return what it printed, both streams."""
+        done = subprocess.run(
+            [sys.executable, "-m", "stdb", command, "-s", self.http, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "XDG_CONFIG_HOME": str(TEST_CACHE / "config")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout + done.stderr
 
     def kill(self) -> None:
         """End the process with SIGKILL."""

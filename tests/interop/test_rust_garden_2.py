@@ -11,9 +11,8 @@ import trio
 from stdb.errors import HttpError
 from stdb.modules.protocol import HttpResponse
 from stdb.testing.http import FakeHttp
-from tests.interop.module_cargo import build_module
+from tests.interop.gardens import versions
 from tests.interop.module_house import House, play
-from tests.interop.test_rust_modules_gardens import versions
 from tests.wasm_guests import RUNTIMES
 
 pytestmark = pytest.mark.slow
@@ -25,7 +24,8 @@ PLANTS = (("rose", 1, 5), ("lily", 1, 3), ("oak", 2, 9))
 @pytest.fixture(params=versions("2.8.3", "2.10.1", "2.14.0"))
 def program(request: pytest.FixtureRequest) -> bytes:
     """Return the module, against one of the crates."""
-    return build_module("garden_2", request.param.version).read_bytes()
+    built: bytes = request.param.build()
+    return built
 
 
 @pytest.fixture(params=RUNTIMES)

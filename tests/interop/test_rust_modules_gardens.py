@@ -1,9 +1,8 @@
 """Modules in Rust against crates from 0.11.1 to 2.14.0: every type, scan and counter, timers, rules, updates."""
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import trio
@@ -19,7 +18,7 @@ from stdb.sats import bsatn
 from stdb.testing.hosts import TestClient, identity, open_host, virtual_now_us
 from stdb.testing.sinks import Closed, Connected, Updated
 from tests.interop.c_guest import Guest
-from tests.interop.module_cargo import build_module
+from tests.interop.gardens import Garden, versions
 from tests.wasm_guests import RUNTIMES
 
 pytestmark = pytest.mark.slow
@@ -28,47 +27,6 @@ OWNER, ANN, BEN = identity(1), identity(7), identity(8)
 ADDRESS = bytes(range(16))
 FATAL = "The instance encountered a fatal error."
 WIDTHS_0_11 = [f"{sign}{width}" for width in (8, 16, 32, 64, 128) for sign in "IU"]
-
-
-class Garden(NamedTuple):
-    """A version of the crate, and how its modules speak."""
-
-    version: str
-
-    @property
-    def is_0_11(self) -> bool:
-        """Tell whether it is of that generation."""
-        return self.version == "0.11.1"
-
-    @property
-    def is_2(self) -> bool:
-        """Tell whether it is of that generation."""
-        return self.version.startswith("2.")
-
-    def build(self, *features: str) -> bytes:
-        """Return the program."""
-        name = "garden_0_11" if self.is_0_11 else "garden_2" if self.is_2 else "garden_1"
-        return build_module(name, self.version, *features).read_bytes()
-
-    def table(self, name: str) -> str:
-        """Return what a table is called: `CountU8` in 0.11, `count_u8` in 1.x, `count_u_8` later."""
-        if self.is_0_11:
-            return name
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-        return re.sub(r"(?<=[a-z])(?=[0-9])", "_", name) if self.is_2 else name
-
-    def error(self, text: str) -> str:
-        """Return a text as the crate hands it on."""
-        return f'"{text}"' if self.is_0_11 else text
-
-    def who(self, wire: bytes) -> Any:
-        """Return an identity or address as rows have it."""
-        return (wire[::-1],) if self.is_0_11 else wire
-
-
-def versions(*names: str) -> Any:
-    """Return versions of the crate as parameters; one of them is in the default share."""
-    return [pytest.param(Garden(it), id=it, marks=() if it == "2.8.3" else pytest.mark.long) for it in names]
 
 
 VERSIONS = ("0.11.1", "1.0.1", "1.12.0", "2.8.3", "2.10.1", "2.14.0")
@@ -270,9 +228,8 @@ def test_counters_of_every_width(garden: Garden, runtime: str) -> None:
         client = TestClient(guest.handle, ANN)
         assert await call(client, "count", 100) == COMMITTED
         for width in [*WIDTHS_0_11, *([] if garden.is_0_11 else ["I256", "U256"])]:
-            assert sorted(await guest.sql(f"SELECT * FROM {garden.table(f'Count{width}')}")) == [
-                (n + 1, n) for n in range(100)
-            ]
+            rows = await guest.sql(f"SELECT * FROM {garden.table(f'Count{width}')}")
+            assert sorted(rows) == [(n + 1, n) for n in range(100)]
         tickets = await guest.sql(f"SELECT * FROM {garden.table('Ticket')}")
         assert sorted(tickets) == [(n + 1, str(n)) for n in range(100)]
 

@@ -1,9 +1,6 @@
 """Modules compiled by the newest official crates: what 2.9 to 2.14 brought, by command line and by both runtimes."""
 
 import json
-import os
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +17,7 @@ from stdb.modules.wasm.runtime import Runtime
 from stdb.sats import bsatn
 from stdb.sats.types import STRING, U32, Element, Product
 from stdb.schema.model import EnvironmentVariableDef
-from tests.interop.module_cargo import CACHE, build_module
-from tests.interop.npm import ROOT
+from tests.interop.module_cargo import build_module
 from tests.interop.processes import Server, serve
 from tests.test_wasm_module import HostOf, World, finish
 from tests.wasm_guests import IDENTITY, NOW_US, RUNTIMES
@@ -51,22 +47,8 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def stdb(server: Server, command: str, *arguments: str) -> str:
-    """Run a command; return what it printed, both streams."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stdb", command, "-s", server.http, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "XDG_CONFIG_HOME": str(CACHE / "config")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.stdout + done.stderr
-
-
 def publish(server: Server, program: Path, name: str, *options: str) -> str:
-    return stdb(server, "publish", "-b", str(program), name, "-y", *options)
+    return server.stdb("publish", "-b", str(program), name, "-y", *options)
 
 
 def ask(server: Server, name: str, path: str, method: str = "GET", body: bytes | None = None) -> str:
@@ -97,39 +79,39 @@ def harbour(server: Server, newest: Path) -> Server:
 
 
 def test_an_environment_is_read_everywhere_and_changed_by_publishing(harbour: Server, newest: Path) -> None:
-    assert "opened under red" in stdb(harbour, "sql", DATABASE, "SELECT * FROM note")
-    stdb(harbour, "call", DATABASE, "observe")
-    assert "red Some(Gale) None" in stdb(harbour, "sql", DATABASE, "SELECT * FROM note")
-    assert "red with None" in stdb(harbour, "sql", DATABASE, "SELECT * FROM flag_shown")
+    assert "opened under red" in harbour.stdb("sql", DATABASE, "SELECT * FROM note")
+    harbour.stdb("call", DATABASE, "observe")
+    assert "red Some(Gale) None" in harbour.stdb("sql", DATABASE, "SELECT * FROM note")
+    assert "red with None" in harbour.stdb("sql", DATABASE, "SELECT * FROM flag_shown")
     assert "Updated" in publish(harbour, newest, DATABASE, "--env", "PILOT=Ännchen", "--remove-env", "WEATHER")
-    assert "red with" in (shown := stdb(harbour, "sql", DATABASE, "SELECT * FROM flag_shown"))
+    assert "red with" in (shown := harbour.stdb("sql", DATABASE, "SELECT * FROM flag_shown"))
     assert "Ännchen" in shown
-    assert "red Some" in stdb(harbour, "call", DATABASE, "flag_now")
+    assert "red Some" in harbour.stdb("call", DATABASE, "flag_now")
     assert ask(harbour, DATABASE, "/flag") == "red"
     assert "does not satisfy" in publish(harbour, newest, DATABASE, "--env", "WEATHER=storm")
     for key in ("NOPE", "9"):
-        assert "fatal error" in stdb(harbour, "call", DATABASE, "peek", f'"{key}"')
-    assert "is not declared by this module" in stdb(harbour, "logs", DATABASE)
+        assert "fatal error" in harbour.stdb("call", DATABASE, "peek", f'"{key}"')
+    assert "is not declared by this module" in harbour.stdb("logs", DATABASE)
 
 
 def test_views_take_arguments(harbour: Server) -> None:
-    stdb(harbour, "call", DATABASE, "moor", "3", '"Ann"')
-    stdb(harbour, "call", DATABASE, "moor", "4", '"Bea"')
-    assert "Ann" in (rows := stdb(harbour, "sql", DATABASE, "SELECT * FROM at_berth(3)"))
+    harbour.stdb("call", DATABASE, "moor", "3", '"Ann"')
+    harbour.stdb("call", DATABASE, "moor", "4", '"Bea"')
+    assert "Ann" in (rows := harbour.stdb("sql", DATABASE, "SELECT * FROM at_berth(3)"))
     assert "Bea" not in rows
-    assert "Bea" in stdb(harbour, "sql", DATABASE, "SELECT * FROM mine_named('Bea', 4)")
-    assert "Bea" not in stdb(harbour, "sql", DATABASE, "SELECT * FROM mine_named('Bea', 3)")
-    assert "takes 1 argument(s), but 0 were given" in stdb(harbour, "sql", DATABASE, "SELECT * FROM at_berth")
-    assert "a ship has a name" in stdb(harbour, "call", DATABASE, "moor", "3", '""')
+    assert "Bea" in harbour.stdb("sql", DATABASE, "SELECT * FROM mine_named('Bea', 4)")
+    assert "Bea" not in harbour.stdb("sql", DATABASE, "SELECT * FROM mine_named('Bea', 3)")
+    assert "takes 1 argument(s), but 0 were given" in harbour.stdb("sql", DATABASE, "SELECT * FROM at_berth")
+    assert "a ship has a name" in harbour.stdb("call", DATABASE, "moor", "3", '""')
 
 
 def test_arguments_may_be_named_in_either_spelling(harbour: Server) -> None:
-    stdb(harbour, "call", DATABASE, "moor", "7", '"Old"')
+    harbour.stdb("call", DATABASE, "moor", "7", '"Old"')
     (row,) = [row for row in harbour.sql(DATABASE, "SELECT * FROM ship") if row["berth"] == 7]
     for spelling in ("newName", "new_name"):
         arguments = json.dumps({"ship_id": row["id"], spelling: f"by {spelling}"})
         assert "Error" not in call(harbour, "rename", arguments)
-        assert f"by {spelling}" in stdb(harbour, "sql", DATABASE, "SELECT * FROM at_berth(7)")
+        assert f"by {spelling}" in harbour.stdb("sql", DATABASE, "SELECT * FROM at_berth(7)")
     both = json.dumps({"ship_id": row["id"], "new_name": "", "newName": ""})
     assert "duplicate field `newName`" in call(harbour, "rename", both)
 
@@ -140,27 +122,27 @@ def test_a_handler_knows_who_asks_anew_each_time(harbour: Server) -> None:
     assert first[0] != second[0]
     assert first[0].startswith("c200")
     landed = ask(harbour, DATABASE, "/land", "POST", b"Cid")
-    assert landed in stdb(harbour, "sql", DATABASE, "SELECT * FROM at_berth(99)")
+    assert landed in harbour.stdb("sql", DATABASE, "SELECT * FROM at_berth(99)")
 
 
 def test_a_module_of_the_crate_before_works_as_it_did(server: Server, before: Path) -> None:
     assert "Created" in publish(server, before, "old")
     assert ask(server, "old", "/greet", "POST", b"ahoy") == "POST says ahoy"
     assert ask(server, "old", "/land", "POST", b"Cid") == "0" * 64
-    stdb(server, "call", "old", "moor", "1", '"Dan"')
-    assert "2" in stdb(server, "call", "old", "count_ships")
-    assert "Dan" in stdb(server, "sql", "old", "SELECT * FROM mine")
+    server.stdb("call", "old", "moor", "1", '"Dan"')
+    assert "2" in server.stdb("call", "old", "count_ships")
+    assert "Dan" in server.stdb("sql", "old", "SELECT * FROM mine")
     with pytest.raises(AssertionError, match="404"):
         ask(server, "old", "/who")
 
 
 def test_the_crate_before_is_updated_to_the_newest(server: Server, before: Path, newest: Path) -> None:
     publish(server, before, "lived")
-    stdb(server, "call", "lived", "moor", "1", '"Eve"')
+    server.stdb("call", "lived", "moor", "1", '"Eve"')
     assert "FLAG" in publish(server, newest, "lived")
-    assert "Eve" in stdb(server, "sql", "lived", "SELECT * FROM mine")
+    assert "Eve" in server.stdb("sql", "lived", "SELECT * FROM mine")
     assert "Updated" in publish(server, newest, "lived", "--env", "FLAG=green")
-    assert "Eve" in stdb(server, "sql", "lived", "SELECT * FROM at_berth(1)")
+    assert "Eve" in server.stdb("sql", "lived", "SELECT * FROM at_berth(1)")
     assert ask(server, "lived", "/flag") == "green"
 
 

@@ -87,6 +87,38 @@ export const garden_1 = sdk => plants(sdk, name => name,
   { identity: sdk.t.identity().primaryKey(), connection: sdk.t.option(sdk.t.connectionId()) },
   { at: sdk.t.timestamp() });
 
+const garden2 = (sdk, columns) => {
+  const { t, table, reducerSchema, procedureSchema } = sdk;
+  const { tables, reducers } = garden_1(sdk);
+  const made = (name, columns, event) => table({ name, event, indexes: [], constraints: [] }, t.row(columns));
+  const letter = { owner: t.identity(), text: t.string() };
+  return {
+    tables: {
+      ...tables,
+      bench: made('bench', { id: t.u32().primaryKey(), wood: t.string(), ...columns }),
+      compost: made('compost', { id: t.u32().primaryKey() }),
+      rustle: made('rustle', { text: t.string() }, true),
+      heights: made('heights', { plants: t.u64().primaryKey(), sum: t.i64() }),
+      tall: made('tall', { id: t.u64().primaryKey(), name: t.string(), kind: t.u32(), height: t.i32(), alive: t.bool() }),
+      myLetters: made('my_letters', letter),
+    },
+    reducers: {
+      ...reducers,
+      buildBench: reducerSchema('build_bench', { wood: t.string(), ...columns }),
+      rot: reducerSchema('rot', { id: t.u32() }),
+      shake: reducerSchema('shake', { text: t.string() }),
+      write: reducerSchema('write', { text: t.string() }),
+    },
+    procedures: {
+      harvest: procedureSchema('harvest', { kind: t.u32() }, t.array(t.string())),
+      nap: procedureSchema('nap', { millis: t.u32() }, t.i64()),
+      fall: procedureSchema('fall', {}, t.unit()),
+    },
+  };
+};
+export const garden_2 = sdk => garden2(sdk, {});
+export const garden_2_v3 = sdk => garden2(sdk, { seats: sdk.t.u32() });
+
 // A module of 0.11: an identity is an object around its bytes, a time is a number.
 export const garden_0_11 = sdk => {
   const { t } = sdk;
