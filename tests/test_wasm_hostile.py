@@ -165,6 +165,14 @@ def test_definitions_that_lie_are_refused(definition: bytes) -> None:
         load_wasm(wat(module_text(definition=definition)), lambda: 0)
 
 
+@pytest.mark.parametrize("version", range(3))
+def test_a_definition_of_zeros_is_a_module_without_anything(version: int) -> None:
+    """What is behind a definition is ignored, as spec 04 section 4 says the reference does."""
+    module = load_wasm(wat(module_text(definition=bytes([version]) + bytes(64))), lambda: 0)
+    assert not module.definition.tables
+    assert not module.definition.reducers
+
+
 def test_a_recursive_row_type_and_too_many_variants_are_refused() -> None:
     for row, named in (
         (Product((Element("again", Array(Ref(0))),)), "again"),
