@@ -5,18 +5,14 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
 
-from stdb.errors import QueryError
 from stdb.net.routes_publish import PYTHON_MAGIC
 from stdb.net.tokens import ServerKey
 from stdb.schema.legacy import legacy_face
-from stdb.sql.work import Steps
 from tests.http_harness import KEY, Door, open_door
 from tests.legacy_probe import ProbeModule, probe
 from tests.legacy_sessions import ANY, Names, Told, told_binary, told_text
@@ -31,11 +27,6 @@ _UPPER = "${ADDRESS:db in upper case}"
 _FOREIGN = ServerKey.generate()
 """The key of another server."""
 _PROGRAMS = {"<10239 bytes>": "1", "<9480 bytes>": "1"}
-
-
-def _statement(actor: Any, caller: bytes, text: str, is_wanted: Any) -> Steps[Any]:
-    result = yield from actor.statements.run(caller, text, is_wanted)
-    return lambda: (result, 0)
 
 
 class Excepted(NamedTuple):
@@ -255,10 +246,6 @@ class Replay:
         headers = {name: self._filled(value) for name, value in asked.get("headers", {}).items()}
         path = self.prefix + self._filled(asked["path"])
         answer = await self.door.send(asked["method"], path, headers | self._authorization(asked), data)
-        if answer.status == 404 and "/sql/" in path:
-            if "auth" in asked:
-                await self._sql(path, data.decode(), self._filled(asked["auth"]))
-            return
         if answer.status != reply["status"] and place in self.exceptions:
             self.used.add(place)
         elif answer.status != reply["status"]:
@@ -268,20 +255,6 @@ class Replay:
         if "/publish" in path and answer.status == 200:
             address = answer.document["Success"]["address"]
             self.names.known["address:db"] = address
-        await trio.testing.wait_all_tasks_blocked()
-
-    async def _sql(self, path: str, text: str, credentials: str) -> None:
-        """Run statements one by one, each whether or not those before it failed."""
-        known = self.names.known
-        who = next(key.partition(":")[2] for key, value in known.items() if value == credentials.rpartition(":")[2])
-        caller = bytes.fromhex(known[f"identity:{who}"])[::-1]
-        host = self.door.door.host
-        identity = host.control.resolve(path.rpartition("/")[2])
-        assert identity is not None
-        actor = host.database(identity)._actor
-        for statement in text.split(";"):
-            with suppress(QueryError):
-                await actor.answers.wait_long(partial(_statement, actor, caller, statement))
         await trio.testing.wait_all_tasks_blocked()
 
     # ------------------------------------------------------------------ WebSockets
