@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,14 @@ def test_a_planted_bug_is_found(name: str) -> None:
     mutation = MUTATIONS[name]
     with mutation.planted():
         outcomes = (simulate(seed) for seed in range(mutation.seeds_max))
-        assert any(outcome.error is not None for outcome in outcomes), (
-            f"not found in {mutation.seeds_max} seeds: {name}"
-        )
+        error = next((outcome.error for outcome in outcomes if outcome.error is not None), None)
+    assert error is not None, f"not found in {mutation.seeds_max} seeds: {name}"
+    misfits = [each for each in _causes(error) if isinstance(each, TypeError | AttributeError | NameError)]
+    assert misfits == [], "the bug no longer fits what it is planted in, and that is what was found"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those behind it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

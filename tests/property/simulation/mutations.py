@@ -9,10 +9,12 @@ another database had at some time.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Any, NamedTuple
 
 from stdb.actors.connections import Connections
 from stdb.actors.database import DatabaseActor
+from stdb.actors.requests import OneOffQuery, Subscribe
 from stdb.actors.scheduler import Scheduler
 from stdb.datastore import loading
 from stdb.datastore import transaction as transactions
@@ -24,6 +26,7 @@ from stdb.datastore.table import Table
 from stdb.datastore.transaction import Transaction
 from stdb.net.outbox import Outbox
 from stdb.sql.join_plan import JoinPlan
+from stdb.storage.log import SqliteLog
 from stdb.subscriptions.fragment import TransactionEvent
 from stdb.subscriptions.pruning import TableBranches
 from stdb.subscriptions.registry import Registry
@@ -109,6 +112,25 @@ def _appended_twice(turn: Any) -> Any:
     return mutated
 
 
+def _held_is_durable(durable: property) -> property:
+    """What waits in the log's hands for the next turn counts as written: a crash takes it along."""
+
+    def mutated(log: SqliteLog) -> int:
+        return int(durable.__get__(log)) if not log._held else log._appended
+
+    return property(mutated)
+
+
+def _promise_forgotten(turn: Any) -> Any:
+    """A turn without records of its own does not tell the log that nothing follows."""
+
+    def mutated(actor: DatabaseActor) -> None:
+        actor._is_log_holding = False
+        turn(actor)
+
+    return mutated
+
+
 def _replayed_twice(replay: Any) -> Any:
     def mutated(datastore: Datastore, record: Record) -> None:
         replay(datastore, record)
@@ -120,7 +142,9 @@ def _replayed_twice(replay: Any) -> Any:
 
 
 def _deletes_not_replayed(apply: Any) -> Any:
-    return lambda table, deletes, inserts: apply(table, deletes if table.schema.is_system else [], inserts)
+    return lambda table, deletes, inserts, changes: apply(
+        table, deletes if table.schema.is_system else [], inserts, changes
+    )
 
 
 def _mix_not_undone(_window: Any) -> Any:
@@ -185,13 +209,32 @@ def _knowing_actors(init: Any) -> Any:
     return mutated
 
 
-def _offset_for_nothing(commit: Any) -> Any:
-    def mutated(transaction: Transaction) -> Any:
+def _offset_for_nothing(ended: Any) -> Any:
+    def mutated(transaction: Transaction, *changes: Any) -> Any:
         datastore = transaction._datastore
-        delta = commit(transaction)
+        delta = ended(transaction, *changes)
         if delta is None:
             datastore.next_offset += 1
         return delta
+
+    return mutated
+
+
+def _served_while_paused(turn: Any) -> Any:
+    """What only reads is answered though a transaction is half-way."""
+
+    def mutated(actor: DatabaseActor) -> None:
+        paused = actor._suspended
+        if paused is not None and actor._mailbox and actor._mailbox[0][0] is not None:
+            attachment, requests = actor._mailbox[0]
+            if all(type(each) in (OneOffQuery, Subscribe) for each in requests):
+                actor._mailbox.popleft()
+                actor._suspended = None
+                actor._serve_client(attachment, requests, 256, inf)
+                while actor._suspended is not None:
+                    actor._resume(actor._suspended)
+                actor._suspended = paused
+        turn(actor)
 
     return mutated
 
@@ -262,6 +305,8 @@ MUTATIONS = {
     "pruning is deaf to a single delete": Mutation(TableBranches, "collect", _deaf_to_deletes, 10),
     "confirmed clients are told before it is durable": Mutation(Outbox, "flush", _not_waiting, 10),
     "the last record of a group is appended twice": Mutation(DatabaseActor, "turn", _appended_twice, 10),
+    "what the log still holds counts as durable": Mutation(SqliteLog, "durable", _held_is_durable, 10),
+    "the log holds what nothing follows": Mutation(DatabaseActor, "turn", _promise_forgotten, 10),
     "a record is replayed twice": Mutation(Datastore, "replay", _replayed_twice, 10),
     "a window that was half applied is not healed": Mutation(loading, "_window", _mix_not_undone, 30),
     "deletes are not replayed": Mutation(Table, "apply", _deletes_not_replayed, 10),
@@ -269,7 +314,8 @@ MUTATIONS = {
     "a rollback forgets that a block was reserved": Mutation(Transaction, "rollback", _reservation_forgotten, 30),
     "a rollback leaves an index as it is": Mutation(Table, "revert", _index_not_undone, 10),
     "a failed reducer's changes are sent": Mutation(Transaction, "rollback", _failure_sent, 10),
-    "a transaction without changes takes an offset": Mutation(Transaction, "commit", _offset_for_nothing, 10),
+    "a transaction without changes takes an offset": Mutation(Transaction, "_ended", _offset_for_nothing, 10),
+    "others read while a transaction is half-way": Mutation(DatabaseActor, "turn", _served_while_paused, 10),
     "events stay in their table": Mutation(transactions, "_empty", _nothing, 10),
     "who was connected at a crash is never disconnected": Mutation(Connections, "post_dangling", _nothing, 10),
     "who is refused is connected all the same": Mutation(

@@ -332,11 +332,12 @@ _STEPS = (
 
 
 # ---------------------------------------------------------------------- the reducers
-def work(writer: Writer, plan: int, tag: int) -> None:
+def work(writer: Writer, plan: int, tag: int) -> Iterator[None]:
     """Do some steps, which follow from `plan`; perhaps fail at the end, or in the middle."""
     random = Random(f"work {plan}")
     writer.insert("journal", [0, writer.call.sender, tag])
     for _ in range(random.randint(1, 6)):
+        yield
         random.choice(_STEPS)(writer, random, random.choice(writer.world.drawn))
         if random.random() < 0.03:
             raise ReducerError("refused")
@@ -344,16 +345,18 @@ def work(writer: Writer, plan: int, tag: int) -> None:
             raise ZeroDivisionError
 
 
-def note(writer: Writer, _plan: int, tag: int) -> None:
+def note(writer: Writer, _plan: int, tag: int) -> Iterator[None]:
     """Leave one row."""
     writer.insert("journal", [0, writer.call.sender, tag])
+    yield
 
 
-def idle(_writer: Writer, _plan: int, _tag: int) -> None:
+def idle(_writer: Writer, _plan: int, _tag: int) -> Iterator[None]:
     """Change nothing."""
+    yield
 
 
-def ring(writer: Writer, alarm: tuple[int, tuple[int, int], int, int]) -> None:
+def ring(writer: Writer, alarm: tuple[int, tuple[int, int], int, int]) -> Iterator[None]:
     """Leave a trace of an alarm, or fail as it says; the host takes out the row of one that is due once."""
     alarm_id, (is_once, _), tag, mode = alarm
     row = writer.world.shapes["alarm"].encode(alarm)
@@ -362,6 +365,7 @@ def ring(writer: Writer, alarm: tuple[int, tuple[int, int], int, int]) -> None:
         rung = {writer.world.shapes["rung"].decode(each)[1] for each in writer.state["rung"]}
         writer._checks.holds("I22", alarm_id not in rung, f"alarm {alarm_id} rings a second time")
     writer.insert("rung", [0, alarm_id, tag, writer.call.now_us])
+    yield
     if mode == 1:
         raise ReducerError("this alarm refuses")
     if mode == 2:
@@ -370,28 +374,31 @@ def ring(writer: Writer, alarm: tuple[int, tuple[int, int], int, int]) -> None:
         writer.state["alarm"].discard(row)
 
 
-def connected(writer: Writer) -> None:
+def connected(writer: Writer) -> Iterator[None]:
     """Note who comes; some are refused."""
     writer.insert("presence", [0, writer.call.sender, writer.call.connection, 0])
+    yield
     if writer.call.connection % 7 == 3:
         raise ReducerError("you are banned")
 
 
-def disconnected(writer: Writer) -> None:
+def disconnected(writer: Writer) -> Iterator[None]:
     """Note who goes; for some this fails, and their rows go all the same."""
     writer.insert("presence", [0, writer.call.sender, writer.call.connection, 1])
+    yield
     if writer.call.connection % 5 == 4:
         raise ReducerError("not now")
 
 
-def init(writer: Writer) -> None:
+def init(writer: Writer) -> Iterator[None]:
     """Put in the first rows."""
     random = Random("init")
     for shape in writer.world.drawn:
         _insert(writer, random, shape)
+        yield
 
 
-REDUCERS: dict[str, Callable[..., None]] = {
+REDUCERS: dict[str, Callable[..., Iterator[None]]] = {
     each.__name__: each for each in (init, connected, disconnected, ring, work, note, idle)
 }
-"""Every reducer of the module by its name."""
+"""Every reducer of the module by its name; a transaction may pause wherever one yields."""

@@ -30,6 +30,7 @@ from tests.property.simulation.determinism import PlainKey, deterministic
 from tests.property.simulation.invariants import Checks
 from tests.property.simulation.life import Life
 from tests.property.simulation.operations import REDUCERS, Call, Writer
+from tests.property.simulation.pausing import PausingModule, run_whole
 from tests.property.simulation.probes import Probes
 from tests.property.simulation.recovery import check_first_launch, check_recovered
 from tests.property.simulation.storage import SimulatedStorage, stepped
@@ -123,6 +124,8 @@ class Simulation:
         self.ids_ever: dict[str, set[int]] = {}
         self.is_resetting = False
         self.tags = 0
+        self.can_pause = Random(f"module {seed}").random() < 0.4
+        """Transactions of the module may come back half-way."""
         self.connections = 0
         self._steps = steps
         self._is_clean = False
@@ -251,10 +254,8 @@ class Simulation:
                 connection = int.from_bytes(context.caller_connection_id or b"", "little")
                 call = Call(context.caller, connection, context.timestamp_us)
                 given = iter(self.probes.given.get(offset, ()))
-                run(
-                    Writer(self.world, self.checks, call, state, given),
-                    *self._arguments(context.reducer_name, context.args),
-                )
+                writer = Writer(self.world, self.checks, call, state, given)
+                run_whole(run(writer, *self._arguments(context.reducer_name, context.args)))
             state["flash"].clear()
             for name in names:
                 self.checks.holds(
@@ -289,10 +290,11 @@ class Simulation:
             for name in REDUCERS
         }
         mine = view(lambda reader: _own(reader), of="journal")
-        return FunctionModule(tables, reducers, version=version, rules=self.world.rules, views={"mine": mine})
+        kind = PausingModule if self.can_pause else FunctionModule
+        return kind(tables, reducers, version=version, rules=self.world.rules, views={"mine": mine})
 
-    def _entry(self, name: str, init_error: str) -> Callable[..., None]:
-        def run(context: Context, *arguments: Any) -> None:
+    def _entry(self, name: str, init_error: str) -> Callable[..., Any]:
+        def begin(context: Context, *arguments: Any) -> Iterator[None]:
             call, datastore = context.call, context._datastore
             connection = int.from_bytes(call.connection_id or b"", "little")
             about = Call(call.sender, connection, call.timestamp_us)
@@ -301,9 +303,9 @@ class Simulation:
             if name == "connected":
                 self.probes.check_newcomer(about, datastore)
             writer = self.probes.open_writer(about, call.transaction, datastore)
-            REDUCERS[name](writer, *arguments)
+            return REDUCERS[name](writer, *arguments)
 
-        return run
+        return begin if self.can_pause else lambda *arguments: run_whole(begin(*arguments))
 
 
 def _own(reader: Reader) -> list[tuple[Any, ...]]:

@@ -25,8 +25,10 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 import trio
 
 from stdb.datastore.delta import Delta
+from stdb.storage import log as log_owner
 from stdb.storage import log_writer
 from stdb.storage.control import Control
+from stdb.storage.history import FileHistory
 from stdb.storage.log import SqliteLog
 from stdb.storage.module_log import ModuleLog
 from stdb.storage.retention import KEEP_ALL, Retention
@@ -89,9 +91,12 @@ def stepped() -> Iterator[None]:
     writer.threading = SimpleNamespace(Thread=_Thread)
     writer.monotonic, writer.time_ns = trio.current_time, lambda: virtual_now_us() * 1000
     writer.WINDOW_TRANSACTIONS = 20
+    owner: Any = log_owner
+    held_min, owner.HELD_RECORDS_MIN = owner.HELD_RECORDS_MIN, 1
     try:
         yield
     finally:
+        owner.HELD_RECORDS_MIN = held_min
         writer.threading, writer.monotonic, writer.time_ns, writer.WINDOW_TRANSACTIONS = before
 
 
@@ -242,7 +247,7 @@ class SimulatedStorage:
         """Open or make the log of a database."""
         disk = self.disks.get(identity)
         if disk is None:
-            disk = self.disks[identity] = Disk(self.directory / f"{identity[::-1].hex()}.sqlite", self._random)
+            disk = self.disks[identity] = Disk(self.database_path(identity), self._random)
         self._checks.holds("I17", disk.log is None or disk.log.is_dead, "a log is opened twice")
 
         def appended(offset: int, record: bytes) -> None:
@@ -252,6 +257,14 @@ class SimulatedStorage:
         disk.log = SteppedLog(disk.path, self._random, on_durable, self._retention, appended)
         del disk.records[disk.log.written :]
         return disk.log
+
+    def open_history(self, identity: bytes) -> FileHistory:
+        """Open what the file of a database has stored."""
+        return FileHistory(self.database_path(identity))
+
+    def database_path(self, identity: bytes) -> Path:
+        """Return where the file of a database is, or would be."""
+        return self.directory / f"{identity[::-1].hex()}.sqlite"
 
     async def run(self, function: Callable[[Unpack[Args]], Result], *args: *Args) -> Result:
         """Call a function that waits for the disk."""
