@@ -120,18 +120,24 @@ class WasmModule:
             instance = self._main
             if instance is None:
                 return self._after_making(start, call, args)
-            host, guest = instance.host, instance.guest
-            transaction = call.transaction
+            host = instance.host
+            sender, connection_id, timestamp_us, transaction, _ = call
             host.open(transaction)
             host.function = name
             handles = host.handles
-            guest.limit(transaction, instance.ticks_max)
+            instance.guest.limit(transaction, instance.ticks_max)
+            who1, who2, who3, who4 = words(sender)  # with stars, all ten would be put together anew
+            connection1, connection2 = connection_words(connection_id)
             try:
                 code = instance.call_reducer(
                     reducer_id,
-                    *words(call.sender),
-                    *connection_words(call.connection_id),
-                    call.timestamp_us & U64_MAX,
+                    who1,
+                    who2,
+                    who3,
+                    who4,
+                    connection1,
+                    connection2,
+                    timestamp_us & U64_MAX,
                     handles.add_source(args if end == len(args) else args[:end]),
                     handles.add_sink(),
                 )
