@@ -1,5 +1,6 @@
 """Every vector of the messages of 0.7 to 0.11, both ways and byte for byte."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -198,6 +199,13 @@ def test_rows_have_the_layout_of_that_time() -> None:
     assert user(USER_BOB).hex() == rows["user_bob_true"]
     assert message(MESSAGE_HI).hex() == rows["message_hi"]
     assert MESSAGE_ID.hex() in VECTORS["header"][2]
+
+
+def test_keys_of_rows_of_a_real_server() -> None:
+    document = json.loads(gzip.decompress((Path(__file__).parent / "vectors/legacy/row_pk_0.8.2.json.gz").read_bytes()))
+    assert len(document["pairs"]) > 3
+    for pair in document["pairs"]:
+        assert row_key(bytes.fromhex(pair["row_bsatn_hex"])).hex() == pair["row_pk_hex"]
 
 
 @pytest.mark.parametrize("entry", VECTORS["row_pk"], ids=lambda entry: entry["row"])
