@@ -6,6 +6,7 @@ all workspaces share a target directory: the standard library is compiled once, 
 asked only for what was not built before from these sources by this compiler.
 """
 
+import json
 import os
 import re
 import shutil
@@ -59,7 +60,7 @@ def build_module(name: str, version: str, *features: str) -> Path:
     built = CACHE / "built" / f"{label}-{digest}.wasm"
     with alone(CACHE / "target"):  # cargo names a module alike whatever its version and features
         if not built.exists():
-            _compile(name, version, files, features, path, settings)
+            _compile(_workspace(version, name), name, features, path, settings)
             built.parent.mkdir(exist_ok=True)
             part = built.with_suffix(".part")
             shutil.copyfile(CACHE / "target" / TARGET / "release" / f"{name}.wasm", part)
@@ -69,18 +70,28 @@ def build_module(name: str, version: str, *features: str) -> Path:
     return built
 
 
-def _compile(
-    name: str, version: str, files: dict[str, str], features: tuple[str, ...], path: str, settings: dict[str, str]
-) -> None:
-    """Have cargo build a module, as a member of its workspace: the paths of sources in logs begin with its name."""
+def _workspace(version: str, name: str) -> Path:
+    """Return the workspace of a version, with the modules made for it and this one.
+
+    What is a member of a workspace has the paths of its sources in logs begin with its name. All of them from the
+    beginning: so cargo looks for versions of their dependencies once.
+    """
     workspace = CACHE / f"crate-{version}"
-    for file, text in files.items():
-        copy = workspace / name / file
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if not (copy.exists() and copy.read_text() == text):
-            copy.write_text(text)
-    members = sorted(manifest.parent.name for manifest in workspace.glob("*/Cargo.toml"))
-    (workspace / "Cargo.toml").write_text(f'[workspace]\nmembers = {members}\nresolver = "2"\n'.replace("'", '"'))
+    made = {path.parent.name for path in SOURCES.glob("*/Cargo.toml") if f'"={version}"' in path.read_text()}
+    members = sorted(made | {name})
+    for member in members:
+        for file, text in sources(member, version).items():
+            copy = workspace / member / file
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if not (copy.exists() and copy.read_text() == text):
+                copy.write_text(text)
+    listed = json.dumps(members)
+    (workspace / "Cargo.toml").write_text(f'[workspace]\nmembers = {listed}\nresolver = "2"\n')
+    return workspace
+
+
+def _compile(workspace: Path, name: str, features: tuple[str, ...], path: str, settings: dict[str, str]) -> None:
+    """Have cargo build a member of a workspace."""
     done = subprocess.run(
         [*_BUILD, "--package", name, *(("--features", ",".join(features)) if features else ())],
         cwd=workspace,
@@ -90,7 +101,7 @@ def _compile(
         timeout=BUILD_SECONDS_MAX,
         check=False,
     )
-    assert done.returncode == 0, f"{name} against spacetimedb {version} does not compile:\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, f"{name} in {workspace.name} does not compile:\n{done.stderr[-4000:]}"
 
 
 def _compiler(path: str) -> str:

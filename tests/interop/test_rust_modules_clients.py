@@ -1,4 +1,4 @@
-"""Modules of crates from 0.11.1 to 2.8.3 on a server; the command line and npm's newest SDK are clients."""
+"""Modules of crates from 0.11.1 to 2.14.0 on a server; the command line and npm's newest SDK are clients."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -21,7 +21,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=versions("0.11.1", "1.0.1", "1.12.0", "2.8.3"))
+@pytest.fixture(params=versions("0.11.1", "1.0.1", "1.12.0", "2.8.3", "2.14.0"))
 def garden(request: pytest.FixtureRequest) -> Garden:
     found: Garden = request.param
     return found

@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 
 from tests.interop.clients import Client, Connect, Database, connecting
-from tests.interop.gardens import Garden
+from tests.interop.gardens import Garden, versions
 from tests.interop.processes import Server, serve
 
 pytestmark = pytest.mark.slow
 
-GARDEN = Garden("2.8.3")
 ALL = ("plant", "bench", "tall", "heights")
 
 
@@ -21,14 +20,20 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
-def database(server: Server) -> Database:
-    return Database(server, GARDEN.module, GARDEN.build())
+@pytest.fixture(params=versions("2.8.3", "2.14.0"))
+def garden(request: pytest.FixtureRequest) -> Garden:
+    found: Garden = request.param
+    return found
 
 
 @pytest.fixture
-def connect() -> Iterator[Connect]:
-    with connecting("2.10.1", GARDEN.module) as connect:
+def database(server: Server, garden: Garden) -> Database:
+    return Database(server, garden.module, garden.build())
+
+
+@pytest.fixture
+def connect(garden: Garden) -> Iterator[Connect]:
+    with connecting("2.10.1", garden.module) as connect:
         yield connect
 
 
@@ -86,10 +91,12 @@ def test_what_a_module_of_2_x_has_reaches_clients(ann: Client, bob: Client) -> N
     assert ann.rows("heights") == [{"plants": 0, "sum": 0}]
 
 
-def test_a_second_version_goes_on_under_its_clients(database: Database, ann: Client, bob: Client) -> None:
+def test_a_second_version_goes_on_under_its_clients(
+    garden: Garden, database: Database, ann: Client, bob: Client
+) -> None:
     furnish(ann, bob)
-    assert post(database, "/pre_publish?style=NoColor", GARDEN.build("v2"))["AutoMigrate"]["break_clients"] is False
-    database.publish(GARDEN.build("v2"))
+    assert post(database, "/pre_publish?style=NoColor", garden.build("v2"))["AutoMigrate"]["break_clients"] is False
+    database.publish(garden.build("v2"))
     ann.call("buildBench", wood="elm")
     assert bob.wait("insert", "bench")["row"] == {"id": 2, "wood": "old elm"}
     assert ann.refused("buildBench", wood="") == "of which wood?"
@@ -105,9 +112,11 @@ def test_a_second_version_goes_on_under_its_clients(database: Database, ann: Cli
             client.check(table, f"SELECT * FROM {table}")
 
 
-def test_a_column_more_ends_clients_that_do_not_know_it(database: Database, ann: Client, bob: Client) -> None:
+def test_a_column_more_ends_clients_that_do_not_know_it(
+    garden: Garden, database: Database, ann: Client, bob: Client
+) -> None:
     furnish(ann, bob)
-    program = GARDEN.build("v3")
+    program = garden.build("v3")
     before = state(database)
     with pytest.raises(AssertionError, match=r"400 .*client-breaking change"):
         database.publish(program)
@@ -129,10 +138,12 @@ def test_a_column_more_ends_clients_that_do_not_know_it(database: Database, ann:
         eve.check("tall", "SELECT * FROM tall")
 
 
-def test_a_version_that_rows_do_not_fit_is_refused_whole(database: Database, ann: Client, bob: Client) -> None:
+def test_a_version_that_rows_do_not_fit_is_refused_whole(
+    garden: Garden, database: Database, ann: Client, bob: Client
+) -> None:
     furnish(ann, bob)
     before = state(database)
-    program = GARDEN.build("v4")
+    program = garden.build("v4")
     assert "ManualMigrate" in post(database, "/pre_publish?style=NoColor", program)
     with pytest.raises(AssertionError, match=r"400 .*\n.*column wood in table bench from String to U64"):
         database.publish(program)
