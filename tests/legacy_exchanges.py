@@ -1,15 +1,17 @@
 """Exchanges recorded from the real 0.11.1, sent again: placeholders are filled in with what this server answered."""
 
 import base64
+import gzip
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 from tests.http_harness import Answer
 
-__all__ = ["Replay", "steps_of"]
+__all__ = ["ALIASES", "Replay", "steps_of"]
 
 RECORDED = Path(__file__).parent / "vectors" / "legacy"
 _PLACEHOLDER = re.compile(r"\$\{(identity|address|hash|token|us|n|short)(?::(\w+))?\}")
@@ -24,7 +26,7 @@ _SHAPES = {
     "n": r"-?\d+",
     "short": "[0-9a-f]{16}",
 }
-_ALIASES = {"address:db": "address:1", "address:other": "address:9"}
+ALIASES = {"address:db": "address:1", "address:other": "address:9"}
 """The database of each of the two people has another name in requests than in the answer that told of it."""
 _UNORDERED = {"identities", "rows", "misc_exports"}
 _COMPARED = ("content-type", "allow", "cache-control", "spacetime-identity", "spacetime-identity-token")
@@ -32,25 +34,41 @@ _COMPARED = ("content-type", "allow", "cache-control", "spacetime-identity", "sp
 
 def steps_of(name: str) -> list[dict[str, Any]]:
     """Return the steps of a recording."""
-    steps: list[dict[str, Any]] = json.loads((RECORDED / f"{name}.json").read_text())["steps"]
+    path = RECORDED / f"{name}.json"
+    text = path.read_text() if path.exists() else gzip.decompress(path.with_suffix(".json.gz").read_bytes()).decode()
+    steps: list[dict[str, Any]] = json.loads(text)["steps"]
     return steps
 
 
 class Replay:
     """What the placeholders of one recording stand for here, learned from the answers in turn."""
 
-    def __init__(self, steps: list[dict[str, Any]], known: dict[str, str], suffix: str = "x1") -> None:
+    def __init__(
+        self,
+        steps: list[dict[str, Any]],
+        known: dict[str, str],
+        suffix: str = "x1",
+        aliases: Mapping[str, str] = ALIASES,
+    ) -> None:
         self.steps = steps
         self.known = known
         self.suffix = suffix
+        self.aliases = aliases
+
+    def _named(self, match: re.Match[str]) -> str:
+        """Return what a placeholder is known as."""
+        name = f"{match[1]}:{match[2]}"
+        return self.aliases.get(name, name)
 
     def filled(self, text: str) -> str:
         """Return a recorded text of a request as it is sent here."""
+        encoded = base64.b64encode(f"token:{self.known.get('token:owner', '')}".encode()).decode()
+        text = text.replace("${base64 of token:JWT}", encoded)
         return _PLACEHOLDER.sub(self._sent, text.replace("UUU", self.suffix))
 
     def _sent(self, match: re.Match[str]) -> str:
         """Return what a placeholder of a request stands for; an address that no answer told was the client's choice."""
-        name = _ALIASES.get(f"{match[1]}:{match[2]}", f"{match[1]}:{match[2]}")
+        name = self._named(match)
         if name not in self.known:
             assert match[1] == "address", f"{match[0]} was told by no answer"
             self.known[name] = token_hex(16)
@@ -107,7 +125,7 @@ class Replay:
         return sorted(items, key=lambda item: _PLACEHOLDER.sub(self._known_or_blank, json.dumps(item)))
 
     def _known_or_blank(self, match: re.Match[str]) -> str:
-        return self.known.get(_ALIASES.get(f"{match[1]}:{match[2]}", f"{match[1]}:{match[2]}"), "")
+        return self.known.get(self._named(match), "")
 
     def _known_text(self, text: str) -> str:
         return _PLACEHOLDER.sub(self._known_or_blank, text)
@@ -124,7 +142,7 @@ class Replay:
         for match in _PLACEHOLDER.finditer(recorded):
             pattern += re.escape(recorded[last : match.start()])
             last = match.end()
-            name = _ALIASES.get(f"{match[1]}:{match[2]}", f"{match[1]}:{match[2]}")
+            name = self._named(match)
             if match[2] and name in self.known:
                 pattern += re.escape(self.known[name])
             else:

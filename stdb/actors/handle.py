@@ -16,6 +16,7 @@ from stdb.actors.sink import Client, ClientSink
 from stdb.actors.transfer import TableRows, find_table, put_rows, take_rows
 from stdb.actors.visits import Asked, RouteResult
 from stdb.datastore.environment import read_environment
+from stdb.sql import Language
 
 if TYPE_CHECKING:
     from stdb.actors.database import DatabaseActor
@@ -140,6 +141,19 @@ class DatabaseHandle:
         await self.ready()
         actor = self._actor
         return await actor.answers.wait_long(partial(actor.visits.sql, client, text, confirmed))
+
+    async def statements(self, caller: bytes, text: str, language: Language) -> list[SqlResult]:
+        """Run any number of SQL statements in one transaction; return what its SELECTs read, once that is durable.
+
+        Nobody connects for it (spec 03 section 7).
+
+        Raises:
+            QueryError: A statement is wrong, or this caller may not run it; nothing was changed.
+            DatabaseUnavailable: As for `call`.
+        """
+        await self.ready()
+        actor = self._actor
+        return await actor.answers.wait_long(partial(actor.visits.statements, caller, text, language))
 
     async def table(self, name: str) -> "TableSchema":
         """Return a table that rows can be put into. Raises as `transfer.find_table`, and DatabaseUnavailable."""

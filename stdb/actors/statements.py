@@ -9,23 +9,34 @@ its end, as a reducer does. Source: spec 06 section 4, spec 02 section 6.3, spec
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from stdb.actors.answers import SqlResult
 from stdb.actors.pausing import while_wanted
 from stdb.errors import QueryError, ReducerError
 from stdb.sats.types import Product
-from stdb.sql import Caller, ChangeStatement, SelectStatement, check_row_limit, compile_sql, work_of
+from stdb.sql import (
+    Caller,
+    ChangeStatement,
+    Language,
+    SelectStatement,
+    check_row_limit,
+    compile_sql,
+    compile_statements,
+    work_of,
+)
 from stdb.sql.work import Steps, Work
 from stdb.subscriptions.fragment import TransactionEvent
 
 if TYPE_CHECKING:
     from stdb.datastore.datastore import Datastore
-    from stdb.datastore.transaction import Delta
+    from stdb.datastore.transaction import Delta, Transaction
 
 __all__ = ["Statements"]
 
+Result = TypeVar("Result")
 _NO_COLUMNS = Product(())
+_Statements: TypeAlias = list[SelectStatement | ChangeStatement]
 
 
 class Statements:
@@ -57,7 +68,7 @@ class Statements:
         statement = yield from self._compiled(text, asking)
         work = work_of(asking, self._query_rows_max)
         if isinstance(statement, ChangeStatement):
-            stats = yield from self._change(caller, statement, work)
+            stats = yield from self._in_transaction(caller, lambda transaction: statement.steps(transaction, work))
             return SqlResult(_NO_COLUMNS, [], _micros_since(started), *stats)
         try:
             check_row_limit([statement], self._datastore, asking)
@@ -66,13 +77,34 @@ class Statements:
             self._sweep()
         return SqlResult(row_type, rows, _micros_since(started))
 
-    def _change(self, caller: bytes, statement: ChangeStatement, work: Work) -> Steps[tuple[int, int, int]]:
-        """Run a change in a transaction of its own; return how many rows it inserted, deleted and updated."""
+    def run_all(
+        self, caller: bytes, text: str, language: Language, is_wanted: Callable[[], bool]
+    ) -> Steps[list[SqlResult]]:
+        """Run any number of statements, in one transaction where one changes something; return what the SELECTs read.
+
+        Raises:
+            QueryError: One is wrong, not for this caller, or they cost too much; nothing was changed.
+            UnwantedError: All of them read, and nobody wants the results any more.
+        """
+        asking = Caller(caller, caller == self._owner, language)
+        statements: _Statements = yield from self._patiently(lambda: compile_statements(text, self._datastore, asking))
+        work = work_of(asking, self._query_rows_max)
+        if any(isinstance(statement, ChangeStatement) for statement in statements):
+            return (yield from self._in_transaction(caller, lambda open_: _all_steps(statements, open_, work)))
+        try:
+            reading = [statement for statement in statements if isinstance(statement, SelectStatement)]
+            check_row_limit(reading, self._datastore, asking)
+            return (yield from while_wanted(_all_steps(statements, None, work), is_wanted))
+        finally:
+            self._sweep()
+
+    def _in_transaction(self, caller: bytes, steps: "Callable[[Transaction], Steps[Result]]") -> Steps[Result]:
+        """Run changes in a transaction of their own, of which subscribers are told."""
         started = perf_counter()
         now_us = self._now_us()
         transaction = self._datastore.begin(now_us)
         try:
-            stats = yield from statement.steps(transaction, work)
+            result = yield from steps(transaction)
             delta = yield from transaction.commit_in_steps()
         except (QueryError, ReducerError) as error:
             transaction.rollback()
@@ -81,19 +113,36 @@ class Statements:
         if delta is not None:
             needs, duration_us = self._datastore.next_offset, _micros_since(started)
             self._publish(delta, TransactionEvent(caller, None, now_us, needs=needs, duration_us=duration_us))
-        return stats
+        return result
 
     def _compiled(self, text: str, asking: Caller) -> Steps[SelectStatement | ChangeStatement]:
         """Compile a statement; views that it is the first to read may pause."""
+        return (yield from self._patiently(lambda: compile_sql(text, self._datastore, asking)))
+
+    def _patiently(self, compiled: Callable[[], Result]) -> Steps[Result]:
         views = self._datastore.views
         if views is None:
-            return compile_sql(text, self._datastore, asking)
-        return (yield from views.patiently(lambda: compile_sql(text, self._datastore, asking)))
+            return compiled()
+        return (yield from views.patiently(compiled))
 
     def _sweep(self) -> None:
         """Forget what the statement alone read of views."""
         if self._datastore.views is not None:
             self._datastore.views.sweep()
+
+
+def _all_steps(statements: _Statements, transaction: "Transaction | None", work: Work) -> Steps[list[SqlResult]]:
+    """Run statements in turn; return what the SELECTs read. Without a transaction none of them changes anything."""
+    results = []
+    for statement in statements:
+        if isinstance(statement, SelectStatement):
+            started = perf_counter()
+            row_type, rows, _ = yield from statement.steps(work)
+            results.append(SqlResult(row_type, rows, _micros_since(started)))
+        else:
+            assert transaction is not None, "somebody who changes something has a transaction"
+            yield from statement.steps(transaction, work)
+    return results
 
 
 def _micros_since(started: float) -> int:

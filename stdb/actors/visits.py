@@ -33,6 +33,7 @@ from stdb.errors import RequestError
 from stdb.modules.protocol import HttpRequest, HttpResponse, Module, RouteCall, Stranger
 from stdb.sats.special import Identity
 from stdb.schema.model import STANDARD_HTTP_METHODS, HttpRouteDef
+from stdb.sql import Language
 from stdb.sql.work import Steps
 
 if TYPE_CHECKING:
@@ -109,6 +110,15 @@ class Visits:
         """
         return self._connected(client, confirmed, self._actor.statements.run(client.identity, text, is_wanted))
 
+    def statements(
+        self, caller: bytes, text: str, language: Language, is_wanted: Callable[[], bool]
+    ) -> Steps[Callable[[], tuple[list[SqlResult], int]]]:
+        """Run any number of statements, nobody connecting; return what returns the results and what must be durable."""
+        actor = self._actor
+        results = yield from actor.statements.run_all(caller, text, language, is_wanted)
+        needs = actor.datastore.next_offset
+        return lambda: (results, needs)
+
     def _connected(
         self, client: Client, confirmed: bool, steps: Steps[Result]
     ) -> Steps[Callable[[], tuple[Result, int]]]:
@@ -144,7 +154,8 @@ class Visits:
             prepared = outcome
         entry_or_none = actor.reducers.by_name.get(name)
         if prepared is NO_SUCH_REDUCER or entry_or_none is None:
-            actor.reducers.tell_no_procedure(name)
+            if isinstance(args, bytes | str):  # who knows other forms knows no procedures
+                actor.reducers.tell_no_procedure(name)
             raise NoSuchFunction(NO_SUCH_PROCEDURE.text)
         if entry_or_none.definition.lifecycle is not None:
             raise LifecycleCall(prepared.text)

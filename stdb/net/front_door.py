@@ -28,6 +28,7 @@ from stdb.net import (
     routes_legacy_database,
     routes_legacy_identity,
     routes_legacy_publish,
+    routes_legacy_sql,
     routes_legacy_subscribe,
     routes_publish,
     routes_rows,
@@ -64,6 +65,7 @@ _RESOURCES = (
     *routes_legacy_identity.RESOURCES,
     *routes_legacy_database.RESOURCES,
     *routes_legacy_publish.RESOURCES,
+    *routes_legacy_sql.RESOURCES,
     *routes_legacy_subscribe.RESOURCES,
 )
 _NOT_FOUND = Response(404)

@@ -26,12 +26,13 @@ from stdb.sats import meta
 from stdb.sats.types import Product
 from stdb.sats.typespace import without_maps
 
-__all__ = ["RESOURCES", "SLICE_SECONDS", "reducer_response", "sql_document"]
+__all__ = ["RESOURCES", "ROWS_A_PIECE", "SLICE_SECONDS", "reducer_response", "sliced_response", "sql_document"]
 
 SLICE_SECONDS = 0.005
 """A result is encoded for so long before others run."""
 
-_ROWS_A_PIECE = 100
+ROWS_A_PIECE = 100
+"""Rows that are encoded between two looks at the time."""
 
 _REFUSED = 530
 """The reducer said no, or broke: a status of the reference's own."""
@@ -99,7 +100,11 @@ async def run_sql(call: Call) -> Response:
         work = partial(host.archive.sql, database.identity, text, moment)
     result = await call.connection.while_connected(work)
     headers = (JSON, ("spacetime-execution-duration-micros", str(result.duration_us)))
-    document = sql_document(result)
+    return sliced_response(headers, sql_document(result))
+
+
+def sliced_response(headers: tuple[tuple[str, str], ...], document: Iterator[bytes]) -> Response:
+    """Return the answer that holds a document given in pieces, which is sent slice by slice where it is long."""
     first, is_whole = _slice(document)
     return Response(200, headers, first if is_whole else _rest(first, document))
 
@@ -125,8 +130,8 @@ def sql_document(result: SqlResult) -> Iterator[bytes]:
     rows.reverse()
     separator = ""
     while rows:
-        piece = rows[-_ROWS_A_PIECE:]
-        del rows[-_ROWS_A_PIECE:]
+        piece = rows[-ROWS_A_PIECE:]
+        del rows[-ROWS_A_PIECE:]
         yield (separator + ",".join([encode(row) for row in reversed(piece)])).encode("utf-8", "replace")
         separator = ","
     stats = f'"rows_inserted":{result.inserted},"rows_deleted":{result.deleted},"rows_updated":{result.updated}'

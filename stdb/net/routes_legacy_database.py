@@ -87,7 +87,7 @@ def _old_line(line: dict[str, Any]) -> bytes:
     line.pop("function", None)
     if line.get("target") == HOST:
         del line["target"]
-        line["filename"] = "spacetimedb"
+        line["filename"] = "external" if line["message"].startswith("External attempt") else "spacetimedb"
     return json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 

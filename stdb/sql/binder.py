@@ -278,7 +278,8 @@ def _projection(shape: Projection, grouping: tuple[Position, ...], scope: "Scope
         case Count(name):
             return BoundCount(name)
         case Columns(fields):
-            _check_names(name for _, name in fields)
+            if not scope.caller.language.repeats_columns:
+                _check_names(name for _, name in fields)
             return BoundColumns(tuple((scope.position(column), name) for column, name in fields))
         case Aggregated(items):
             _check_names(name for _, name in items)

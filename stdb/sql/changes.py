@@ -31,10 +31,16 @@ if TYPE_CHECKING:
     from stdb.datastore.table import Table
     from stdb.datastore.transaction import Transaction
 
-__all__ = ["ROW_LIMIT_VARIANT", "ChangeShape", "ChangeStatement", "SqlStats", "bind_change", "check_variable"]
+__all__ = [
+    "ROW_LIMIT_VARIANT",
+    "ChangeShape",
+    "ChangeStatement",
+    "SqlStats",
+    "bind_change",
+    "check_may_change",
+    "check_variable",
+]
 
-VARIABLES = ("row_limit",)
-"""The system variables that SET and SHOW know."""
 ROW_LIMIT_VARIANT = 8
 """The U64 variant of the values in st_var."""
 _WRITTEN = BATCH // 4
@@ -88,6 +94,18 @@ class _Insert(ChangeStatement):
         before = len(self.table)
         yield from _insert_all(transaction, self.table, self._rows, work)
         return SqlStats(rows_inserted=len(self.table) - before)
+
+
+class _Replacement(_Insert):
+    """Sets the value of a variable, whatever it was."""
+
+    def _run(self, transaction: "Transaction", work: Work) -> Steps[SqlStats]:
+        """Insert the row; the one of the same name goes."""
+        decode = self.table.schema.codec.decode_exact
+        names = {decode(row)[0] for row in self._rows}
+        before = [row for row in self.table.rows() if decode(row)[0] in names]
+        yield from _delete_all(transaction, self.table, before, work)
+        return (yield from super()._run(transaction, work))
 
 
 class _Delete(ChangeStatement):
@@ -196,10 +214,12 @@ def bind_change(shape: ChangeShape, datastore: "Datastore", caller: Caller) -> C
         _refuse_view(shape, datastore, caller)
     match shape:
         case SetShape():
-            statement = _set(shape, datastore)
+            statement = _set(shape, datastore, caller)
         case InsertShape():
             table = find_table(datastore, shape.table, caller)
-            statement = _Insert(table, _rows(shape, table))
+            statement = _Insert(
+                table, _rows(_in_order(shape, table) if caller.language.inserts_by_name else shape, table)
+            )
         case UpdateShape():
             table = find_table(datastore, shape.table.name, caller)
             values = _assigned(shape, table)
@@ -211,9 +231,14 @@ def bind_change(shape: ChangeShape, datastore: "Datastore", caller: Caller) -> C
         raise QueryError("Database environment variables can only be changed by publishing")
     if statement.table.schema.is_system and name != "st_var":
         raise QueryError(f"`{name}` is a system table; DML on system tables is not supported")
+    check_may_change(caller)
+    return statement
+
+
+def check_may_change(caller: Caller) -> None:
+    """Raise QueryError unless this caller may change rows and see the settings of the database."""
     if not caller.is_owner:
         raise QueryError(f"Caller {caller.identity[::-1].hex()} is not authorized to run SQL DML statements")
-    return statement
 
 
 def _refuse_view(shape: InsertShape | UpdateShape | DeleteShape, datastore: "Datastore", caller: Caller) -> None:
@@ -223,18 +248,18 @@ def _refuse_view(shape: InsertShape | UpdateShape | DeleteShape, datastore: "Dat
         raise QueryError(f"`{view.name}` is a view; DML on views is not supported")
 
 
-def check_variable(name: str) -> None:
+def check_variable(name: str, caller: Caller) -> None:
     """Check the name of a system variable.
 
     Raises:
         QueryError: There is no such variable.
     """
-    if name not in VARIABLES:
+    if name not in caller.language.variables:
         raise QueryError(f"{name} is not a valid system variable")
 
 
-def _set(shape: SetShape, datastore: "Datastore") -> ChangeStatement:
-    check_variable(shape.name)
+def _set(shape: SetShape, datastore: "Datastore", caller: Caller) -> ChangeStatement:
+    check_variable(shape.name, caller)
     literal = shape.value
     if literal.kind is not LiteralKind.NUMBER:
         given = {LiteralKind.BOOL: BOOL, LiteralKind.STRING: STRING}.get(literal.kind, BYTES)
@@ -243,7 +268,29 @@ def _set(shape: SetShape, datastore: "Datastore") -> ChangeStatement:
     if value is None:
         raise QueryError(f"The literal expression `{literal.text}` cannot be parsed as type `U64`")
     table = datastore.table("st_var")
-    return _Insert(table, [table.schema.codec.encode((shape.name, (ROW_LIMIT_VARIANT, value)))])
+    row = table.schema.codec.encode((shape.name, (ROW_LIMIT_VARIANT, value)))
+    return (_Replacement if caller.language.keeps_settings else _Insert)(table, [row])
+
+
+def _in_order(shape: InsertShape, table: "Table") -> InsertShape:
+    """Return an INSERT with its values in the order of the table's columns; without a list they are that already.
+
+    Raises:
+        QueryError: A name is not of the table or there twice.
+    """
+    names = tuple(column.name for column in table.schema.definition.columns)
+    if not shape.columns:
+        return shape._replace(columns=names)
+    places = [column_index(table, name) for name in shape.columns]
+    for name, place in zip(shape.columns, places, strict=True):
+        if place is None:
+            raise QueryError(f"`{table.schema.name}` does not have a field `{name}`")
+        if places.count(place) > 1:
+            raise QueryError(f"Duplicate name `{name}`")
+    if len(places) < len(names) or any(len(row) != len(places) for row in shape.rows):
+        return shape
+    order = sorted(range(len(places)), key=lambda listed: places[listed] or 0)
+    return shape._replace(columns=names, rows=tuple(tuple(row[listed] for listed in order) for row in shape.rows))
 
 
 def _rows(shape: InsertShape, table: "Table") -> list[bytes]:

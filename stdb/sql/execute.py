@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stdb.errors import QueryError
 from stdb.schema.model import Access
 from stdb.sql.binder import Caller, bind_select, is_readable_by_all
-from stdb.sql.changes import ROW_LIMIT_VARIANT, ChangeStatement, bind_change, check_variable
+from stdb.sql.changes import ROW_LIMIT_VARIANT, ChangeStatement, bind_change, check_may_change, check_variable
 from stdb.sql.joins import check_joins
 from stdb.sql.lexer import is_plain_name
 from stdb.sql.parser import parse, parse_all
@@ -162,19 +162,22 @@ def compile_statements(text: str, datastore: "Datastore", caller: Caller) -> lis
 def _compiled(statement: Statement, datastore: "Datastore", caller: Caller) -> SelectStatement | ChangeStatement:
     shape = sql_shape(statement, caller.language)
     if isinstance(shape, ShowShape):
-        check_variable(shape.name)
-        shape = _show(shape)
+        check_variable(shape.name, caller)
+        shape = _show(shape, caller)
     if not isinstance(shape, SelectShape):
         return bind_change(shape, datastore, caller)
     bound = bind_select(shape, datastore, caller)
     return SelectStatement(bound, expand(bound, datastore, caller))
 
 
-def _show(shape: ShowShape) -> SelectShape:
+def _show(shape: ShowShape, caller: Caller) -> SelectShape:
     """Return SHOW as the SELECT that it stands for."""
+    columns = Columns(((Field("st_var", "value"), "value"),))
+    if caller.language.keeps_settings:
+        check_may_change(caller)
+        columns = Columns(((Field("st_var", "name"), "name"), *columns.fields))
     name = Literal(LiteralKind.STRING, shape.name, f"'{shape.name}'")
     condition = Chain(Field("st_var", "name"), (("=", name),))
-    columns = Columns(((Field("st_var", "value"), "value"),))
     return SelectShape(columns, ShapedTable("st_var", "st_var"), (), condition)
 
 

@@ -24,8 +24,26 @@ class Language(NamedTuple):
     """Subscriptions may list columns."""
     hides_tables: bool = False
     """There are no views and no event tables."""
+    variables: tuple[str, ...] = ("row_limit",)
+    """The system variables that SET and SHOW know."""
+    keeps_settings: bool = False
+    """SET replaces a value; SHOW, which is the owner's alone, answers with name and value."""
+    repeats_columns: bool = False
+    """A result may have two columns of one name."""
+    inserts_by_name: bool = False
+    """INSERT may list its columns in any order, or not at all."""
 
 
 PLAIN = Language()
-OLD = Language(True, True, True, True, True)
+OLD = Language(
+    infers_tables=True,
+    compares_literals=True,
+    names_variants=True,
+    lists_columns=True,
+    hides_tables=True,
+    variables=("row_limit", "slow_ad_hoc_query_ms", "slow_subscription_query_ms", "slow_tx_update_ms"),
+    keeps_settings=True,
+    repeats_columns=True,
+    inserts_by_name=True,
+)
 """That of 0.11 and older."""

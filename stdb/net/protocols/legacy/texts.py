@@ -15,10 +15,12 @@ from stdb.actors.sink import OutcomeKind, ReducerOutcome
 from stdb.schema.model import Access, ModuleDef
 from stdb.sql import READ_ONLY
 
-__all__ = ["FATAL", "of_failed_call", "of_one_off", "of_refused_call", "of_sql", "of_subscription"]
+__all__ = ["FATAL", "NOT_AUTHORIZED", "of_failed_call", "of_one_off", "of_refused_call", "of_sql", "of_subscription"]
 
 FATAL = "The Wasm instance encountered a fatal error."
 """What callers are told of a reducer that broke."""
+NOT_AUTHORIZED = "UnauthorizedError"
+"""What a refusal over HTTP begins with that is the fault of who asks."""
 _FATAL_TODAY = "The instance encountered a fatal error."
 _NO_REDUCER = "no such reducer"
 _BAD_ARGUMENTS = "invalid arguments for reducer "
@@ -147,4 +149,33 @@ _ONE_OFF: _Rules = (
     (_ESTIMATED, _user_error("DbError")),
     *_EVERYWHERE,
 )
-_SQL: _Rules = ((_ESTIMATED, _user_error("DbError")), *_EVERYWHERE)
+_SQL: _Rules = (
+    (_ESTIMATED, _user_error("DbError")),
+    (
+        re.compile(r"Caller [0-9a-f]+ is not authorized to run SQL DML statements"),
+        lambda _: f'{NOT_AUTHORIZED}: "Only the database owner can perform the requested operation"\n',
+    ),
+    (re.compile(r"IndexError: .*", re.DOTALL), _user_error("DbError")),
+    (
+        re.compile(r"`(.*)` does not have a field `(.*)`", re.DOTALL),
+        _executing(
+            lambda refusal: (
+                f'SqlError: Unknown field: `{refusal.match[2]}` not found in the table(s): `["{refusal.match[1]}"]`'
+            )
+        ),
+    ),
+    (
+        re.compile(r"(.*) is not a valid system variable", re.DOTALL),
+        lambda refusal: f'VmErrorUser: DbError: "Invalid system variable {refusal.match[1]}"\n',
+    ),
+    (
+        re.compile(r"Unsupported: .*\bORDER BY\b.*", re.DOTALL | re.IGNORECASE),
+        _executing(lambda _: 'SqlError: Unsupported feature: `Unsupported "SELECT" with `query.order_by` feature.`'),
+    ),
+    *_EVERYWHERE,
+    (
+        re.compile(r"Unsupported: ((?!SELECT\b).*)", re.DOTALL),
+        _executing(lambda refusal: f"SqlError: Unsupported feature: `Syntax {refusal.match[1]}`"),
+    ),
+    (re.compile(r".*", re.DOTALL), _executing(lambda refusal: f"SqlError: {refusal.match[0]}")),
+)
