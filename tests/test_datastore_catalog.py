@@ -58,6 +58,20 @@ def test_a_fresh_database_describes_its_system_tables_as_the_real_server_does(na
     assert sorted(catalog_rows(Datastore(), name, system=True)) == sorted(recorded)
 
 
+def test_databases_begin_with_equal_system_rows_and_share_none() -> None:
+    first, second = Datastore(), Datastore()
+    assert state(first) == state(second)
+    at_first = state(second)
+    with transaction(first) as open_transaction:
+        first.create_tables(make_module(ITEM))
+        open_transaction.clear(first.table("st_index_accessor"))
+        open_transaction.delete(first.table("st_table"), next(iter(first.table("st_table").rows())))
+    assert state(first) != at_first
+    assert state(second) == state(Datastore()) == at_first
+    for each in (first, second, Datastore()):
+        each.verify()
+
+
 def test_system_sequences_begin_at_the_first_user_id() -> None:
     recorded = json.loads((VECTORS / "schema/system_tables.json").read_text())["st_sequence"]
     fresh = sorted(catalog_rows(Datastore(), "st_sequence", system=True))

@@ -9,9 +9,11 @@ more system tables opens an older log.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import cache
 
 from stdb.datastore.catalog import CATALOG_TABLES, RULES_TABLE, Catalog, read_backing_ids, read_rules, read_schemas
 from stdb.datastore.delta import TableDelta, UndoEntry
+from stdb.datastore.index import Key
 from stdb.datastore.records import Change, Record, decode_changes, decode_few
 from stdb.datastore.sequence import Reservations, Sequence
 from stdb.datastore.table import Table, TableSchema
@@ -38,6 +40,8 @@ _CATALOG_ID_LAST = max(_CATALOG_IDS)
 _ROWS_A_PART = 500
 _SEQUENCE_TABLE = SYSTEM_TABLE_IDS["st_sequence"]
 _RULES_ID = SYSTEM_TABLE_IDS[RULES_TABLE]
+_OWN_ROWS: dict[int, dict[Key, bytes]] = {}
+"""The rows that the system tables have of themselves, by table id and place; the first datastore writes them."""
 _TAIL_LOOKED_AT = 1024
 """Replayed records after which parts of the tail that are full are ended."""
 
@@ -133,22 +137,23 @@ class Datastore:
             self.tables[table_id] = self._by_name[table.schema.name] = table
 
     def _bootstrap(self) -> None:
-        for table_id, definition in (*SYSTEM_TABLES, (ENVIRONMENT_TABLE_ID, ENVIRONMENT_TABLE)):
-            schema = TableSchema(
-                table_id,
-                definition,
-                tuple(SYSTEM_INDEX_IDS[index.name] for index in definition.indexes),
-                tuple(SYSTEM_CONSTRAINT_IDS[unique.name] for unique in definition.uniques),
-                tuple(SYSTEM_SEQUENCE_IDS[sequence.name] for sequence in definition.sequences),
-            )
+        for schema in _system_schemas():
             sequences = tuple(
                 Sequence(sequence_id, sequence, USER_ID_FIRST, self.reservations)
-                for sequence_id, sequence in zip(schema.sequence_ids, definition.sequences, strict=True)
+                for sequence_id, sequence in zip(schema.sequence_ids, schema.definition.sequences, strict=True)
             )
-            self._swap(table_id, Table(schema, self.undo, sequences))
-        for table_id, _ in SYSTEM_TABLES:
-            self.catalog.write(self.tables[table_id].schema, "system")
-        self.undo.clear()
+            self._swap(schema.id, Table(schema, self.undo, sequences))
+        if not _OWN_ROWS:
+            for table_id, _ in SYSTEM_TABLES:
+                self.catalog.write(self.tables[table_id].schema, "system")
+            self.undo.clear()
+            _OWN_ROWS.update((table_id, dict(table.stored)) for table_id, table in self.tables.items() if table.stored)
+            return
+        for table_id, rows in _OWN_ROWS.items():
+            table = self.tables[table_id]
+            table.stored.update(rows)
+            for _ in table.index_rows():
+                pass
 
     def verify(self) -> None:
         """Check every table; see `Table.verify`."""
@@ -377,3 +382,18 @@ def _parts(change: Change) -> Iterator[Change]:
         yield Change(table_id, deletes[start : start + _ROWS_A_PART], [])
     for start in range(0, len(inserts), _ROWS_A_PART):
         yield Change(table_id, [], inserts[start : start + _ROWS_A_PART])
+
+
+@cache
+def _system_schemas() -> tuple[TableSchema, ...]:
+    """Return what the system tables are, in every database."""
+    return tuple(
+        TableSchema(
+            table_id,
+            definition,
+            tuple(SYSTEM_INDEX_IDS[index.name] for index in definition.indexes),
+            tuple(SYSTEM_CONSTRAINT_IDS[unique.name] for unique in definition.uniques),
+            tuple(SYSTEM_SEQUENCE_IDS[sequence.name] for sequence in definition.sequences),
+        )
+        for table_id, definition in (*SYSTEM_TABLES, (ENVIRONMENT_TABLE_ID, ENVIRONMENT_TABLE))
+    )

@@ -11,6 +11,7 @@ Row bytes are trusted: they were validated when they came in.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from stdb.sats.bsatn_decoder import DecoderSource, Mode
@@ -48,7 +49,7 @@ def row_key(
     row_type: Product, columns: Sequence[int], typespace: Typespace = Typespace.EMPTY
 ) -> Callable[[bytes], Key]:
     """Return the function from a row's bytes to the key of `columns`: one column's own key, or a tuple of several."""
-    return _reader(row_type, tuple(columns), Mode.KEY, len(columns) != 1, typespace)
+    return _reader(row_type, _interned(tuple(columns)), Mode.KEY, len(columns) != 1, typespace)
 
 
 def row_column(row_type: Product, column: int, typespace: Typespace = Typespace.EMPTY) -> Callable[[bytes], Any]:
@@ -60,7 +61,13 @@ def row_columns(
     row_type: Product, columns: Sequence[int], typespace: Typespace = Typespace.EMPTY
 ) -> Callable[[bytes], tuple[Any, ...]]:
     """Return the function from a row's bytes to the tuple of the values of `columns`."""
-    return _reader(row_type, tuple(columns), Mode.VALUE, True, typespace)
+    return _reader(row_type, _interned(tuple(columns)), Mode.VALUE, True, typespace)
+
+
+@lru_cache(maxsize=4096)
+def _interned(columns: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the one tuple that equals these columns: what is found by identity finds them."""
+    return columns
 
 
 @by_identity

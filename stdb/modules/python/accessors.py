@@ -9,7 +9,9 @@ Source: spec 08, "Access inside a reducer".
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from struct import Struct
+from types import CodeType
 from typing import Any
 
 from stdb.datastore.index import UniqueIndex
@@ -143,8 +145,14 @@ def _hot_methods(binding: Binding) -> dict[str, Any]:
     if index is None or binding.primary_key is None:
         return {}
     source, names = _source(binding, index)
-    exec(compile(source, "<table operations>", "exec"), names)
+    exec(_compiled(source), names)
     return {name: names[name] for name in ("get", "update", "insert")}
+
+
+@lru_cache(maxsize=1024)
+def _compiled(source: str) -> CodeType:
+    """Return the code; tables of one shape have the same, and so has a table that is attached again."""
+    return compile(source, "<table operations>", "exec")
 
 
 def _source(binding: Binding, index: UniqueIndex) -> tuple[str, dict[str, Any]]:
