@@ -5,10 +5,12 @@
 """
 
 import json as standard_json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from Crypto.Hash import keccak
 
 from stdb.errors import DecodeError, SchemaError
 from stdb.sats import bsatn, hashes, json, keys, meta, names, special
@@ -236,6 +238,12 @@ def test_identities_are_derived_from_the_token(entry: dict[str, Any]) -> None:
 @pytest.mark.parametrize("entry", VALUES["keccak"], ids=lambda entry: entry["input_hex"] or "empty")
 def test_keccak_is_the_original_one(entry: dict[str, Any]) -> None:
     assert hashes.keccak256(bytes.fromhex(entry["input_hex"])).hex() == entry["keccak256"]
+
+
+@pytest.mark.parametrize("size", [32_767, 32_768, 32_769, 65_536, 100_001])
+def test_keccak_of_what_is_hashed_in_pieces_is_that_of_the_whole(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    assert hashes.keccak256(data) == keccak.new(data=data, digest_bits=256).digest()
 
 
 @pytest.mark.parametrize("entry", VALUES["identity_0_11"], ids=lambda entry: str(entry["counter"]))

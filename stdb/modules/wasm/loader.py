@@ -7,10 +7,12 @@ Source: spec 04 sections 1, 4 and 5.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
-from stdb.errors import ModuleFault
+from stdb.datastore.datastore import Datastore
+from stdb.errors import ModuleFault, SchemaError
 from stdb.modules.wasm import abi
 from stdb.modules.wasm.definition import read_definition
 from stdb.modules.wasm.engine import CompiledCache, CompiledProgram, Engine, engine
@@ -64,7 +66,23 @@ def load_wasm(
         first.close()
         raise
     made = WasmModule9 if is_0_11 else WasmModule
-    return made(chosen, compiled, program_hash, definition, first, now_us, limits)
+    module = made(chosen, compiled, program_hash, definition, first, now_us, limits)
+    _make_codecs(module)
+    return module
+
+
+def _make_codecs(module: WasmModule) -> None:
+    """Have the codecs of a module's tables and reducers made now, where this may be beside the event loop.
+
+    They are kept by their types; to make them takes tens of milliseconds for a module of some size.
+    """
+    datastore = Datastore()
+    transaction = datastore.begin(0)
+    with suppress(SchemaError):  # whoever publishes it is told
+        datastore.create_tables(module.definition)
+    transaction.rollback()
+    for position in range(len(module.definition.reducers)):
+        module.reducer_steps(position)
 
 
 def _refuse_waits(program: CompiledProgram, definition: "ModuleDef") -> None:
