@@ -463,7 +463,7 @@ class Host:
         module_log.clear()
         first.lines.write_to(module_log)
         durable = trio.Event()
-        log = self._storage.open_log(identity, lambda _durable: durable.set())
+        log = await self._storage.run(self._storage.open_log, identity, lambda _durable: durable.set())
         try:
             log.append_nowait([first.record.record])
             await durable.wait()
