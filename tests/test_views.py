@@ -250,7 +250,7 @@ async def test_rows_of_event_tables_are_over_when_a_view_runs(handle: DatabaseHa
 async def test_all_tables_are_with_the_views_that_can_be_read_without_arguments(handle: DatabaseHandle) -> None:
     ann, owner = TestClient(handle, 1), TestClient(handle, OWNER)
     await ann.call("add", args(1, 1))
-    views = ["by_query", "everything", "mine", "one", "picky", "same_key"]
+    views = ["by_query", "by_query_as_one", "everything", "mine", "one", "picky", "same_key"]
     rows = (await ann.subscribe(1, "SELECT * FROM *")).rows
     assert [fragment.table_name for fragment in rows] == sorted(["item", *views])
     assert "hidden" in [fragment.table_name for fragment in (await owner.subscribe(1, "select * from *")).rows]
@@ -262,6 +262,15 @@ async def test_a_private_view_is_the_owners(handle: DatabaseHandle) -> None:
     assert len(await sql(handle, "SELECT * FROM hidden")) == 1
     with pytest.raises(QueryError, match="no such table: `hidden`"):
         await sql(handle, "SELECT * FROM hidden", identity(1))
+
+
+@with_shop
+async def test_a_query_finds_what_it_finds_though_crate_1_12_types_it_as_one_row(handle: DatabaseHandle) -> None:
+    ann = TestClient(handle, 1)
+    await ann.subscribe(1, "SELECT * FROM by_query_as_one")
+    for number in (1, 2, 3):
+        await ann.call("add", args(number, number % 2))
+    assert ids(ann, "by_query_as_one") == [1, 3]
 
 
 @with_shop

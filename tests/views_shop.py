@@ -78,6 +78,7 @@ VIEWS = {
     "same_key": view(same_key, "item", anonymous=True, primary_key="id"),
     "one": view(lambda read: read.rows("item"), "item", anonymous=True, optional=True),
     "by_query": view(by_query, "item", anonymous=True),
+    "by_query_as_one": view(by_query, "item", anonymous=True, optional=True),
     "events": view(events, "ping", anonymous=True),
     "hidden": view(everything, "item", anonymous=True, public=False),
     "typed": view(
