@@ -74,4 +74,4 @@ def test_the_garden_of_1_x_is_spelled_as_2_x_asks() -> None:
     assert '"=2.14.0"' in garden["Cargo.toml"]
     assert "#[table(accessor = plant, public, index(accessor = by_kind_height" in garden["src/garden.rs"]
     assert "(name = " not in garden["src/garden.rs"]
-    assert "ctx.sender()" in garden["src/garden.rs"]
+    assert "filter(ctx.sender()).collect()" in garden["src/garden/later.rs"]

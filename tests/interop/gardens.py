@@ -33,7 +33,8 @@ class Garden(NamedTuple):
 
     def path(self, *features: str) -> Path:
         """Return where the program is."""
-        return build_module(self.module, self.version, *features)
+        later = ("later",) if self.version == "1.12.0" else ()
+        return build_module(self.module, self.version, *later, *features)
 
     def build(self, *features: str) -> bytes:
         """Return the program."""

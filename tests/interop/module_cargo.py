@@ -31,6 +31,7 @@ _FROM_1_TO_2 = (
     ("ctx.sender", "ctx.sender()"),
     ("ctx.connection_id", "ctx.connection_id()"),
     ("ctx.identity()", "ctx.database_identity()"),
+    ("-> Query<", "-> impl Query<"),
 )
 """What the change from crate 1.x to 2.x asks of a module that does nothing unusual."""
 
@@ -44,9 +45,10 @@ def sources(name: str, version: str) -> dict[str, str]:
     files = {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
     files["Cargo.toml"] = re.sub(r'"=[0-9.]+"', f'"={version}"', files["Cargo.toml"])
     if name == "garden_2":
-        files["src/garden.rs"] = (SOURCES / "garden_1/src/lib.rs").read_text()
-        for before, after in _FROM_1_TO_2:
-            files["src/garden.rs"] = files["src/garden.rs"].replace(before, after)
+        for mine, of_1 in (("src/garden.rs", "src/lib.rs"), ("src/garden/later.rs", "src/later.rs")):
+            files[mine] = (SOURCES / "garden_1" / of_1).read_text()
+            for before, after in _FROM_1_TO_2:
+                files[mine] = files[mine].replace(before, after)
     return files
 
 

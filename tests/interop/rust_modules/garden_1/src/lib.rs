@@ -1,4 +1,8 @@
 //! A garden, in Rust of 1.x: every column type, every scan of an index, every counter, rules, timers, events.
+
+#[cfg(feature = "later")]
+mod later;
+
 use spacetimedb::sats::{i256, u256};
 use spacetimedb::{
     client_visibility_filter, log_stopwatch::LogStopwatch, reducer, table, ConnectionId, Filter, Identity,

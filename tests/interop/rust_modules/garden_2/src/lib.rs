@@ -6,8 +6,8 @@ mod garden; // garden_1/src/lib.rs as 2.x spells it, put there by what builds th
 use garden::*;
 use spacetimedb::http::{Body, HandlerContext, Request, Response, Router};
 use spacetimedb::{
-    client_visibility_filter, procedure, reducer, table, view, AnonymousViewContext, Filter, Identity,
-    ProcedureContext, Query, ReducerContext, SpacetimeType, Table, TimeDuration, Timestamp, Uuid, ViewContext,
+    client_visibility_filter, reducer, table, view, AnonymousViewContext, Filter, Identity, Query, ReducerContext,
+    Table, Uuid,
 };
 
 /// The column types that 1.x did not have.
@@ -145,33 +145,6 @@ pub fn build_bench(ctx: &ReducerContext, wood: String, seats: u32) {
 }
 
 // ---------- views ----------
-#[derive(SpacetimeType)]
-pub struct Heights {
-    pub plants: u64,
-    pub sum: i64,
-}
-
-#[view(accessor = heights, public)]
-fn heights(ctx: &AnonymousViewContext) -> Option<Heights> {
-    let heights: Vec<i64> = ctx.db.plant().kind().filter(0u32..).map(|plant| plant.height.into()).collect();
-    Some(Heights { plants: heights.len() as u64, sum: heights.iter().sum() })
-}
-
-#[view(accessor = my_letters, public)]
-fn my_letters(ctx: &ViewContext) -> Vec<Letter> {
-    ctx.db.letter().owner().filter(ctx.sender()).collect()
-}
-
-#[view(accessor = tall, public)]
-fn tall(ctx: &AnonymousViewContext) -> impl Query<Plant> {
-    ctx.from.plant().r#where(|plant| plant.height.gte(5).and(plant.alive.eq(true)))
-}
-
-#[view(accessor = me, public)]
-fn me(ctx: &ViewContext) -> impl Query<Visitor> {
-    ctx.from.visitor().filter(|visitor| visitor.identity.eq(ctx.sender()))
-}
-
 #[view(accessor = potted, public)]
 fn potted(ctx: &AnonymousViewContext) -> impl Query<Plant> {
     ctx.from.pot().right_semijoin(ctx.from.plant(), |pot, plant| pot.plant.eq(plant.name))
@@ -181,61 +154,6 @@ fn potted(ctx: &AnonymousViewContext) -> impl Query<Plant> {
 fn fragile(ctx: &AnonymousViewContext) -> Vec<Pot> {
     assert!(ctx.db.pot().number().find(13).is_none(), "a pot of bad luck");
     vec![]
-}
-
-// ---------- procedures ----------
-#[procedure]
-pub fn harvest(ctx: &mut ProcedureContext, kind: u32) -> Vec<String> {
-    ctx.with_tx(|tx| {
-        let names = tx.db.plant().kind().filter(kind).map(|plant| plant.name).collect();
-        tx.db.plant().kind().delete(kind);
-        names
-    })
-}
-
-/// Plant in one transaction, and only if the plant is not too high.
-#[procedure]
-pub fn try_sow(ctx: &mut ProcedureContext, name: String, height: i32) -> Result<u64, String> {
-    ctx.try_with_tx(|tx| {
-        let plant = tx.db.plant().insert(Plant { id: 0, name: name.clone(), kind: 8, height, alive: true });
-        if height > 100 { Err(format!("{name} is too high")) } else { Ok(plant.id) }
-    })
-}
-
-/// Say when it is before and after a while; other transactions pass in between.
-#[procedure]
-pub fn nap(ctx: &mut ProcedureContext, millis: u32) -> i64 {
-    let before = ctx.timestamp;
-    ctx.with_tx(|tx| tx.db.diary().insert(Diary { at: tx.timestamp, text: "asleep".into() }));
-    ctx.sleep_until(before + TimeDuration::from_micros(i64::from(millis) * 1000));
-    let count = ctx.with_tx(|tx| tx.db.plant().count());
-    let slept: TimeDuration = ctx.timestamp.duration_since(before).unwrap_or_default().into();
-    ctx.with_tx(|tx| tx.db.diary().insert(Diary { at: tx.timestamp, text: format!("awake among {count}") }));
-    slept.to_micros()
-}
-
-#[procedure]
-pub fn fetch(ctx: &mut ProcedureContext, uri: String) -> Result<String, String> {
-    let answer = ctx.http.get(&uri).map_err(|error| error.to_string())?;
-    let (parts, body) = answer.into_parts();
-    let kind = parts.headers.get("x-kind").map(|value| value.to_str().unwrap().to_owned());
-    Ok(format!("{} {kind:?} {}", parts.status, body.into_string_lossy()))
-}
-
-#[procedure]
-pub fn tell(ctx: &mut ProcedureContext, uri: String, body: String) -> Result<u16, String> {
-    let request = spacetimedb::http::Request::builder().method("POST").uri(uri).header("x-from", "garden");
-    let sent = ctx.http.send(request.body(body).unwrap()).map_err(|error| error.to_string())?;
-    Ok(sent.status().as_u16())
-}
-
-#[procedure]
-pub fn fall(ctx: &mut ProcedureContext) {
-    ctx.with_tx(|tx| tx.db.diary().insert(Diary { at: tx.timestamp, text: "kept".into() }));
-    ctx.with_tx(|tx| {
-        tx.db.diary().insert(Diary { at: Timestamp::UNIX_EPOCH, text: "lost".into() });
-        panic!("it falls");
-    })
 }
 
 // ---------- HTTP routes ----------
