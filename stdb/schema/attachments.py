@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from stdb.sats.types import IDENTITY, STRING, U64, U256, UNIT, Ref, result
+from stdb.schema.environment import CHOICES_MAX, VALUE_BYTES_MAX, is_variable_name
 from stdb.schema.findings import Group, shown
 from stdb.schema.model import EnvironmentVariableDef, HttpRouteDef, OutboxDef, ScheduleDef, TableDef
 from stdb.schema.naming import Namer
@@ -19,11 +20,7 @@ from stdb.schema.scope import Scope
 __all__ = ["environment", "http_handlers", "http_routes", "outboxes"]
 
 _PATH = re.compile(r"(/[a-z0-9\-_~/]*)?\Z")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_VARIABLE_NAME_BYTES_MAX = 256
 _VARIABLES_MAX = 256
-_CHOICES_MAX = 256
-_CHOICE_BYTES_MAX = 8192
 _DECLARATION_BYTES_MAX = 2 * 1024 * 1024
 
 
@@ -83,7 +80,7 @@ def _environment_texts(declared: tuple[RawEnvironmentVariable, ...]) -> Iterable
     names: set[str] = set()
     size = 0
     for raw in declared:
-        if not _VARIABLE.match(raw.name) or len(raw.name.encode()) > _VARIABLE_NAME_BYTES_MAX:
+        if not is_variable_name(raw.name):
             yield "invalid name"
             continue
         choices = (raw.type,) if isinstance(raw.type, str) else raw.type or ()
@@ -94,9 +91,9 @@ def _environment_texts(declared: tuple[RawEnvironmentVariable, ...]) -> Iterable
         names.add(raw.name)
         if raw.type == ():
             yield f"{owner}: string union must not be empty"
-        if len(choices) > _CHOICES_MAX:
+        if len(choices) > CHOICES_MAX:
             yield f"{owner}: string union has too many entries"
-        if any(len(choice.encode()) > _CHOICE_BYTES_MAX for choice in choices):
+        if any(len(choice.encode()) > VALUE_BYTES_MAX for choice in choices):
             yield f"{owner}: declared literal exceeds value size limit"
         if size > _DECLARATION_BYTES_MAX:
             yield f"{owner}: declaration schema exceeds size limit"

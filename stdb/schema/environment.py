@@ -17,6 +17,7 @@ from stdb.errors import SchemaError
 from stdb.schema.model import EnvironmentVariableDef
 
 __all__ = [
+    "CHOICES_MAX",
     "NAME_BYTES_MAX",
     "UNCHANGED",
     "VALUES_MAX",
@@ -31,6 +32,8 @@ NAME_BYTES_MAX = 256
 VALUE_BYTES_MAX = 8192
 VALUES_MAX = 256
 """Values of one database, declared or not."""
+CHOICES_MAX = 256
+"""Texts of which the value of one variable is one."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from stdb.modules.python.declarations import VariableDeclaration, caller_module, caller_place, register, report
-from stdb.schema.environment import VALUE_BYTES_MAX, VALUES_MAX, is_variable_name
+from stdb.schema.environment import CHOICES_MAX, VALUE_BYTES_MAX, is_variable_name
 
 if TYPE_CHECKING:
     from stdb.modules.environment import Environment
@@ -40,8 +40,8 @@ def _mistake(name: object, choices: tuple[object, ...] | None) -> str | None:
         return f"an environment variable cannot be called {name!r}: letters, digits and `_`, no digit first"
     if choices is None:
         return None
-    if not 1 <= len(choices) <= VALUES_MAX:
-        return f"the environment variable {name} has {len(choices)} choices; 1 to {VALUES_MAX} are possible"
+    if not 1 <= len(choices) <= CHOICES_MAX:
+        return f"the environment variable {name} has {len(choices)} choices; 1 to {CHOICES_MAX} are possible"
     for text in choices:
         if not isinstance(text, str) or len(text.encode("utf-8", "surrogatepass")) > VALUE_BYTES_MAX:
             return f"the choices of the environment variable {name} are texts of at most {VALUE_BYTES_MAX} bytes"
