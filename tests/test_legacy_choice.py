@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stdb.net.protocols.legacy.choice import BIN, PREFIXES, TEXT, choose, choose_subprotocol
+from stdb.net.protocols.legacy.choice import BIN, PREFIXES, TEXT, choose, choose_by_message, choose_subprotocol
 from tests.legacy_replay import RECORDED
 
 RUST: dict[str, Any] = {"subprotocol": BIN, "has_address": True, "has_origin": False}
@@ -41,10 +41,9 @@ def test_real_clients_get_their_dialect() -> None:
     assert len(handshakes) >= 7
     for name, request, dialect in handshakes:
         said = asked(request)
-        first = '{"Subscribe":{}}' if said == COMMAND_LINE else None
-        assert choose("", **said, first=first) == DIALECTS[dialect], name
-        if said != COMMAND_LINE:
-            assert choose("", **said) == DIALECTS[dialect], name
+        chosen = choose("", **said)
+        assert (chosen is None) == (said == COMMAND_LINE), name
+        assert (chosen or choose_by_message('{"Subscribe":{}}')) == DIALECTS[dialect], name
 
 
 DIALECTS = {
@@ -65,15 +64,14 @@ def test_there_are_five_dialects_below_three_prefixes() -> None:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("subprotocol", [BIN, TEXT])
-@pytest.mark.parametrize("first", [None, b"", '{"call":{}}', '{"CallReducer":{}}'])
-def test_a_prefix_decides_alone(prefix: str, subprotocol: str, first: bytes | str | None) -> None:
+def test_a_prefix_decides_alone(prefix: str, subprotocol: str) -> None:
     chosen = {
-        choose(prefix, subprotocol, has_address=address, has_origin=origin, first=first)
+        choose(prefix, subprotocol, has_address=address, has_origin=origin)
         for address in (False, True)
         for origin in (False, True)
     }
     assert len(chosen) == 1
-    assert chosen == {choose(prefix, subprotocol, has_address=False, has_origin=False)}
+    assert None not in chosen
 
 
 @pytest.mark.parametrize(
@@ -101,7 +99,7 @@ def test_otherwise_the_first_message_in_text_decides(
     first: bytes | str | None, dialect: str, has_address: bool, has_origin: bool
 ) -> None:
     assert choose("", TEXT, has_address=has_address, has_origin=has_origin) is None
-    assert choose("", TEXT, has_address=has_address, has_origin=has_origin, first=first) == DIALECTS[dialect]
+    assert choose_by_message(first) == DIALECTS[dialect]
 
 
 def test_nothing_is_waited_for_when_it_is_plain() -> None:

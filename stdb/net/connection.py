@@ -28,7 +28,7 @@ from stdb.net.frames import (
 from stdb.net.handshake import Handshake
 from stdb.net.outbox import Outbox
 from stdb.net.protocols.dialect import Dialect
-from stdb.net.protocols.legacy.choice import FIRST_MESSAGE_SECONDS_MAX
+from stdb.net.protocols.legacy.choice import FIRST_MESSAGE_SECONDS_MAX, choose_by_message
 from stdb.net.protocols.registry import open_dialect, open_outbox
 from stdb.net.stream import FrameStream
 from stdb.schema.model import ModuleDef
@@ -82,9 +82,9 @@ async def serve_client(
     The 101 was sent; `stream` is closed at the end, and `client_disconnected` has run. May be cancelled at any time.
     """
     name, early = handshake.subprotocol, b""
-    if handshake.undecided is not None:
+    if name is None:
         early, message = await _first_message(stream)
-        name = handshake.undecided(message)
+        name = choose_by_message(message)
     outbox = open_outbox(name, stream)
     outbox.send_control_nowait(ping_frame())  # before the first message: some clients trip over one while they close
     dialect = open_dialect(name, outbox, handshake.options, lambda: database.definition)

@@ -40,14 +40,13 @@ _SHOWN_MAX = 100
 class Handshake(NamedTuple):
     """What the front door knows of a client when the WebSocket begins."""
 
-    subprotocol: str
-    """The chosen one, as `choose_subprotocol` returned it; for 0.11 and older the name of the dialect."""
+    subprotocol: str | None
+    """The chosen one, as `choose_subprotocol` returned it; for 0.11 and older the name of the dialect, or None where
+    the first message decides."""
     client: Client
     token: str
     """The token the first message hands (back) to the client."""
     options: ConnectionOptions
-    undecided: Callable[[bytes | str | None], str] | None = None
-    """Returns `subprotocol` from the first message (None: none came in time); None: it is decided."""
 
 
 def accept_key(key: bytes) -> bytes:

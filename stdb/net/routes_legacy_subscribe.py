@@ -40,23 +40,11 @@ async def subscribe(prefix: str, call: Call) -> Upgraded:
     except NoSuchDatabase as error:
         raise HttpError(400) from error
     await handle.ready()
-    choice = partial(
-        choose,
-        prefix,
-        subprotocol,
-        has_address=address is not None,
-        has_origin=call.request.headers.get("origin") is not None,
-    )
-    dialect = choice()
+    has_origin = call.request.headers.get("origin") is not None
+    dialect = choose(prefix, subprotocol, has_address=address is not None, has_origin=has_origin)
     client = Client(call.caller.identity, address or random_connection_id(), call.caller.payload)
     stream = await call.connection.upgrade(switching(key, subprotocol, call.caller))
-
-    def decide(first: bytes | str | None) -> str:
-        return choice(first=first) or ""
-
-    handshake = Handshake(
-        dialect or "", client, call.caller.token, ConnectionOptions(), None if dialect is not None else decide
-    )
+    handshake = Handshake(dialect, client, call.caller.token, ConnectionOptions())
     return Upgraded(partial(serve_upgraded, call.door, stream, handshake, handle))
 
 

@@ -7,8 +7,6 @@ Source: spec 03 section 0.3. The server speaks first, so it mostly has to know b
 """
 
 from collections.abc import Iterable
-from enum import Enum
-from typing import Final, TypeAlias
 
 from stdb.net.protocols.legacy.bsatn import Bin011
 from stdb.net.protocols.legacy.json import Text011
@@ -17,22 +15,12 @@ from stdb.net.protocols.legacy.reading import first_key
 from stdb.net.protocols.legacy.requests import OLD_KEYS
 from stdb.net.protocols.legacy.text import Text08
 
-__all__ = ["BIN", "FIRST_MESSAGE_SECONDS_MAX", "PREFIXES", "TEXT", "Unheard", "choose", "choose_subprotocol"]
+__all__ = ["BIN", "FIRST_MESSAGE_SECONDS_MAX", "PREFIXES", "TEXT", "choose", "choose_by_message", "choose_subprotocol"]
 
 BIN, TEXT = "v1.bin.spacetimedb", "v1.text.spacetimedb"
 FIRST_MESSAGE_SECONDS_MAX = 0.25
 """How long a client may be silent before the server takes it for one of 0.11."""
 
-
-class Unheard(Enum):
-    """That nobody has waited yet for a first message."""
-
-    UNHEARD = 0
-
-
-UNHEARD: Final = Unheard.UNHEARD
-FirstMessage: TypeAlias = bytes | str | Unheard | None
-"""The first message; None: there was none in time."""
 
 _BY_PREFIX = {
     "/legacy/0.8": {BIN: Bin08.NAME, TEXT: Text08.NAME},
@@ -52,9 +40,7 @@ def choose_subprotocol(offered: Iterable[str]) -> str | None:
     return next((name for name in (BIN, TEXT) if name in names), None)
 
 
-def choose(
-    prefix: str, subprotocol: str, *, has_address: bool, has_origin: bool, first: FirstMessage = UNHEARD
-) -> str | None:
+def choose(prefix: str, subprotocol: str, *, has_address: bool, has_origin: bool) -> str | None:
     """Return the name of the dialect for a handshake; None: only the first message can tell.
 
     `prefix` is one of PREFIXES or ""; `subprotocol` is what `choose_subprotocol` returned; `has_address` tells whether
@@ -64,9 +50,10 @@ def choose(
         return _BY_PREFIX[prefix][subprotocol]
     if subprotocol == BIN:
         return Bin011.NAME
-    if has_address and has_origin:
-        return Text08.NAME
-    if isinstance(first, Unheard):
-        return None
+    return Text08.NAME if has_address and has_origin else None
+
+
+def choose_by_message(first: bytes | str | None) -> str:
+    """Return the name of the dialect that the first message is in; None: there was none in time."""
     is_old = isinstance(first, str) and first_key(first) in OLD_KEYS
     return Text08.NAME if is_old else Text011.NAME
