@@ -6,6 +6,8 @@ Not responsible for: HTTP statuses and close codes (one table in `stdb.net`).
 
 # ruff: noqa: N818 - the names are what module authors see (spec 08), or say what happened
 
+from collections.abc import Sequence
+
 __all__ = [
     "AuthError",
     "DecodeError",
@@ -101,15 +103,23 @@ class ModuleFault(StdbError):
 
     The message is what the caller sees. What the database logs for the module's owner: `report`, a traceback of the
     module's own frames, and the `filename` and `line` it ends at; where the module's language has none, `__cause__`.
+    `trace`, where the report tells it not: the functions that were running, innermost first.
     """
 
     def __init__(
-        self, message: str, *, report: str | None = None, filename: str | None = None, line: int | None = None
+        self,
+        message: str,
+        *,
+        report: str | None = None,
+        filename: str | None = None,
+        line: int | None = None,
+        trace: Sequence[str] | None = None,
     ) -> None:
         super().__init__(message)
         self.report = report
         self.filename = filename
         self.line = line
+        self.trace = trace
 
 
 class SchemaError(StdbError):

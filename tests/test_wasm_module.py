@@ -1,7 +1,7 @@
 """WebAssembly modules as a database calls them: outcomes, traps, time limits, procedures."""
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import pytest
@@ -102,6 +102,37 @@ def test_statics_survive_errors_but_no_trap(runtime: Runtime) -> None:
             world.call()
         assert str(caught.value) == "The instance encountered a fatal error."
         assert "wasm `unreachable` instruction executed" in (caught.value.report or "")
+
+
+LOG = """(import "spacetime_10.0" "console_log"
+  (func $log (param i32 i32 i32 i32 i32 i32 i32 i32)))"""
+TEXTS = """(data (i32.const 80000) "src/lib.rs: oh no")
+  (func $tell (param $level i32) (call $log (local.get $level) (i32.const 0) (i32.const 0) (i32.const 80000)
+    (i32.const 10) (i32.const 7) (i32.const 80012) (i32.const 5)))"""
+
+
+def test_a_panic_that_traps_is_reported_once_with_what_was_running(runtime: Runtime) -> None:
+    text = TEXTS + "(func $panics (call $tell (i32.const 101)) unreachable)"
+    world = World(program("(call $panics) i32.const 0", text, LOG), runtime)
+    for _ in range(2):
+        with pytest.raises(ModuleFault) as caught:
+            world.call()
+        fault = caught.value
+        assert (fault.report, fault.filename, fault.line) == ("oh no", "src/lib.rs", 7)
+        assert fault.trace is not None
+        assert fault.trace[0] == "panics"
+        assert len(fault.trace) == 2
+    assert world.log.lines == []
+
+
+@pytest.mark.parametrize("rest", ["i32.const 0", "i32.const 1", "i32.const 2", "(call $outside) i32.const 0"])
+def test_a_panic_that_ends_otherwise_is_logged_by_itself(runtime: Runtime, rest: str) -> None:
+    text = TEXTS + "(func $outside (drop (call $write (i32.const 1) (i32.const -8) (i32.const 32))))"
+    body = f"(call $tell (i32.const 101)) (call $tell (i32.const 1)) (call $tell (i32.const 101)) {rest}"
+    world = World(program(body, text, LOG), runtime)
+    with suppress(ModuleFault, ReducerError):
+        world.call()
+    assert world.log.lines == [(level, "oh no") for level in ("Panic", "Warn", "Panic")]
 
 
 def test_an_unknown_code_is_a_fault_and_keeps_the_instance(runtime: Runtime) -> None:

@@ -125,18 +125,22 @@ class Reducers:
             self._tell(text, entry.name)
             return ReducerOutcome(OutcomeKind.FAILED, text, text)
         assert isinstance(error, ModuleFault)
-        report = error.report or _traceback_of(error)
-        self._log.write(LogLevel.PANIC, report, filename=error.filename, line=error.line, function=entry.name)
+        self._tell_fault(error, entry.name)
         return ReducerOutcome(OutcomeKind.FAULT, text, text)
 
     def view_failed(self, name: str, error: BaseException) -> str:
         """Log that a view raised `error`, one of RUN_ERRORS or a QueryError; return the text for who asks for it."""
         if isinstance(error, ModuleFault):
-            report = error.report or _traceback_of(error)
-            self._log.write(LogLevel.PANIC, report, filename=error.filename, line=error.line, function=name)
+            self._tell_fault(error, name)
         else:
             self._tell(_sendable(error) or "the view ran too long and was stopped", name)
         return "view ran out of energy" if isinstance(error, ReducerTimeout) else _sendable(error)
+
+    def _tell_fault(self, fault: ModuleFault, function: str) -> None:
+        report = fault.report or _traceback_of(fault)
+        self._log.write(
+            LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=function, trace=fault.trace
+        )
 
     def _tell(self, message: str, function: str) -> None:
         self._log.write(LogLevel.ERROR, message, target=_HOST, filename=_HOST, function=function)

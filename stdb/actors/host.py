@@ -8,7 +8,7 @@ Rules: spec 05 sections 1.1 and 1.3.12 to 1.3.28, spec 07 sections 5 and 6, DESI
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from math import inf
@@ -559,12 +559,15 @@ class _Lines:
         filename: str | None = None,
         line: int | None = None,
         function: str | None = None,
+        trace: Sequence[str] | None = None,
     ) -> None:
         """Keep one line."""
         where = "" if filename in (None, target) else f" {filename}:{line}:" if line else f" {filename}:"
         self._texts.append(f"{level.upper()}:{where} {message}")
         self._lines.append(
-            lambda log: log.write(level, message, target=target, filename=filename, line=line, function=function)
+            lambda log: log.write(
+                level, message, target=target, filename=filename, line=line, function=function, trace=trace
+            )
         )
 
     def write_to(self, log: LogSink) -> None:

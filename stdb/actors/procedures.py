@@ -403,7 +403,7 @@ class Procedures:
         fault = error if isinstance(error, ModuleFault) else ModuleFault("")
         cause = fault.__cause__ or error
         report = fault.report or "".join(traceback.format_exception(cause)).rstrip()
-        log.write(LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=name)
+        log.write(LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=name, trace=fault.trace)
         return _fault(_text_of(cause, host))
 
 

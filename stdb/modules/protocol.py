@@ -9,7 +9,7 @@ Source: spec 04 sections 3.7 and 5; spec 08, "Functions".
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Sequence
     from contextlib import AbstractContextManager
 
     from stdb.datastore.datastore import Datastore
@@ -280,8 +280,9 @@ class LogSink(Protocol):
         filename: str | None = None,
         line: int | None = None,
         function: str | None = None,
+        trace: "Sequence[str] | None" = None,
     ) -> None:
-        """Append one line."""
+        """Append one line; `trace` names functions, innermost first, and belongs to panics."""
 
 
 class Module(Protocol):

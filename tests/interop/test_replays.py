@@ -72,7 +72,6 @@ OURS_HTTP = {
     "[1.1 limits and protocol] wrong method on existing GET /mcp": MCP,
     "[1.1 conventions] get /database/ping": LEGACY,
     "[1.1 conventions] get /metrics": LEGACY,
-    "[1.3 21 connection hooks] hook-connpanic logs": "a panic has no `trace`; the trap's backtrace is a line",
     "[sql stmt] #758": "several aggregates are counted in one query",
     "[sql set] #1302": "which rows a LIMIT leaves is not promised",
 }

@@ -7,8 +7,9 @@ Source: spec 04 sections 2.2 and 5.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from stdb.modules.protocol import LogLevel
 from stdb.modules.wasm.handles import Handles
 from stdb.modules.wasm.memory import LinearMemory
 
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from stdb.modules.protocol import Expiry, LogSink, ReadSet
     from stdb.modules.wasm.tables import Tables
 
-__all__ = ["Host"]
+__all__ = ["Host", "Panic"]
+
+
+class Panic(NamedTuple):
+    """A line that a guest logged at the level of panics."""
+
+    message: str
+    target: str | None
+    filename: str | None
+    line: int | None
 
 
 class Host:
@@ -25,7 +35,7 @@ class Host:
 
     __slots__ = (
         *("can_write", "expiry", "function", "handles", "identity", "immediate", "log", "memory", "now_us"),
-        *("environment", "is_procedure", "reads", "tables"),
+        *("environment", "is_procedure", "panic", "reads", "tables"),
     )
 
     def __init__(self, now_us: Callable[[], int]) -> None:
@@ -43,6 +53,8 @@ class Host:
         """Queues a call of a function by name; told of no failure."""
         self.function: str | None = None
         """The name of what runs, for the log."""
+        self.panic: Panic | None = None
+        """The last line logged, not written yet: the trap that mostly follows knows which functions were running."""
         self.expiry: Expiry | None = None
         """What the time limit sets; None while no transaction is open and nothing may be read."""
         self.reads: ReadSet | None = None
@@ -61,3 +73,18 @@ class Host:
         """Take the tables away."""
         self.expiry = self.reads = None
         self.can_write = False
+
+    def end(self) -> None:
+        """End a call: take the tables away, forget its handles, write what waits for the log."""
+        self.expiry = self.reads = None
+        self.can_write = False
+        self.handles.end_call()
+        if self.panic is not None:
+            self.write_panic()
+
+    def write_panic(self) -> None:
+        """Write a panic's line that no trap followed."""
+        panic, self.panic = self.panic, None
+        if panic is not None and self.log is not None:
+            message, target, filename, line = panic
+            self.log.write(LogLevel.PANIC, message, target=target, filename=filename, line=line, function=self.function)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from stdb.errors import DecodeError, DelayTooLong, NoSuchIndex, NoSuchRow, ReducerTimeout, UniqueViolation
 from stdb.modules.protocol import LogLevel
 from stdb.modules.wasm.handles import chunks_of
+from stdb.modules.wasm.host import Panic
 from stdb.modules.wasm.runtime import EXHAUSTED, FunctionType, HostFunction, HostTrap
 from stdb.schema.system_tables import SYSTEM_INDEX_IDS
 
@@ -471,22 +472,27 @@ class Console(_Group):
     __slots__ = ()
 
     def log(self, level: int, *rest: int) -> None:
-        """Write a line; one that lies outside the memory is dropped."""
+        """Write a line; one that lies outside the memory is dropped. A panic's line waits for what follows."""
         target, target_length, filename, filename_length, line, message, message_length = rest
-        sink, text = self._host.log, self._host.memory.lossy_text
+        host, name = self._host, _LEVELS.get(level & 0xFF, LogLevel.DEBUG)
+        sink, text = host.log, host.memory.lossy_text
         if sink is None:
             return
         try:
-            sink.write(
-                _LEVELS.get(level & 0xFF, LogLevel.DEBUG),
+            panic = Panic(
                 text(message, message_length) or "",
-                target=text(target, target_length),
-                filename=text(filename, filename_length),
-                line=None if line == _NO_LINE else line,
-                function=self._host.function,
+                text(target, target_length),
+                text(filename, filename_length),
+                None if line == _NO_LINE else line,
             )
         except HostTrap:
             return
+        host.write_panic()
+        if name == LogLevel.PANIC:
+            host.panic = panic
+        else:
+            what, target_name, file, number = panic
+            sink.write(name, what, target=target_name, filename=file, line=number, function=host.function)
 
     def timer_start(self, pointer: int, length: int) -> int:
         """Return a timer."""
@@ -499,6 +505,7 @@ class Console(_Group):
             return Errno.NO_SUCH_CONSOLE_TIMER
         name, started_us = found
         if self._host.log is not None:
+            self._host.write_panic()
             text = f"Timing span {_quoted(name)}: {_duration(self._host.now_us() - started_us)}"
             self._host.log.write(LogLevel.INFO, text, function=self._host.function)
         return Errno.OK

@@ -90,7 +90,7 @@ class Instance:
             text = f"{trap.where}: {trap}" if trap.where else str(trap)
             raise ModuleFault(f"error getting module description: {text}") from trap.__cause__
         finally:
-            self.host.handles.end_call()
+            self.host.end()
 
     def _describe(self) -> Steps[bytes]:
         """Return what the module says of itself. Raises GuestTrap."""
@@ -132,7 +132,8 @@ class Instance:
         return code
 
     def close(self) -> None:
-        """Free it; what its host functions keep alive is let go."""
+        """Free it; what its host functions keep alive is let go, and what waits for the log is written."""
+        self.host.write_panic()
         self.guest.close()
 
 
@@ -146,8 +147,8 @@ def connection_words(connection_id: bytes | None) -> tuple[int, int]:
     return _WORDS_OF_CONNECTION(connection_id or _NO_CONNECTION)
 
 
-def raise_for(trap: GuestTrap, what: str) -> NoReturn:
-    """Raise what the database knows for the end of a guest; `what` ran.
+def raise_for(trap: GuestTrap, what: str, host: "Host") -> NoReturn:
+    """Raise what the database knows for the end of a guest; `what` ran. The report of a panic is what the guest logged.
 
     Raises:
         ReducerTimeout: Its time was over.
@@ -158,4 +159,8 @@ def raise_for(trap: GuestTrap, what: str) -> NoReturn:
         raise ReducerTimeout(f"{what} ran longer than it may and was stopped") from cause
     if cause is not None and not isinstance(cause, Exception):
         raise cause  # an interrupt that came while the host was called
-    raise ModuleFault(FATAL, report=str(trap)) from cause
+    panic = host.panic
+    if panic is None or cause is not None:
+        raise ModuleFault(FATAL, report=str(trap)) from cause
+    host.panic = None
+    raise ModuleFault(FATAL, report=panic.message, filename=panic.filename, line=panic.line, trace=trap.functions)

@@ -147,8 +147,7 @@ class WasmModule:
                 return self._rest(instance, name)
             if code or transaction.expired:
                 self._refuse(instance, name, code)
-            host.close()
-            handles.end_call()
+            host.end()
             return None
 
         return start
@@ -177,13 +176,15 @@ class WasmModule:
             raise
         if code != self.succeeded or (host.expiry is not None and host.expiry.expired):
             self._refuse(instance, name, code)
-        host.close()
-        host.handles.end_call()
+        host.end()
 
     def _broken(self, trap: GuestTrap, name: str) -> NoReturn:
         """Discard the main instance; raise what the trap is to the database."""
-        self._discard()
-        raise_for(trap, f"`{name}`")
+        assert self._main is not None, "it has just run"
+        try:
+            raise_for(trap, f"`{name}`", self._main.host)
+        finally:
+            self._discard()
 
     def _refuse(self, instance: Instance, name: str, code: int) -> NoReturn:
         """End a call whose function returned a code, or too late; raises what it is to the database."""
@@ -191,8 +192,7 @@ class WasmModule:
         (sink,) = host.handles.sinks.values()
         text = sink.decode("utf-8", "replace")
         is_late = host.expiry is not None and host.expiry.expired
-        host.close()
-        host.handles.end_call()
+        host.end()
         if is_late:
             raise ReducerTimeout(f"`{name}` ran longer than it may")
         if code == FAILURE:
@@ -236,8 +236,7 @@ class WasmModule:
             except DecodeError as error:
                 raise ModuleFault(FATAL, report=f"what view {name} returned does not decode: {error}") from error
             finally:
-                host.close()
-                handles.end_call()
+                host.end()
 
         return run
 
@@ -314,8 +313,10 @@ class WasmModule:
             if code:
                 raise ModuleFault(FATAL, report=f"{name} returned the code {code}, known is 0")
         except GuestTrap as trap:
-            instance.close()
-            raise_for(trap, f"`{name}`")
+            try:
+                raise_for(trap, f"`{name}`", instance.host)
+            finally:
+                instance.close()
         except BaseException:
             instance.close()
             raise
@@ -333,7 +334,7 @@ class WasmModule:
 
     def _put_back(self, instance: Instance) -> None:
         """Keep an instance whose function has ended well, for the next one; not one that knows other tables."""
-        instance.host.handles.end_call()
+        instance.host.end()
         if len(self._idle) < IDLE_MAX and instance.host.tables is self._tables:
             self._idle.append(instance)
         else:

@@ -88,8 +88,7 @@ class WasmModule9(WasmModule):
                 return self._rest(instance, name)
             if code != NO_BUFFER or call.transaction.expired:
                 self._refuse(instance, name, code)
-            host.close()
-            host.handles.end_call()
+            host.end()
             return None
 
         return start
@@ -98,8 +97,7 @@ class WasmModule9(WasmModule):
         host = instance.host
         found = host.handles.sources.get(code + 1)
         is_late = host.expiry is not None and host.expiry.expired
-        host.close()
-        host.handles.end_call()
+        host.end()
         if is_late:
             raise ReducerTimeout(f"`{name}` ran longer than it may")
         if found is not None:

@@ -8,6 +8,7 @@ A guest is entered with `enter` and may come back before it is through: its epoc
 Then `resume` goes on, `abandon` gives up. `call` runs an export to its end and never comes back early.
 """
 
+import re
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
@@ -115,6 +116,10 @@ class Limits(NamedTuple):
     and in each of its transactions."""
 
 
+_FRAME = re.compile(r"^ *\d+: +(?:0x[0-9a-f]+ - )?(?:(?P<nameless><wasm function \d+>)|[^!\n]*!(?P<name>.+))$", re.M)
+"""A line of a backtrace: position, offset, and `module!function`."""
+
+
 class HostTrap(Exception):  # noqa: N818 - what it does to the guest
     """A host function refuses to go on; the guest is trapped with this text."""
 
@@ -130,6 +135,11 @@ class GuestTrap(Exception):  # noqa: N818 - what happened to the guest
         super().__init__(f"{where}: {message}" if where else message)
         self.where = where
         self.is_late = is_late
+
+    @property
+    def functions(self) -> list[str]:
+        """The names of the functions that were running, innermost first."""
+        return [each["name"] or each["nameless"] for each in _FRAME.finditer(self.where)]
 
 
 class Guest(Protocol):
