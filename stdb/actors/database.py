@@ -589,6 +589,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         program: bytes,
         policy: Policy = COMPATIBLE,
         environment: EnvironmentChange = UNCHANGED,
+        publisher: bytes | None = None,
     ) -> Steps[int]:
         """Swap the module under its living clients; return what must be durable before anybody is told.
 
@@ -603,7 +604,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         if module.program_hash != self.module.program_hash:
             update = self.plan(module)
             update.check(policy)
-            stranded = yield from self._write(update, program, values)
+            stranded = yield from self._write(update, program, values, publisher)
             self._take_over(update)
             for subscriber in stranded:
                 self.connections.close(subscriber.sink, *MODULE_EXITED)
@@ -622,7 +623,9 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.publish(delta, TransactionEvent(self.owner, None, now_us, needs=self.datastore.next_offset))
         self.module_log.write_host("Environment variables updated")
 
-    def _write(self, update: Update, program: bytes, values: Mapping[str, str]) -> "Steps[set[SubscriptionActor]]":
+    def _write(
+        self, update: Update, program: bytes, values: Mapping[str, str], publisher: bytes | None
+    ) -> "Steps[set[SubscriptionActor]]":
         """Write an update and take over its views, so that their readers see the difference with this transaction.
 
         Who may not see rows any more is told none of it: lets go of all or, as those who are returned, of a query.
@@ -633,7 +636,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         try:
             limit = partial(self.deadline.limiting, what="the migration")
             update.write(transaction, datastore, program, values, self._attach, limit)
-            event = yield from run_update_reducer(self, update.module, transaction, now_us)
+            event = yield from run_update_reducer(self, update.module, transaction, now_us, publisher)
         except BaseException:
             transaction.rollback()
             raise

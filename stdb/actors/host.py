@@ -210,11 +210,13 @@ class Host:
         clear: bool = False,
         policy: Policy = COMPATIBLE,
         environment: EnvironmentChange = UNCHANGED,
+        publisher: bytes | None = None,
         confirmation_seconds_max: float = CONFIRMATION_SECONDS,
     ) -> PublishResult:
         """Create a database with this program, or update the one that `name` or `identity` leads to.
 
-        A database that is created gets `address`, which no other may have, else one of its own.
+        A database that is created gets `address`, which no other may have, else one of its own. `publisher` is the
+        connection id that its lifecycle reducers are called from.
         Answers once it is durable; of an update, after `confirmation_seconds_max` that it is not yet.
 
         Raises:
@@ -241,20 +243,21 @@ class Host:
                     clear=clear,
                     policy=policy,
                     environment=environment,
+                    publisher=publisher,
                     confirmation_seconds_max=confirmation_seconds_max,
                 )
             if identity is not None and self.control.database(identity) is not None:
                 action = "reset database" if clear else "update database"
                 self._check_publisher(caller, identity, action, host_type)
                 if clear:
-                    await self._reset(identity, program, host_type, environment)
+                    await self._reset(identity, program, host_type, environment, publisher)
                 else:
-                    await self._update(identity, program, policy, environment, confirmation_seconds_max)
+                    await self._update(identity, program, policy, environment, publisher, confirmation_seconds_max)
                 return PublishResult(identity, name, "updated")
             identity = self._identity_to_create(caller, identity)
             self.control.check_create(caller, identity, name)
             self.check_grant(caller, host_type)
-            await self._create(caller, identity, program, name, host_type, environment, address)
+            await self._create(caller, identity, program, name, host_type, environment, address, publisher)
             return PublishResult(identity, name, "created")
 
     async def plan(self, caller: bytes, identity: bytes, program: bytes, *, host_type: str = "Python") -> Prospect:
@@ -293,7 +296,7 @@ class Host:
             if program is None:
                 program = await self._storage.run(self.control.program, database.program_hash)
                 assert program is not None, "the control store keeps the initial program of every database"
-            await self._reset(identity, program, host_type, environment)
+            await self._reset(identity, program, host_type, environment, None)
             return PublishResult(identity, None, "updated")
 
     async def delete(self, caller: bytes, identity: bytes) -> None:
@@ -407,12 +410,12 @@ class Host:
         return identity
 
     async def _first_record(
-        self, program: bytes, identity: bytes, owner: bytes, environment: EnvironmentChange
+        self, program: bytes, identity: bytes, owner: bytes, environment: EnvironmentChange, publisher: bytes | None
     ) -> "_First":
         module = await load_or_refuse(self._launcher, program)
         lines = _Lines()
         try:
-            created = self._launcher.create(module, program, identity, owner, lines, environment)
+            created = self._launcher.create(module, program, identity, owner, lines, environment, publisher)
             record = await in_turns(created, self._launcher.turns)
         except PublishFailed as error:
             error.lines = lines.texts()
@@ -428,8 +431,9 @@ class Host:
         host_type: str,
         environment: EnvironmentChange,
         address: bytes | None,
+        publisher: bytes | None,
     ) -> None:
-        first = await self._first_record(program, identity, caller, environment)
+        first = await self._first_record(program, identity, caller, environment, publisher)
         deleted = self.control.deleted(identity)
         address = deleted.address if deleted else address or os.urandom(16)
         now_us = self._launcher.now_us()
@@ -444,9 +448,16 @@ class Host:
             supervisor = self._start(identity, caller, first.record.positions).supervisor
         await supervisor.ready()
 
-    async def _reset(self, identity: bytes, program: bytes, host_type: str, environment: EnvironmentChange) -> None:
+    async def _reset(
+        self,
+        identity: bytes,
+        program: bytes,
+        host_type: str,
+        environment: EnvironmentChange,
+        publisher: bytes | None,
+    ) -> None:
         owner = self._known(identity).owner
-        first = await self._first_record(program, identity, owner, environment)
+        first = await self._first_record(program, identity, owner, environment, publisher)
         with trio.CancelScope(shield=True):
             await self._end(identity)
             await self._store_first(identity, first)
@@ -477,18 +488,19 @@ class Host:
         program: bytes,
         policy: Policy,
         environment: EnvironmentChange,
+        publisher: bytes | None,
         confirmation_seconds_max: float,
     ) -> None:
         module = await load_or_refuse(self._launcher, program)
         supervisor, handle = self._living[identity]
         if not await supervisor.revive_unless_broken():
-            update = (module, program, policy, environment)
+            update = (module, program, policy, environment, publisher)
             await supervisor.revive(partial(self._launcher.recover, identity, handle.owner, handle.log, update))
         actor = supervisor.running_actor()
         with trio.CancelScope() as waiting:
 
             def update_now() -> Steps[tuple[None, int]]:
-                needs = yield from actor.update(module, program, policy, environment)
+                needs = yield from actor.update(module, program, policy, environment, publisher)
                 waiting.deadline = trio.current_time() + confirmation_seconds_max
                 return None, needs
 

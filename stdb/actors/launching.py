@@ -27,7 +27,6 @@ from stdb.datastore import records
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.log import Log
 from stdb.datastore.recovery import recover_in_slices
-from stdb.datastore.transaction import Transaction
 from stdb.errors import ModuleFault, ReducerTimeout, SchemaError, StorageError
 from stdb.modules.protocol import LogSink, Module, ReducerCall
 from stdb.sats.special import Identity
@@ -113,8 +112,11 @@ class Launcher(NamedTuple):
         owner: bytes,
         log: LogSink,
         environment: EnvironmentChange = UNCHANGED,
+        publisher: bytes | None = None,
     ) -> Steps[FirstRecord]:
         """Make the tables of a new database and run `init`, in one transaction; return its record. Keeps nothing.
+
+        `publisher` is the connection id that `init` is called from, if any.
 
         Raises:
             EnvironmentRefused: The environment variables are none that the module can have.
@@ -140,22 +142,19 @@ class Launcher(NamedTuple):
         store_program(datastore, module, program, identity, owner)
         store_environment(datastore, module.definition, values)
         module.attach(datastore, identity, log)
-        yield from self._run_init(module, transaction, owner, now_us, log)
+        yield from self._run_init(module, ReducerCall(owner, publisher, now_us, transaction), log)
         delta = transaction.commit()
         assert delta is not None, "the row of st_module is a change"
         _tell(log, "Database initialized")
-        record = records.encode(delta, records.Context("init", owner, None, now_us))
+        record = records.encode(delta, records.Context("init", owner, publisher, now_us))
         return FirstRecord(record, datastore.positions())
 
-    def _run_init(
-        self, module: Module, transaction: Transaction, owner: bytes, now_us: int, log: LogSink
-    ) -> Steps[None]:
-        reducers = Reducers(module, owner, log)
+    def _run_init(self, module: Module, call: ReducerCall, log: LogSink) -> Steps[None]:
+        reducers = Reducers(module, call.sender, log)
         entry = reducers.lifecycle(Lifecycle.INIT)
         if entry is None:
             return
         _tell(log, "Invoking `init` reducer")
-        call = ReducerCall(owner, None, now_us, transaction)
         try:
             if entry.start is None:
                 self._run_in_time(entry, call)
@@ -176,7 +175,7 @@ class Launcher(NamedTuple):
         identity: bytes,
         owner: bytes,
         module_log: ModuleLog,
-        update: tuple[Module, bytes, Policy, EnvironmentChange] | None = None,
+        update: tuple[Module, bytes, Policy, EnvironmentChange, bytes | None] | None = None,
         positions: Mapping[int, tuple[int, int]] | None = None,
     ) -> AsyncIterator[DatabaseActor]:
         """Hold a database recovered from its log; it disconnects the clients of the last life, then starts its timers.

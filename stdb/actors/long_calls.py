@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers
-from stdb.actors.refusals import PublishFailed
+from stdb.actors.refusals import UpdateReducerFailed
 from stdb.actors.sink import Client, ReducerOutcome
 from stdb.modules.protocol import Module, ReducerCall
 from stdb.sql.work import Steps
@@ -180,25 +180,27 @@ def _ended(actor: "DatabaseActor", outcome: ReducerOutcome, delta: "Delta | None
 
 
 def run_update_reducer(
-    actor: "DatabaseActor", module: Module, transaction: "Transaction", now_us: int
+    actor: "DatabaseActor", module: Module, transaction: "Transaction", now_us: int, publisher: bytes | None
 ) -> Steps[TransactionEvent]:
     """Run `__update__` within the transaction that puts a module in its place; return what that transaction is told as.
 
-    Only modules of 0.11 have such a reducer; of others the event has no name.
+    Only modules of 0.11 have such a reducer, which is called from the connection id of its `publisher`; of others the
+    event has no name.
 
     Raises:
-        PublishFailed: It failed, with its text: the program that runs stays.
+        UpdateReducerFailed: It failed, with its text: the program that runs stays.
     """
     reducer_id = module.definition.update_reducer
     if reducer_id is None:
-        return TransactionEvent(actor.owner, None, now_us)
+        return TransactionEvent(actor.owner, publisher, now_us)
     reducers = Reducers(module, actor.owner, actor.module_log)
     entry = reducers.by_name[module.definition.reducers[reducer_id].name]
     assert entry.start is not None, "modules of 0.11 are WebAssembly"
+    actor.module_log.write_host("Invoking `update` reducer")
     try:
-        rest = entry.start(ReducerCall(actor.owner, None, now_us, transaction), b"")
+        rest = entry.start(ReducerCall(actor.owner, publisher, now_us, transaction), b"")
         if rest is not None:
             yield from rest
     except RUN_ERRORS as error:
-        raise PublishFailed(reducers.failed(entry, error).text) from error
-    return TransactionEvent(actor.owner, None, now_us, entry.name, entry.id)
+        raise UpdateReducerFailed(reducers.failed(entry, error).text) from error
+    return TransactionEvent(actor.owner, publisher, now_us, entry.name, entry.id)

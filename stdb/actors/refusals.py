@@ -28,6 +28,7 @@ __all__ = [
     "RowRefused",
     "TooBusy",
     "Unconfirmed",
+    "UpdateReducerFailed",
     "UpdateRejected",
 ]
 
@@ -93,8 +94,15 @@ class PublishFailed(RequestError):
     """What a new database's module log would have said, as whoever runs the server may read it."""
 
 
+class UpdateReducerFailed(PublishFailed):
+    """The `__update__` of a module of 0.11 failed, with its text; nothing changed."""
+
+
 class UpdateRejected(RequestError):
     """The program would change the stored tables in a way that cannot be done; nothing changed (400)."""
+
+    tables: tuple[tuple[str, str], ...] = ()
+    """Which tables these are, each with what is wrong, as often as something is; of one that is gone with nothing."""
 
 
 class EnvironmentRefused(UpdateRejected):

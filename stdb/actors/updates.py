@@ -114,9 +114,17 @@ class Update(NamedTuple):
             if policy.token not in (None, self.token):
                 raise UpdateRejected(f"{_REFUSED}Token provided is invalid or does not match expected hash")
         elif self.breaks_clients:
-            raise UpdateRejected(
+            rejected = UpdateRejected(
                 f"{_REFUSED}Migration plan contains a client-breaking change which is disallowed under current policy"
             )
+            rejected.tables = tuple(self._breaking())
+            raise rejected
+
+    def _breaking(self) -> Iterator[tuple[str, str]]:
+        """Yield the tables whose change breaks clients, each with what changes."""
+        for step in self.steps:
+            if plan.TablePlan((step,), ()).breaks_clients:
+                yield plan.table_of(step), "" if isinstance(step, plan.DropTable) else "its columns change"
 
     def write(
         self,
@@ -259,8 +267,11 @@ def plan_update(datastore: Datastore, identity: bytes, old: ModuleDef, module: M
     tables = plan.plan_tables(old, new)
     migrations = tuple(_migrations(tables, module, old))
     migrated = {each.name for each in migrations}
-    if errors := [refusal.text for refusal in tables.refusals if refusal.table not in migrated]:
-        raise UpdateRejected(f"Database update rejected: {format_errors(SchemaError(errors))}")
+    if refused := [refusal for refusal in tables.refusals if refusal.table not in migrated]:
+        told = format_errors(SchemaError([refusal.text for refusal in refused]))
+        rejected = UpdateRejected(f"Database update rejected: {told}")
+        rejected.tables = tuple((refusal.table, refusal.text) for refusal in refused)
+        raise rejected
     try:
         views = _view_changes(datastore, new)
         findings = list(check_rules(new).values()) if new.row_level_security else []

@@ -10,12 +10,20 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from stdb.actors.refusals import BadArguments, LifecycleCall, NoSuchDatabase, NoSuchFunction, PublishFailed
+from stdb.actors.refusals import (
+    BadArguments,
+    LifecycleCall,
+    NoSuchDatabase,
+    NoSuchFunction,
+    PublishFailed,
+    UpdateReducerFailed,
+)
 from stdb.errors import RequestError, StdbError
 from stdb.net.claims import quoted
 from stdb.net.errors import HttpError, error_response, text_response
 from stdb.net.http import Response
 from stdb.net.legacy_auth import authenticate_legacy
+from stdb.net.protocols.legacy.texts import of_failed_reducer
 from stdb.net.query import Query, QueryStringError
 from stdb.net.routing import Call, Conventions, Resource
 from stdb.sats.names import is_domain
@@ -57,6 +65,9 @@ def error_of_0_11(error: StdbError) -> Response | None:
     if isinstance(error, PublishFailed) and (match := _PARSE_ERROR.fullmatch(str(error))):
         where = f"Invalid input WebAssembly code at offset {int(match[2], 16)}"
         return text_response(f"failed to parse WebAssembly module: {where}: {match[1]}", 500)
+    if isinstance(error, PublishFailed):
+        text = of_failed_reducer(str(error))
+        return text_response(text, 530 if isinstance(error, UpdateReducerFailed) else 500)
     return error_response(error)
 
 

@@ -4,11 +4,14 @@ Responsible for: publish, delete, dns, reverse_dns, set_name and register_tld of
 Not responsible for: doing it (`stdb.actors.host`), who owns what (`stdb.storage.control`).
 """
 
+import json
 from functools import partial
 
 import trio
 
 from stdb.actors.host import PublishResult
+from stdb.actors.refusals import UpdateRejected
+from stdb.errors import RequestError
 from stdb.net.auth import Access
 from stdb.net.errors import EMPTY, HttpError, json_response
 from stdb.net.http import Response
@@ -34,20 +37,24 @@ async def publish(call: Call) -> Response:
     """Create a database with the program in the body, or update or clear the one that is named."""
     text = call.query.text("name_or_address")
     clear = call.query.flag("clear", False)
-    address_parameter(call.query, "client_address")
+    publisher = address_parameter(call.query, "client_address")
     named = None if text is None else domain_or_address(text)
     program = await call.body(call.door.settings.stdb.publish_bytes_max)
     try:
-        result = await _publish(call, named, program, clear)
+        result = await _publish(call, named, program, clear, publisher)
     except NotYourDatabaseError as error:
         raise _denied(call, error.identity) from error
+    except UpdateRejected as error:
+        raise _rejected(call, named, error) from error
     database = call.door.host.control.database(result.identity)
     address = None if database is None else address_hex(database.address)
     domain = named if isinstance(named, str) else None
     return json_response({"Success": {"domain": domain, "address": address, "op": result.operation}})
 
 
-async def _publish(call: Call, named: str | bytes | None, program: bytes, clear: bool) -> PublishResult:
+async def _publish(
+    call: Call, named: str | bytes | None, program: bytes, clear: bool, publisher: bytes | None
+) -> PublishResult:
     """Do it; a database whose name lies below somebody else's is created without a name, as in 0.11."""
     host, caller = call.door.host, call.caller.identity
     control = host.control
@@ -64,6 +71,7 @@ async def _publish(call: Call, named: str | bytes | None, program: bytes, clear:
         address=named if isinstance(named, bytes) else None,
         host_type=host_type_of(program, None),
         clear=clear and known is not None,
+        publisher=publisher,
     )
 
 
@@ -136,6 +144,27 @@ def _domain(text: str) -> str:
     if isinstance(named, bytes):
         raise HttpError(400, BAD_DOMAIN)
     return named
+
+
+def _rejected(call: Call, named: str | bytes | None, error: UpdateRejected) -> RequestError:
+    """Return the refusal of an update that changes tables, which the database's log tells as well."""
+    control = call.door.host.control
+    identity = control.resolve_address(named) if isinstance(named, bytes) else named and control.resolve(named)
+    if not error.tables or not identity:
+        return error
+    log = call.door.host.database(identity).log
+    log.write_host("Module update rejected due to schema mismatch", "Error")
+    for table, text in error.tables:
+        if not text:
+            log.write_host(f"{table}: orphaned", "Warn")
+        else:
+            log.write_host(f"{table}: incompatible schema", "Warn")
+            log.write_host(f"{table}: {text}", "Warn")
+    tables = ", ".join(json.dumps(table, ensure_ascii=False) for table in dict(error.tables))
+    return HttpError(
+        400,
+        f"Database update rejected: incompatible schema changes for: [{tables}]. See database log for details.",
+    )
 
 
 def _denied(call: Call, identity: bytes) -> HttpError:

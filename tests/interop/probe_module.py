@@ -37,13 +37,17 @@ def probe_definition(variant: str = "") -> RawModuleDefV8:
 
 
 def build_probe(variant: str = "", *options: str) -> bytes:
-    """Return the program. Options as `probe.c` has them: `-DFAIL_IN=R_INIT`, `-DFAIL_TRAP`, `-DUPD_MSG`, `-DABI=…`."""
-    definition = probe_definition(variant)
-    return build_c_program("probe", "def_11.h", _header(definition), *_COMPILE, *options)
+    """Return the program. Options as `probe.c` has them: `-DFAIL_IN=R_INIT`, `-DFAIL_TRAP`, `-DUPD_MSG`, `-DABI=…`.
+
+    Of `garbage` nobody can read the definition.
+    """
+    is_garbage = variant == "garbage"
+    definition = probe_definition("" if is_garbage else variant)
+    data = b"\xff" * 100 if is_garbage else raw_module.encode(definition)
+    return build_c_program("probe", "def_11.h", _header(definition, data), *_COMPILE, *options)
 
 
-def _header(definition: RawModuleDefV8) -> str:
-    data = raw_module.encode(definition)
+def _header(definition: RawModuleDefV8, data: bytes) -> str:
     lines = [f"static const unsigned char DEF[] = {{{','.join(map(str, data))}}};", f"#define DEF_LEN {len(data)}"]
     names = dict.fromkeys(reducer.name for reducer in definition.reducers)
     places = [reducer.name for reducer in definition.reducers]

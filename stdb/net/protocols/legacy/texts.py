@@ -15,7 +15,16 @@ from stdb.actors.sink import OutcomeKind, ReducerOutcome
 from stdb.schema.model import Access, ModuleDef
 from stdb.sql import READ_ONLY
 
-__all__ = ["FATAL", "NOT_AUTHORIZED", "of_failed_call", "of_one_off", "of_refused_call", "of_sql", "of_subscription"]
+__all__ = [
+    "FATAL",
+    "NOT_AUTHORIZED",
+    "of_failed_call",
+    "of_failed_reducer",
+    "of_one_off",
+    "of_refused_call",
+    "of_sql",
+    "of_subscription",
+]
 
 FATAL = "The Wasm instance encountered a fatal error."
 """What callers are told of a reducer that broke."""
@@ -28,7 +37,12 @@ _BAD_ARGUMENTS = "invalid arguments for reducer "
 
 def of_failed_call(outcome: ReducerOutcome) -> str:
     """Return the text of a call that ran and failed."""
-    return FATAL if outcome.kind == OutcomeKind.FAULT and outcome.text == _FATAL_TODAY else outcome.text
+    return of_failed_reducer(outcome.text) if outcome.kind == OutcomeKind.FAULT else outcome.text
+
+
+def of_failed_reducer(text: str) -> str:
+    """Return the text of a reducer that broke, or failed for a reason of its own."""
+    return FATAL if text == _FATAL_TODAY else text
 
 
 def of_refused_call(call: CallReducer, outcome: ReducerOutcome) -> str:
