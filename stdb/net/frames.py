@@ -7,7 +7,7 @@ A binary message is `bytes`, a text message is `str`, control frames are `Ping`,
 """
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
 from stdb.errors import ProtocolError
@@ -26,7 +26,7 @@ __all__ = [
     "binary_frame",
     "close_frame",
     "cut_reason",
-    "message_head",
+    "joined_frame",
     "ping_frame",
     "pong_frame",
     "text_frame",
@@ -258,11 +258,6 @@ def _decode_close(payload: bytes) -> Close:
     return Close(code, _decode_text(payload[2:]))
 
 
-def message_head(size: int, *, is_text: bool = False) -> bytes:
-    """Return the head of the frame of a message of `size` bytes, for who puts its payload behind it in pieces."""
-    return _header(0x80 | _TEXT if is_text else _WHOLE_BINARY, size)
-
-
 def _header(first: int, size: int) -> bytes:
     if size < 126:
         return bytes((first, size))
@@ -283,6 +278,12 @@ def text_frame(text: str) -> bytes:
     """Return the frame of a server's text message."""
     payload = text.encode()
     return _header(0x80 | _TEXT, len(payload)) + payload
+
+
+def joined_frame(pieces: Iterable[bytes], *, is_text: bool = False) -> bytes:
+    """Return the frame of a server's message that comes in pieces, of which no copy is made but the frame."""
+    parts = list(pieces)
+    return b"".join((_header(0x80 | _TEXT if is_text else _WHOLE_BINARY, sum(map(len, parts))), *parts))
 
 
 def ping_frame(payload: bytes = b"") -> bytes:

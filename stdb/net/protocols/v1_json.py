@@ -22,7 +22,7 @@ from stdb.actors.requests import (
 )
 from stdb.actors.sink import ProcedureResult
 from stdb.errors import DecodeError
-from stdb.net.frames import message_head, text_frame
+from stdb.net.frames import joined_frame, text_frame
 from stdb.net.protocols.rows import group_by_table, pieces_of
 from stdb.net.protocols.v1 import V1
 from stdb.sats import bsatn, json
@@ -159,11 +159,10 @@ class V1Json(V1):
         )
 
     def _frame(self, body: bytes) -> bytes:
-        return message_head(len(body), is_text=True) + body
+        return joined_frame((body,), is_text=True)
 
     def _large_frame(self, body: Iterable[bytes]) -> bytes:
-        parts = list(body)
-        return b"".join((message_head(sum(map(len, parts)), is_text=True), *parts))
+        return joined_frame(body, is_text=True)
 
     def _queue(self, needs: int, text: str) -> None:
         self._append((needs, text_frame(text)))

@@ -12,7 +12,7 @@ from struct import Struct
 import brotli  # type: ignore[import-untyped]  # its wheel has no stubs
 
 from stdb.errors import DecodeError
-from stdb.net.frames import binary_frame, message_head
+from stdb.net.frames import binary_frame, joined_frame
 
 __all__ = [
     "COMPRESSED_ABOVE_BYTES",
@@ -89,7 +89,7 @@ def large_tagged_frame(body: Iterable[bytes], compression: Compression) -> bytes
     else:
         gzip = zlib.compressobj(1, zlib.DEFLATED, _GZIP_WINDOW)
         parts = [b"\2", *map(gzip.compress, body), gzip.flush()]
-    return b"".join((message_head(sum(map(len, parts))), *parts))
+    return joined_frame(parts)
 
 
 def write_bytes(value: bytes) -> bytes:

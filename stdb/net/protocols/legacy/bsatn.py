@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 
 from stdb.actors.requests import Request
-from stdb.net.frames import binary_frame, message_head
+from stdb.net.frames import binary_frame, joined_frame
 from stdb.net.protocols.legacy.brotli import pack, pack_pieces
 from stdb.net.protocols.legacy.events import Legacy, TableRows, ToldCall
 from stdb.net.protocols.legacy.requests import decode_0_11
@@ -95,8 +95,7 @@ class Bin011(Legacy):
         return binary_frame(pack(body))
 
     def _large_frame(self, body: Iterable[bytes]) -> bytes:
-        parts = list(pack_pieces(body))
-        return b"".join((message_head(sum(map(len, parts))), *parts))
+        return joined_frame(pack_pieces(body))
 
 
 def _table_update(table: TableRows) -> bytes:

@@ -12,7 +12,7 @@ import json as standard_json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from stdb.actors.requests import Request
-from stdb.net.frames import message_head, text_frame
+from stdb.net.frames import joined_frame, text_frame
 from stdb.net.protocols.legacy.events import Legacy, TableRows, ToldCall
 from stdb.net.protocols.legacy.requests import decode_0_11
 from stdb.net.protocols.legacy.translation import identity_hex
@@ -82,11 +82,10 @@ class Text011(Legacy):
         yield f'],"total_host_execution_duration_micros":{duration_us}}}}}'.encode()
 
     def _frame(self, body: bytes) -> bytes:
-        return message_head(len(body), is_text=True) + body
+        return joined_frame((body,), is_text=True)
 
     def _large_frame(self, body: Iterable[bytes]) -> bytes:
-        parts = list(body)
-        return b"".join((message_head(sum(map(len, parts)), is_text=True), *parts))
+        return joined_frame(body, is_text=True)
 
 
 def _identity(identity: bytes) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from stdb.actors.requests import Request
-from stdb.net.frames import binary_frame, message_head
+from stdb.net.frames import binary_frame, joined_frame
 from stdb.net.protocols.legacy.brotli import pack, pack_pieces
 from stdb.net.protocols.legacy.events import Legacy, TableRows, ToldCall
 from stdb.net.protocols.legacy.requests import decode_old
@@ -129,8 +129,7 @@ class Bin08(_Protobuf):
         return binary_frame(body)
 
     def _large_frame(self, body: Iterable[bytes]) -> bytes:
-        parts = list(body)
-        return b"".join((message_head(sum(map(len, parts))), *parts))
+        return joined_frame(body)
 
 
 class Bin010(_Protobuf):
@@ -145,8 +144,7 @@ class Bin010(_Protobuf):
         return binary_frame(pack(body))
 
     def _large_frame(self, body: Iterable[bytes]) -> bytes:
-        parts = list(pack_pieces(body))
-        return b"".join((message_head(sum(map(len, parts))), *parts))
+        return joined_frame(pack_pieces(body))
 
 
 def _pieces(table: TableRows, rows: Sequence[bytes], encode: Callable[[bytes], bytes]) -> Iterator[bytes]:

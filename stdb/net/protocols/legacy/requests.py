@@ -16,7 +16,7 @@ from stdb.actors.requests import CallReducer, OneOffStatements, Request, Subscri
 from stdb.errors import DecodeError
 from stdb.net.protocols.legacy.reading import Cursor, Read, product, variant
 from stdb.net.protocols.legacy.translation import argument_forms
-from stdb.net.protocols.legacy.wire import LENGTH, VARINT, fields
+from stdb.net.protocols.legacy.wire import FAILED, LENGTH, VARINT, fields
 from stdb.net.protocols.wire import read_bytes, read_string, read_strings, read_u8, read_u32
 from stdb.sats.types import Product, Typespace
 from stdb.schema.legacy import is_reserved
@@ -206,7 +206,6 @@ _FOREIGN_TO_OLD = dict.fromkeys(_NEW_KEYS, _USE_NEW)
 # 0.7 to 0.10, protobuf.
 
 _BSATN_STARTS = (b"\x00", b"\x01", b"\x02")
-_FAILED = "failed to decode Protobuf message: "
 
 
 def _decode_protobuf(message: bytes) -> Request:
@@ -214,7 +213,7 @@ def _decode_protobuf(message: bytes) -> Request:
     for tag, kind, value in fields(message):
         if 1 <= tag <= 8:
             if kind != LENGTH:
-                raise DecodeError(f"{_FAILED}Message.type: invalid wire type: Varint (expected LengthDelimited)")
+                raise DecodeError(f"{FAILED}Message.type: invalid wire type: Varint (expected LengthDelimited)")
             assert isinstance(value, bytes)
             content = tag, value
     decode = _PROTOBUF_DECODERS.get(content[0]) if content is not None else None
@@ -254,7 +253,7 @@ def _read_fields(data: bytes, message: str, names: tuple[str, ...], kinds: str) 
         kind, where = kinds[tag - 1], f"{message}.{names[tag - 1]}"
         if wire_type != (VARINT if kind == "u" else LENGTH):
             seen, wanted = ("LengthDelimited", "Varint") if kind == "u" else ("Varint", "LengthDelimited")
-            raise DecodeError(f"{_FAILED}{where}: invalid wire type: {seen} (expected {wanted})")
+            raise DecodeError(f"{FAILED}{where}: invalid wire type: {seen} (expected {wanted})")
         if isinstance(value, int):
             values[tag - 1] = value & 0xFFFFFFFF
         elif kind == "b":
@@ -270,4 +269,4 @@ def _text(data: bytes, where: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise DecodeError(f"{_FAILED}{where}: invalid string value: data is not UTF-8 encoded") from None
+        raise DecodeError(f"{FAILED}{where}: invalid string value: data is not UTF-8 encoded") from None

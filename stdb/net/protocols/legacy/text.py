@@ -13,7 +13,7 @@ import json as standard_json
 from collections.abc import Iterable, Iterator, Sequence
 
 from stdb.actors.requests import Request
-from stdb.net.frames import message_head, text_frame
+from stdb.net.frames import joined_frame, text_frame
 from stdb.net.protocols.legacy.events import Legacy, TableRows, ToldCall
 from stdb.net.protocols.legacy.protobuf import row_key
 from stdb.net.protocols.legacy.requests import decode_old
@@ -86,11 +86,10 @@ class Text08(Legacy):
         yield f'],"total_host_execution_duration_micros":{duration_us}}}}}'.encode()
 
     def _frame(self, body: bytes) -> bytes:
-        return message_head(len(body), is_text=True) + body
+        return joined_frame((body,), is_text=True)
 
     def _large_frame(self, body: Iterable[bytes]) -> bytes:
-        parts = list(body)
-        return b"".join((message_head(sum(map(len, parts)), is_text=True), *parts))
+        return joined_frame(body, is_text=True)
 
 
 def _table_update(table: TableRows) -> bytes:

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 
 from stdb.errors import DecodeError
 
-__all__ = ["LENGTH", "VARINT", "field", "fields", "length_prefix", "nested", "number", "varint"]
+__all__ = ["FAILED", "LENGTH", "VARINT", "field", "fields", "length_prefix", "nested", "number", "varint"]
 
 VARINT, _FIXED_64, LENGTH, _GROUP_START, _GROUP_END, _FIXED_32 = range(6)
 _GROUPS_MAX = 100
-_FAILED = "failed to decode Protobuf message: "
+FAILED = "failed to decode Protobuf message: "
+"""What a refusal of bytes that are no message begins with."""
 
 
 def varint(value: int) -> bytes:
@@ -73,12 +74,12 @@ def _key(data: bytes, offset: int) -> tuple[int, int, int]:
     """Return number and wire type of the field at `offset`, and where its content begins."""
     key, end = _varint(data, offset)
     if key > 0xFFFFFFFF:
-        raise DecodeError(f"{_FAILED}invalid key value: {key}", offset)
+        raise DecodeError(f"{FAILED}invalid key value: {key}", offset)
     kind = key & 7
     if kind > _FIXED_32:
-        raise DecodeError(f"{_FAILED}invalid wire type value: {kind}", offset)
+        raise DecodeError(f"{FAILED}invalid wire type value: {kind}", offset)
     if not key >> 3:
-        raise DecodeError(f"{_FAILED}invalid tag value: 0", offset)
+        raise DecodeError(f"{FAILED}invalid tag value: 0", offset)
     return key >> 3, kind, end
 
 
@@ -92,14 +93,14 @@ def _varint(data: bytes, offset: int) -> tuple[int, int]:
                 break
             return value, place + 1
         shift += 7
-    raise DecodeError(f"{_FAILED}invalid varint", offset)
+    raise DecodeError(f"{FAILED}invalid varint", offset)
 
 
 def _run(data: bytes, offset: int) -> tuple[int, int]:
     """Return where the bytes begin whose length stands at `offset`, and where they end."""
     size, start = _varint(data, offset)
     if size > len(data) - start:
-        raise DecodeError(f"{_FAILED}buffer underflow", offset)
+        raise DecodeError(f"{FAILED}buffer underflow", offset)
     return start, start + size
 
 
@@ -112,16 +113,16 @@ def _skip(data: bytes, offset: int, tag: int, kind: int, depth: int) -> int:
     if kind in (_FIXED_32, _FIXED_64):
         end = offset + (4 if kind == _FIXED_32 else 8)
         if end > len(data):
-            raise DecodeError(f"{_FAILED}buffer underflow", offset)
+            raise DecodeError(f"{FAILED}buffer underflow", offset)
         return end
     if kind == _GROUP_END:
-        raise DecodeError(f"{_FAILED}unexpected end group tag", offset)
+        raise DecodeError(f"{FAILED}unexpected end group tag", offset)
     if depth >= _GROUPS_MAX:
-        raise DecodeError(f"{_FAILED}recursion limit reached", offset)
+        raise DecodeError(f"{FAILED}recursion limit reached", offset)
     while True:
         inner, kind, offset = _key(data, offset)
         if kind == _GROUP_END:
             if inner != tag:
-                raise DecodeError(f"{_FAILED}unexpected end group tag", offset)
+                raise DecodeError(f"{FAILED}unexpected end group tag", offset)
             return offset
         offset = _skip(data, offset, inner, kind, depth + 1)
