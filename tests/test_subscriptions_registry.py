@@ -161,7 +161,7 @@ def test_after_a_change_of_schema_plans_are_bound_anew_or_their_holders_named(wo
     finish(whole.subscribe_set(1, [BAG]))
     finish(column.subscribe_set(1, ["SELECT * FROM bag WHERE a = 1"]))
     _replace_table(world, "bag")
-    assert world.registry.recompile() == {column}
+    assert finish(world.registry.recompile_in_steps()) == {column}
     evaluation = world.tell(world.insert("bag", (1,)))
     assert [actor for actor, _ in evaluation.others] == [whole]
     column.close()
@@ -173,13 +173,13 @@ def test_after_a_change_of_schema_both_sides_of_a_join_are_bound_anew() -> None:
     world = World(JOINED)
     client = world.client()
     finish(client.subscribe_set(1, ["SELECT l.* FROM link l JOIN link m ON l.a = m.a WHERE m.b = 1"]))
-    assert world.registry.recompile() == set()
+    assert finish(world.registry.recompile_in_steps()) == set()
     evaluation = world.tell(world.insert("link", (1, 1), (1, 2)))
     update = seen_by(evaluation, client)
     assert update is not None
     assert rows_of(world, update.sets[0].fragments) == [("link", [(1, 1), (1, 2)], [])]
     _replace_table(world, "link")
-    assert world.registry.recompile() == {client}
+    assert finish(world.registry.recompile_in_steps()) == {client}
     assert world.tell(world.insert("link", (1,))).others == []
     client.close()
     assert len(world.registry) == 0
@@ -193,7 +193,7 @@ def test_a_query_that_comes_to_depend_on_who_asks_is_no_longer_shared() -> None:
     transaction = world.datastore.begin(0)
     replace_rules(world.datastore, [RowLevelSecurityDef("SELECT * FROM item WHERE owner = :sender")])
     transaction.commit()
-    assert world.registry.recompile() == {alice, bob}
+    assert finish(world.registry.recompile_in_steps()) == {alice, bob}
     evaluation = world.tell(world.insert("item", (1, ALICE, 1, 1.0)))
     assert [actor for actor, _ in evaluation.others] == [owner]
 

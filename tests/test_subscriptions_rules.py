@@ -129,7 +129,7 @@ def test_clients_whose_query_depends_on_who_asks_after_an_update_share_it_no_lon
     transaction = datastore.begin(0)
     replace_rules(datastore, [RowLevelSecurityDef(OWN_LETTERS)])
     transaction.commit()
-    assert registry.recompile() == {client.actor for client in clients}
+    assert finish(registry.recompile_in_steps()) == {client.actor for client in clients}
     assert commit(registry, clients, letter=([], [(2, BOB, ALICE)])) == []
 
 

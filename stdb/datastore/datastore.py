@@ -8,7 +8,7 @@ The rows that the system tables have of themselves are made at every start and a
 more system tables opens an older log.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
 from stdb.datastore.catalog import CATALOG_TABLES, RULES_TABLE, Catalog, read_backing_ids, read_rules, read_schemas
@@ -16,6 +16,7 @@ from stdb.datastore.delta import TableDelta, UndoEntry
 from stdb.datastore.index import Key
 from stdb.datastore.records import Change, Record, decode_changes, decode_few
 from stdb.datastore.sequence import Reservations, Sequence
+from stdb.datastore.steps import Steps
 from stdb.datastore.table import Table, TableSchema
 from stdb.datastore.transaction import Transaction
 from stdb.datastore.views import Views, view_shape
@@ -69,7 +70,7 @@ class Datastore:
         `st_row_level_security` says, read once after each change."""
         self.views: Views | None = None
         """Who has the rows of views, once a module runs that has some."""
-        self.refresh_views: Callable[[list[TableDelta]], Generator[None, None, list[TableDelta]]] | None = None
+        self.refresh_views: Callable[[list[TableDelta]], Steps[list[TableDelta]]] | None = None
         """Brings the instances of views in line with the net change of a transaction right before it is committed, in
         steps that return how they changed; never fails. None while there are none."""
         self._tail = Window()

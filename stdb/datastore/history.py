@@ -15,6 +15,7 @@ from stdb.datastore.datastore import Datastore
 from stdb.datastore.index import Key
 from stdb.datastore.loading import StoredRows, load
 from stdb.datastore.records import Change, Context, Record, decode_changes, decode_context, only
+from stdb.datastore.steps import Steps
 from stdb.datastore.table import Table, TableSchema
 from stdb.errors import RequestError
 from stdb.sats.special import format_timestamp
@@ -97,7 +98,7 @@ def _now_and_then(offset: int) -> Iterator[None]:
         yield
 
 
-def _end_of(history: History, moment: Moment, now_us: int) -> Generator[None, None, int]:
+def _end_of(history: History, moment: Moment, now_us: int) -> Steps[int]:
     """Return how many transactions the state at a moment reflects."""
     if moment.offset is not None:
         if moment.offset >= history.end:

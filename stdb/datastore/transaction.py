@@ -8,11 +8,11 @@ back are sequences (07 section 3). Code that wants the fastest path binds `Table
 and `UniqueIndex.find` once; these note their changes in the same undo log.
 """
 
-from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from stdb.datastore.delta import Delta, TableDelta, net
 from stdb.datastore.index import Bound, Key
+from stdb.datastore.steps import Steps, finish
 from stdb.datastore.table import AnyIndex, Table
 from stdb.errors import NoSuchIndex, ReducerError, ReducerTimeout
 
@@ -95,10 +95,10 @@ class Transaction:
         """
         tables = self._changed()
         refresh = self._datastore.refresh_views
-        views = None if refresh is None or not tables else _finished(refresh(tables))
+        views = None if refresh is None or not tables else finish(refresh(tables))
         return self._ended(tables, views)
 
-    def commit_in_steps(self) -> Generator[None, None, Delta | None]:
+    def commit_in_steps(self) -> Steps[Delta | None]:
         """Do as `commit`, but come back while views are run again that can. Closed half-way, it is still open."""
         tables = self._changed()
         refresh = self._datastore.refresh_views
@@ -156,16 +156,6 @@ class Transaction:
         for row in rows:
             table.delete_key(table.key_of(row))
         return len(rows)
-
-
-def _finished(steps: Generator[None, None, list[TableDelta]]) -> list[TableDelta]:
-    """Run steps to their end; return the result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: list[TableDelta] = end.value
-            return result
 
 
 def _check_size(tables: list[TableDelta]) -> None:

@@ -11,10 +11,11 @@ shown the id of the backing table. They are in no record of the log, and gone wh
 Source: spec 04 section 12, "Views as tables"; spec 06 section 8.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from stdb.datastore.steps import Steps
 from stdb.errors import SchemaError
 from stdb.sats import satn
 from stdb.sats.types import U256, AlgebraicType, Array, Element, Product, option_inner
@@ -145,7 +146,7 @@ class Views(Protocol):
             QueryError: The view failed; carries the text for the caller.
         """
 
-    def patiently(self, work: Callable[[], T]) -> Generator[None, None, T]:
+    def patiently(self, work: Callable[[], T]) -> Steps[T]:
         """Return what `work` does, which may ask for instances; those that are not there are made first, in steps.
 
         `work` is called again for each of these: it changes nothing. Raises what `work` raises.

@@ -1,15 +1,16 @@
 """Work: what one statement may cost, and how a long one lets others run in between.
 
-Responsible for: counting rows visited and produced against a bound; `Steps`, an evaluation that can pause.
+Responsible for: counting rows visited and produced against a bound, the size of batches.
 Not responsible for: when to pause (whoever drives the steps: `stdb.actors`), plans.
 
 Source: DESIGN decision 14. Plans hand over rows in batches, empty ones included, each after about `BATCH` rows of work;
 who collects them yields after each, so that a pause is possible every few thousand rows at the latest.
 """
 
-from collections.abc import Generator, Iterable, Iterator
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
+from stdb.datastore.steps import Steps, finish
 from stdb.errors import QueryError
 
 __all__ = ["BATCH", "Steps", "Work", "batch_for", "finish", "parted"]
@@ -17,10 +18,7 @@ __all__ = ["BATCH", "Steps", "Work", "batch_for", "finish", "parted"]
 BATCH = 1_000
 """Rows that a plan reads, looks up or hands over at a time."""
 
-Result = TypeVar("Result")
 Row = TypeVar("Row")
-Steps: TypeAlias = Generator[None, None, Result]
-"""An evaluation that may be paused at every `yield` and returns its result; the tables must not change meanwhile."""
 
 
 class Work:
@@ -58,13 +56,3 @@ def parted(batches: Iterable[list[Row]], rows_max: int) -> Iterator[list[Row]]:
             yield batch
         else:
             yield from (batch[start : start + rows_max] for start in range(0, len(batch), rows_max))
-
-
-def finish(steps: Steps[Result]) -> Result:
-    """Run steps to their end without a pause; return the result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result

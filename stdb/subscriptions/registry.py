@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from stdb.errors import QueryError
 from stdb.sql import Caller, Language, QueryPlan, compile_one_off, compile_subscription
-from stdb.sql.work import Steps, finish
+from stdb.sql.work import Steps
 from stdb.subscriptions.fragment import ClientUpdate, Fragment, SetUpdate
 from stdb.subscriptions.pruning import HeldBranch, Hit, TableBranches, Touched
 
@@ -174,10 +174,6 @@ class Registry:
             query.repeats -= count == 1
         if not query.holders:
             self._unregister(query)
-
-    def recompile(self) -> "set[SubscriptionActor]":
-        """Do as `recompile_in_steps`, without a pause."""
-        return finish(self.recompile_in_steps())
 
     def recompile_in_steps(self) -> "Steps[set[SubscriptionActor]]":
         """Bind every held query to the tables as they are now; call it after a change of schema.
