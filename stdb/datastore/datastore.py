@@ -148,7 +148,8 @@ class Datastore:
             for table_id, _ in SYSTEM_TABLES:
                 self.catalog.write(self.tables[table_id].schema, "system")
             self.undo.clear()
-            _OWN_ROWS.update((table_id, dict(table.stored)) for table_id, table in self.tables.items() if table.stored)
+            written = {table_id: dict(table.stored) for table_id, table in self.tables.items() if table.stored}
+            _OWN_ROWS.update(written)  # all at once: datastores are made in several threads
             return
         for table_id, rows in _OWN_ROWS.items():
             table = self.tables[table_id]
