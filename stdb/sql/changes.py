@@ -217,9 +217,8 @@ def bind_change(shape: ChangeShape, datastore: "Datastore", caller: Caller) -> C
             statement = _set(shape, datastore, caller)
         case InsertShape():
             table = find_table(datastore, shape.table, caller)
-            statement = _Insert(
-                table, _rows(_in_order(shape, table) if caller.language.inserts_by_name else shape, table)
-            )
+            ordered = _in_order(shape, table) if caller.language.inserts_by_name else shape
+            statement = _Insert(table, _rows(ordered, table))
         case UpdateShape():
             table = find_table(datastore, shape.table.name, caller)
             values = _assigned(shape, table)

@@ -19,8 +19,6 @@ __all__ = ["FILTER_DEPTH_MAX", "row_filter"]
 
 FILTER_DEPTH_MAX = 64
 """Levels of `and` and `or` in one another."""
-_COMPARE, _LOGIC = 0, 1
-_VALUE, _FIELD = 0, 1
 _OPERATORS: tuple[Callable[[Any, Any], bool], ...] = (
     *(operator.eq, operator.ne, operator.lt),
     *(operator.le, operator.gt, operator.ge),

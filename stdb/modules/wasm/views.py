@@ -18,7 +18,6 @@ __all__ = ["WITH_HEADER", "rows_reader"]
 
 WITH_HEADER = 2
 """A view's return code: a header says whether rows or a query follow. Before that was invented the code was 0."""
-_ROW_DATA, _RAW_SQL = 0, 1
 _read_text = bsatn.codec(STRING).decode_exact
 
 
