@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import trio
@@ -11,6 +11,7 @@ import trio.testing
 
 from stdb.modules.python.archive import pack
 from stdb.modules.python.loader import load_archive
+from stdb.net.tokens import Credentials
 from stdb.sats import bsatn
 from stdb.sats import json as sats_json
 from stdb.sats.profiles import V0_11
@@ -51,6 +52,11 @@ class _Old:
             return protobuf_bytes({"functionCall": {"reducer": reducer, "argBytes": args.hex()}})
         return f'{{"call": {{"fn": {json.dumps(reducer)}, "args": {text}}}}}'
 
+    def one_off(self, query: str) -> bytes | str:
+        if self.is_binary:
+            return protobuf_bytes({"oneOffQuery": {"messageId": "00ff", "queryString": query}})
+        return json.dumps({"one_off_query": {"message_id": "AP8=", "query_string": query}})
+
     def told(self, payload: bytes) -> dict[str, Any]:
         if not self.is_binary:
             document: dict[str, Any] = json.loads(payload)
@@ -59,7 +65,7 @@ class _Old:
 
     def tables(self, kind: str, content: dict[str, Any]) -> list[tuple[str, list[Any], list[Any]]]:
         """Return (table, deletes, inserts), each operation as key and row; deletes come first."""
-        names = ("tableUpdates", "tableName", "tableRowOperations", 1, 0)
+        names: tuple[Any, ...] = ("tableUpdates", "tableName", "tableRowOperations", 1, 0)
         if not self.is_binary:
             names = ("table_updates", "table_name", "table_row_operations", "insert", "delete")
         updates, table, operations, insert, delete = names
@@ -100,6 +106,9 @@ class _New:
 
     def call(self, reducer: str, args: bytes, text: str) -> bytes | str:
         return self._message("CallReducer", (reducer, (0, args) if self.is_binary else (1, text), 0))
+
+    def one_off(self, query: str) -> bytes | str:
+        return self._message("OneOffQuery", (b"\0\xff", query))
 
     def told(self, payload: bytes) -> dict[str, Any]:
         if not self.is_binary:
@@ -161,11 +170,14 @@ class LegacyClient:
     def __init__(self, door: Door, dialect: str) -> None:
         self._door, self.speech = door, DIALECTS[dialect]
         self.client: Client
+        self._sending = trio.Lock()
         self.frames: list[tuple[int, bytes]] = []
         """What came that is no ping."""
         self.pings: list[float] = []
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.cache: dict[str, dict[str, Any]] = {}
+        self.is_foreign = False
+        """It is told in another dialect than its own, and understands nothing."""
         self.is_over = False
         self.answers_pings = True
         self.reads = trio.Event()
@@ -194,7 +206,11 @@ class LegacyClient:
     async def send(self, message: bytes | str) -> None:
         """Send a message in a frame of its kind."""
         data = message.encode() if isinstance(message, str) else message
-        await self.client.send_all(client_frame(TEXT if isinstance(message, str) else BINARY, data, bytes(4)))
+        await self._send(client_frame(TEXT if isinstance(message, str) else BINARY, data, bytes(4)))
+
+    async def _send(self, frame: bytes) -> None:
+        async with self._sending:
+            await self.client.send_all(frame)
 
     async def subscribe(self, *queries: str) -> None:
         await self.send(self.speech.subscribe(queries))
@@ -214,6 +230,14 @@ class LegacyClient:
             if rows:
                 found[table] = sorted(rows)
         return found
+
+    @property
+    def address(self) -> str:
+        """The address that the first message gives the client."""
+        kind, content = self.messages[0]
+        assert kind in ("IdentityToken", "identityToken")
+        address = content["address"]
+        return str(address["__address_bytes"] if isinstance(address, dict) else address)
 
     @property
     def close(self) -> tuple[int | None, str]:
@@ -254,10 +278,11 @@ class LegacyClient:
         if code == PING:
             self.pings.append(trio.current_time())
             if self.answers_pings:
-                await self.client.send_all(client_frame(PONG, payload))
+                with suppress(OSError):  # it may be over by now
+                    await self._send(client_frame(PONG, payload))
             return
         self.frames.append((code, payload))
-        if code in (TEXT, BINARY):
+        if code in (TEXT, BINARY) and not self.is_foreign:
             assert code == (BINARY if self.speech.is_binary else TEXT)
             told = self.speech.told(payload)
             ((kind, content),) = told.items()
@@ -290,11 +315,13 @@ def basic(token: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def opened(source: str, name: str = "probe", **options: Any) -> AsyncIterator[tuple[Door, ModuleDef, str]]:
-    """Hold a front door with a module in Python published; yield it, the definition and the owner's token."""
+async def opened(
+    source: str, name: str = "probe", **options: Any
+) -> AsyncIterator[tuple[Door, ModuleDef, Credentials]]:
+    """Hold a front door with a module in Python published; yield it, the definition and the owner."""
     program = pack({f"{name}.py": source.encode()})
     async with open_door({program: lambda: load_archive(program)}, **options) as door:
         owner = door.tokens.mint()
         answer = await door.publish(owner, name, program)
         assert answer.status == 200, answer.text
-        yield door, load_archive(program).definition, owner.token
+        yield door, load_archive(program).definition, owner

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from stdb.net.tokens import Credentials
 from tests.http_harness import Door, bearer
 from tests.legacy_clients import DIALECTS, LegacyClient, basic, opened
 
@@ -79,7 +80,7 @@ OLD: dict[str, Callable[..., list[Any]]] = {"Item": old_item, "Note": old_note}
 """Rows as SQL of today answers them, in the form that they have on the wires of 0.7 to 0.11."""
 
 
-async def answer(door: Door, owner: str, queries: list[str]) -> dict[str, list[str]]:
+async def answer(door: Door, owner: Credentials, queries: list[str]) -> dict[str, list[str]]:
     """Return the rows of some queries, each once, by table."""
     found: dict[str, set[str]] = {}
     for query in queries:
@@ -102,7 +103,7 @@ async def play(actions: list[list[Any]]) -> None:
             await trio.sleep(1)
             if action and isinstance(action[0], tuple):
                 steps = json.dumps([list(step) for step in action])
-                reply = await door.send("POST", "/database/call/probe/change", basic(owner), f"[{steps}]")
+                reply = await door.send("POST", "/database/call/probe/change", basic(owner.token), f"[{steps}]")
                 assert reply.status == 200, reply.text
             else:
                 queries = action
