@@ -1,6 +1,6 @@
 """What clients of the 0.11 generation see of a definition."""
 
-from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY
+from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY, OLD_SCHEDULE_AT
 from stdb.sats.types import (
     BYTES,
     CONNECTION_ID,
@@ -25,7 +25,7 @@ from stdb.sats.types import (
     option,
     result,
 )
-from stdb.schema.legacy import OLD_SCHEDULE_AT, is_reserved, legacy_face, legacy_type
+from stdb.schema.legacy import is_reserved, legacy_face, legacy_type
 from stdb.schema.model import ColumnDef, Lifecycle, ModuleDef, ReducerDef, TableDef
 
 

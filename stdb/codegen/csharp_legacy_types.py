@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from stdb.codegen.declarations import Taken, is_plain_enum
 from stdb.sats.names import pascal_case
-from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY
+from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY, OLD_SCHEDULE_AT
 from stdb.sats.types import (
     BYTES,
     AlgebraicType,
@@ -26,7 +26,6 @@ from stdb.sats.types import (
     option_inner,
 )
 from stdb.sats.typespace import resolve
-from stdb.schema.legacy import OLD_SCHEDULE_AT
 
 __all__ = ["KEYWORDS", "CSharpTypes", "escaped"]
 

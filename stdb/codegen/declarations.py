@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from stdb.sats.names import pascal_case
-from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY
+from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY, OLD_SCHEDULE_AT
 from stdb.sats.types import AlgebraicType, Product, Ref, Sum, is_option
 from stdb.sats.typespace import reachable_refs, resolve
-from stdb.schema.legacy import OLD_SCHEDULE_AT, LegacyFace, LegacyTable
+from stdb.schema.legacy import LegacyFace, LegacyTable
 
 __all__ = ["DeclaredType", "Taken", "declared_types", "is_plain_enum", "row_elements"]
 

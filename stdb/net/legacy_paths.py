@@ -23,6 +23,7 @@ from stdb.net.claims import quoted
 from stdb.net.errors import HttpError, error_response, text_response
 from stdb.net.http import Response
 from stdb.net.legacy_auth import authenticate_legacy
+from stdb.net.protocols.legacy import choice
 from stdb.net.protocols.legacy.texts import of_failed_reducer
 from stdb.net.query import Query, QueryStringError
 from stdb.net.routing import Call, Conventions, Resource
@@ -44,14 +45,16 @@ __all__ = [
     "required",
 ]
 
-PREFIXES = ("", "/legacy/0.8", "/legacy/0.10", "/legacy/0.11")
+PREFIXES = ("", *choice.PREFIXES)
 BAD_DOMAIN = "Unable to parse domain name"
 _ADDRESS = re.compile(r"[0-9a-fA-F]{32}", re.ASCII)
 _PAIRS = re.compile(r"(?:[0-9a-fA-F]{2}){0,15}", re.ASCII)
 _BAD_ARGUMENTS = re.compile(
     r"(invalid arguments for reducer .*?: (.*?)): invalid arguments for function .*?: \2: (.*)", re.S
 )
-_PARSE_ERROR = re.compile(r"failed to parse WebAssembly module: (.*) \(at offset 0x([0-9a-f]+)\)(?:;.*)?")
+_PARSE_ERROR = re.compile(
+    r"failed to parse WebAssembly module: (.*?)(?: - expected=.*)? \(at offset 0x([0-9a-f]+)\)(?:;.*)?", re.S
+)
 
 
 def error_of_0_11(error: StdbError) -> Response | None:

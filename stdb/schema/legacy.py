@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stdb.sats.caches import by_identity
-from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY
+from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY, OLD_SCHEDULE_AT
 from stdb.sats.types import (
     BYTES,
     CONNECTION_ID,
@@ -33,11 +33,10 @@ from stdb.sats.types import (
     Sum,
     Typespace,
 )
-from stdb.schema.model import Access, Lifecycle, ModuleDef, ReducerDef, TableDef, TypeDef
+from stdb.schema.model import Lifecycle, ModuleDef, ReducerDef, TableDef, TypeDef
 
 __all__ = [
     "LIFECYCLE_NAMES",
-    "OLD_SCHEDULE_AT",
     "UPDATE_NAME",
     "LegacyFace",
     "LegacyReducer",
@@ -55,7 +54,6 @@ LIFECYCLE_NAMES: Mapping[Lifecycle, str] = {
 """What those clients call the lifecycle reducers, whatever their own name; nobody may call them."""
 UPDATE_NAME = "__update__"
 """The lifecycle reducer that only modules of that generation have."""
-OLD_SCHEDULE_AT = Sum((Element("Time", U64), Element("Interval", U64)))
 _OLD_TYPES: Mapping[AlgebraicType, AlgebraicType] = {
     IDENTITY: OLD_IDENTITY,
     CONNECTION_ID: OLD_ADDRESS,
@@ -76,11 +74,6 @@ class LegacyTable:
     definition: TableDef
     row_type: Product
     """Refs filled in."""
-
-    @property
-    def is_public(self) -> bool:
-        """Tell whether others than the owner may read it."""
-        return self.definition.access is Access.PUBLIC
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,19 +24,18 @@ from stdb.schema.raw import (
     RawTableV8,
     RawTypeAliasV8,
 )
-from stdb.schema.raw_v8 import to_json
+from stdb.schema.raw_v8 import AUTO_INC, INDEXED, PRIMARY_KEY, UNIQUE, to_json
 
 __all__ = ["definition", "entities", "entity"]
 
-_INDEXED, _AUTO_INC, _UNIQUE, _PRIMARY_KEY = 1, 2, 4, 8
 _KINDS = {
     0: "unset",
-    _INDEXED: "indexed",
-    _AUTO_INC: "auto_inc",
-    _UNIQUE | _INDEXED: "unique",
-    _UNIQUE | _INDEXED | _AUTO_INC: "identity",
-    _PRIMARY_KEY | _UNIQUE | _INDEXED: "primary_key",
-    _PRIMARY_KEY | _UNIQUE | _INDEXED | _AUTO_INC: "primary_key_auto",
+    INDEXED: "indexed",
+    AUTO_INC: "auto_inc",
+    UNIQUE | INDEXED: "unique",
+    UNIQUE | INDEXED | AUTO_INC: "identity",
+    PRIMARY_KEY | UNIQUE | INDEXED: "primary_key",
+    PRIMARY_KEY | UNIQUE | INDEXED | AUTO_INC: "primary_key_auto",
 }
 
 
@@ -122,13 +121,13 @@ def _constraints(table: LegacyTable, names: list[str]) -> Iterator[RawConstraint
     unique = {each.columns[0] for each in known.uniques if len(each.columns) == 1}
     counted = {each.column for each in known.sequences}
     for column, name in enumerate(names):
-        bits = _AUTO_INC if column in counted else 0
+        bits = AUTO_INC if column in counted else 0
         if column in unique or column == known.primary_key:
-            bits |= _UNIQUE | _INDEXED
+            bits |= UNIQUE | INDEXED
         if column == known.primary_key:
-            bits |= _PRIMARY_KEY
+            bits |= PRIMARY_KEY
         yield RawConstraintV8(f"ct_{table.name}_{name}_{_KINDS[bits]}", bits, (column,))
     for each in known.uniques:
         if len(each.columns) > 1:
             joined = "_".join(names[column] for column in each.columns)
-            yield RawConstraintV8(f"ct_{table.name}_{joined}_unique", _UNIQUE | _INDEXED, each.columns)
+            yield RawConstraintV8(f"ct_{table.name}_{joined}_unique", UNIQUE | INDEXED, each.columns)

@@ -36,7 +36,8 @@ from stdb.schema.layout import (
     record,
     type_shape,
 )
-from stdb.schema.model import Access, IndexAlgorithm, Lifecycle
+from stdb.schema.legacy import LIFECYCLE_NAMES, UPDATE_NAME, is_reserved
+from stdb.schema.model import Access, IndexAlgorithm
 from stdb.schema.raw import (
     RawColumnV8,
     RawConstraint,
@@ -57,17 +58,14 @@ from stdb.schema.raw import (
     RawTypeName,
 )
 
-__all__ = ["decode", "encode", "name_refusal", "to_json", "upgraded"]
+__all__ = ["AUTO_INC", "INDEXED", "PRIMARY_KEY", "UNIQUE", "decode", "encode", "name_refusal", "to_json", "upgraded"]
 
 _ALGORITHM = TagOnly("IndexType", [("BTree", IndexAlgorithm.BTREE), ("Hash", IndexAlgorithm.HASH)])
-_INDEXED, _AUTO_INC, _UNIQUE, _PRIMARY_KEY = 1, 2, 4, 8
+INDEXED, AUTO_INC, UNIQUE, PRIMARY_KEY = 1, 2, 4, 8
+"""Bits of a `RawConstraintV8`."""
 _SCHEDULED_AT = "scheduled_at"
-_LIFECYCLES = {
-    "__init__": Lifecycle.INIT,
-    "__identity_connected__": Lifecycle.ON_CONNECT,
-    "__identity_disconnected__": Lifecycle.ON_DISCONNECT,
-}
-_RESERVED = {*_LIFECYCLES, "__update__", "__migrate__"}
+_LIFECYCLES = {name: event for event, name in LIFECYCLE_NAMES.items()}
+_RESERVED = {*_LIFECYCLES, UPDATE_NAME, "__migrate__"}
 """`__migrate__` is declared by some modules and never run."""
 
 
@@ -161,7 +159,7 @@ def to_json(raw: RawModuleDefV8) -> dict[str, Any]:
 def name_refusal(raw: RawModuleDefV8) -> str | None:
     """Return why a module is refused for the names of its reducers, in the words of 0.11; None for most modules."""
     for reducer in raw.reducers:
-        if not (reducer.name.startswith("__") and reducer.name.endswith("__")):
+        if not is_reserved(reducer.name):
             continue
         if reducer.name not in _RESERVED:
             return "reducers with double-underscores at the start and end of their names are not allowed"
@@ -218,16 +216,16 @@ class _Names:
 
 def _table(raw: RawTableV8, names: _Names) -> RawTableV9:
     constraints = [each for each in raw.constraints if each.bits]
-    uniques = [each for each in constraints if each.bits & _UNIQUE]
+    uniques = [each for each in constraints if each.bits & UNIQUE]
     said = {each.columns for each in uniques}
     for index in raw.indexes:
         if index.is_unique and index.columns not in said:
             said.add(index.columns)
-            uniques.append(RawConstraintV8(_constraint_name(raw, index.columns), _INDEXED | _UNIQUE, index.columns))
+            uniques.append(RawConstraintV8(_constraint_name(raw, index.columns), INDEXED | UNIQUE, index.columns))
     return RawTableV9(
         name=raw.name,
         product_type_ref=raw.product_type_ref,
-        primary_key=next((each.columns for each in constraints if each.bits & _PRIMARY_KEY), ()),
+        primary_key=next((each.columns for each in constraints if each.bits & PRIMARY_KEY), ()),
         indexes=tuple(
             RawIndex(names.take(each.name, raw.name), None, each.algorithm, each.columns)
             for each in (*raw.indexes, *_missing_indexes(raw, constraints))
@@ -247,9 +245,9 @@ def _missing_indexes(raw: RawTableV8, constraints: list[RawConstraintV8]) -> Ite
     """Yield an index for each constraint that needs one and has none."""
     there = {index.columns for index in raw.indexes}
     for constraint in constraints:
-        if constraint.bits & _INDEXED and constraint.columns not in there:
+        if constraint.bits & INDEXED and constraint.columns not in there:
             there.add(constraint.columns)
-            is_unique = bool(constraint.bits & _UNIQUE)
+            is_unique = bool(constraint.bits & UNIQUE)
             name = f"idx_{raw.name}_{_bare_name(raw, constraint)}"
             if not name.endswith("unique"):
                 name += "_unique" if is_unique else "_non_unique"
@@ -260,7 +258,7 @@ def _missing_sequences(raw: RawTableV8, constraints: list[RawConstraintV8]) -> I
     """Yield a sequence for each column that is filled in and has none."""
     there = {sequence.column for sequence in raw.sequences}
     for constraint in constraints:
-        if constraint.bits & _AUTO_INC and len(constraint.columns) == 1 and constraint.columns[0] not in there:
+        if constraint.bits & AUTO_INC and len(constraint.columns) == 1 and constraint.columns[0] not in there:
             there.add(constraint.columns[0])
             yield RawSequenceV8(f"seq_{raw.name}_{_bare_name(raw, constraint)}", constraint.columns[0])
 

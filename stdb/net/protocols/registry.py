@@ -23,16 +23,15 @@ from stdb.net.protocols.v3_bsatn import V3Bsatn
 from stdb.net.stream import FrameStream
 from stdb.schema.model import ModuleDef
 
-__all__ = ["LEGACY", "SUBPROTOCOLS", "open_dialect", "open_outbox"]
+__all__ = ["SUBPROTOCOLS", "open_dialect", "open_outbox"]
 
 _MODERN: tuple[type[Dialect], ...] = (V3Bsatn, V2Bsatn, V1Bsatn, V1Json)
 _LEGACY: tuple[type[Dialect], ...] = (Bin011, Text011, Text08, Bin010, Bin08)
+"""Two names of subprotocols stand for all of them (`legacy.choice`)."""
 _DIALECTS = {dialect.NAME: dialect for dialect in (*_MODERN, *_LEGACY)}
 
 SUBPROTOCOLS = tuple(dialect.NAME for dialect in _MODERN)
 """Names of the subprotocols; the first that a client offers is taken, whatever the client's order."""
-LEGACY = tuple(dialect.NAME for dialect in _LEGACY)
-"""Names of the dialects of 0.11 and older, which two names of subprotocols stand for."""
 
 
 def open_outbox(dialect: str, stream: FrameStream) -> Outbox:
