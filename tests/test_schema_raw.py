@@ -182,10 +182,10 @@ def test_a_definition_of_no_known_version_is_refused(data: bytes, text: str) -> 
 @pytest.mark.parametrize(
     ("data", "text", "offset"),
     [
-        (b"\x00\x00", "data too short for number of types: expected 4 bytes, 1 are left", 1),
+        (b"\x00\x00", "data too short for u32: Expected 4, given 1", 1),
         (b"\x02\x01\0\0\0\x11", "unknown tag 0x11 for sum type RawModuleDefV10Section", 5),
         (b"\x02\xff\xff\xff\xff", "number of sections says 4294967295, but only 0 bytes are left", 1),
-        (b"\x02\x01\0\0\0\x0b\x01\0\0\0\x09\0\0\0a", "length of a string says 9, but only 1 bytes are left", 10),
+        (b"\x02\x01\0\0\0\x0b\x01\0\0\0\x09\0\0\0a", "data too short for [u8]: Expected 9, given 1", 14),
         (b"\x02\x01\0\0\0\x0b\x01\0\0\0\x02\0\0\0a\xff", "string is not UTF-8", 15),
         (b"\x02\x01\0\0\0\x09\x02", "unknown tag 0x2 for sum type CaseConversionPolicy", 6),
     ],

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from stdb.actors.host import CONFIRMATION_SECONDS, PublishResult
 from stdb.actors.plan_text import plan_text
-from stdb.actors.programs import WASM_MAGIC
 from stdb.actors.refusals import NoSuchDatabase, NotAuthorized, PublishFailed
 from stdb.actors.updates import Policy, Update
+from stdb.modules.wasm.abi import magic_refusal
 from stdb.net.auth import Access
 from stdb.net.environment import environment_of
 from stdb.net.errors import EMPTY, HttpError, json_response
@@ -213,13 +213,9 @@ def host_type_of(program: bytes, asked: str | None) -> str:
         return "Python"
     if asked == "Js":
         raise PublishFailed("JS modules unsupported in this build")
-    if len(program) < len(WASM_MAGIC):
-        raise PublishFailed("failed to parse WebAssembly module: unexpected end-of-file (at offset 0x0)")
-    if not program.startswith(WASM_MAGIC):
-        raise PublishFailed(
-            "failed to parse WebAssembly module: magic header not detected: bad magic number (at offset 0x0); "
-            "a Python module is uploaded as a zip"
-        )
+    refusal = magic_refusal(program)
+    if refusal is not None:
+        raise PublishFailed(refusal)
     if len(program) <= WASM_HEADER_BYTES:
         raise PublishFailed("unable to determine ABI of module (may be on an spacetime version < 0.8)")
     return "Wasm"

@@ -60,11 +60,11 @@ class Reader:
         """A signature hash was asked for: the other reading may be the right one."""
 
     def take(self, size: int, what: str) -> bytes:
-        """Return the next `size` bytes."""
+        """Return the next `size` bytes, which are of the type `what`, `[u8]` for text."""
         end = self.offset + size
         if end > len(self.buffer):
             left = len(self.buffer) - self.offset
-            raise DecodeError(f"data too short for {what}: expected {size} bytes, {left} are left", self.offset)
+            raise DecodeError(f"data too short for {what}: Expected {size}, given {left}", self.offset)
         taken = self.buffer[self.offset : end]
         self.offset = end
         return taken
@@ -72,16 +72,20 @@ class Reader:
     def count(self, what: str) -> int:
         """Return the next u32, a number of things that take at least a byte each."""
         at = self.offset
-        count = int.from_bytes(self.take(4, what), "little")
+        count = int.from_bytes(self.take(4, "u32"), "little")
         left = len(self.buffer) - self.offset
         if count > left:
             raise DecodeError(f"{what} says {count}, but only {left} bytes are left", at)
         return count
 
+    def run(self) -> bytes:
+        """Return the next bytes, as many as the u32 before them says."""
+        return self.take(int.from_bytes(self.take(4, "u32"), "little"), "[u8]")
+
     def tag(self, count: int, what: str) -> int:
         """Return the next byte, a variant tag below `count`."""
         at = self.offset
-        tag = self.take(1, what)[0]
+        tag = self.take(1, "u8")[0]
         if tag >= count:
             raise DecodeError(f"unknown tag {tag:#x} for sum type {what}; known are 0 to {count - 1}", at)
         return tag
@@ -156,7 +160,7 @@ class _String(Shape[str]):
 
     def read(self, reader: Reader) -> str:
         at = reader.offset
-        data = reader.take(reader.count("length of a string"), "string")
+        data = reader.run()
         try:
             return data.decode()
         except UnicodeDecodeError as error:
@@ -176,7 +180,7 @@ class _Bytes(Shape[bytes]):
         out += struct.pack("<I", len(value)) + value
 
     def read(self, reader: Reader) -> bytes:
-        return reader.take(reader.count("length of a byte array"), "byte array")
+        return reader.run()
 
     def to_json(self, value: bytes) -> Any:
         return value.hex()

@@ -199,7 +199,7 @@ class _Hash(Shape[bytes | str]):
 
     def read(self, reader: Reader) -> bytes | str:
         reader.met_hash = True
-        return STRING.read(reader) if reader.hash_is_text else reader.take(_HASH_BYTES, "hash")
+        return STRING.read(reader) if reader.hash_is_text else reader.take(_HASH_BYTES, "[u8]")
 
     def to_json(self, value: bytes | str) -> Any:
         return value if isinstance(value, str) else value.hex()

@@ -26,9 +26,11 @@ __all__ = [
     "PREINIT",
     "check_exports",
     "check_imports",
+    "magic_refusal",
     "version",
 ]
 
+MAGIC = b"\0asm"
 HOST_VERSION = (10, 6)
 ABI_9 = (9, 0)
 """Of programs of 0.11, which run too."""
@@ -46,6 +48,17 @@ CALL_HANDLER = FunctionType(("i32", *("i64",) * 4, "i32", "i64", *("i32",) * 4),
 CALL_HANDLER_BEFORE = FunctionType(("i32", "i64", *("i32",) * 4), ("i32",))
 """From 2.4 to 2.13."""
 _VERSION = re.compile(r"spacetime_([0-9]{1,5})\.([0-9]{1,5})")
+
+
+def magic_refusal(program: bytes) -> str | None:
+    """Return why a program is none in WebAssembly, None where it begins as one."""
+    if program.startswith(MAGIC):
+        return None
+    reason = "unexpected end-of-file"
+    if len(program) >= len(MAGIC):
+        expected, actual = ("".join(f"    {byte:#x},\n" for byte in each) for each in (MAGIC, program[: len(MAGIC)]))
+        reason = f"magic header not detected: bad magic number - expected=[\n{expected}] actual=[\n{actual}]"
+    return f"failed to parse WebAssembly module: {reason} (at offset 0x0)"
 
 
 def version(program: "CompiledProgram") -> tuple[int, int]:

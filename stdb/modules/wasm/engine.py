@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import wasmtime
 
 from stdb.errors import ModuleFault
+from stdb.modules.wasm.abi import magic_refusal
 from stdb.modules.wasm.runtime import ExportType, FunctionType
 from stdb.modules.wasm.ticker import start_native_ticks
 
@@ -26,7 +27,6 @@ __all__ = ["CompiledCache", "CompiledProgram", "Engine", "engine", "parted"]
 STACK_BYTES = 4 << 20
 """Of a fiber: the guest's own stack and, above it, that of the host functions it calls."""
 GUEST_STACK_BYTES = 1 << 20
-_MAGIC = b"\0asm"
 KEPT_MAX = 16
 """Compiled programs kept in memory."""
 
@@ -96,7 +96,9 @@ class Engine:
             return None
 
     def _compiled(self, program: bytes, program_hash: bytes, cache: CompiledCache | None) -> CompiledProgram:
-        _check_magic(program)  # else the text format would be tried
+        refusal = magic_refusal(program)  # else the text format would be tried
+        if refusal is not None:
+            raise ModuleFault(refusal)
         try:
             module = wasmtime.Module(self.wasmtime, program)
             compiled = CompiledProgram(module)
@@ -128,16 +130,6 @@ def parted(message: str) -> tuple[str, str]:
     if head.startswith("error while executing"):
         return head.rstrip(), what
     return "", f"{head.rstrip()}: {what}"
-
-
-def _check_magic(program: bytes) -> None:
-    if program.startswith(_MAGIC):
-        return
-    reason = "unexpected end-of-file"
-    if len(program) >= len(_MAGIC):
-        expected, actual = ("".join(f"    {byte:#x},\n" for byte in each) for each in (_MAGIC, program[:4]))
-        reason = f"magic header not detected: bad magic number - expected=[\n{expected}] actual=[\n{actual}]"
-    raise ModuleFault(f"failed to parse WebAssembly module: {reason} (at offset 0x0)")
 
 
 def _config() -> wasmtime.Config:
