@@ -258,6 +258,19 @@ def test_every_path_has_an_answer_of_a_client_error_or_better(path: str, query: 
     run(test)
 
 
+@pytest.mark.parametrize("path", ["/v1/mcp", "/v1/database/notes/mcp", "/v1/database/nosuch/mcp"])
+def test_mcp_is_found_and_refused(path: str) -> None:
+    async def test(door: Door) -> None:
+        client = door.connect()
+        refused = await client.request("POST", path, JSON, b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}')
+        assert refused.status == 501
+        assert refused.body.startswith(b"MCP is not served here; use ")
+        wrong = await client.request("GET", path, {})
+        assert (wrong.status, wrong.headers["allow"], wrong.body) == (405, "POST", b"")
+
+    run(test)
+
+
 def test_a_mistake_of_ours_is_one_500_and_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
     async def test(door: Door) -> None:
         door.door.host = None  # type: ignore[assignment]

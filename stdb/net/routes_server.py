@@ -1,6 +1,6 @@
 """Routes about the server: ping, health, metrics, grants.
 
-Responsible for: routes 1 to 4 of spec 05 section 1.2, `/stdb/v1/grants` (DESIGN decision 10).
+Responsible for: routes 1 to 4 of spec 05 section 1.2, the refusal of 29, `/stdb/v1/grants` (DESIGN decision 10).
 Not responsible for: databases and identities (other `routes_*`).
 """
 
@@ -88,11 +88,19 @@ def _check_operator(call: Call) -> None:
         )
 
 
+async def no_mcp(call: Call) -> Response:
+    """Refuse route 29, which clients find and this server does not serve."""
+    text = "MCP is not served here; use `/v1/database/{name}/schema`, `/sql` and `/call/{reducer}`"
+    return text_response(text, 501)
+
+
 RESOURCES = (
     Resource("/v1/ping", {"GET": ping}, Access.OPTIONAL),
     Resource("/v1/health", {"GET": health}, Access.NONE),
     Resource("/v1/metrics", {"GET": metrics}, Access.NONE),
     Resource("/v1/prometheus/sd_config", {"GET": service_discovery}, Access.NONE),
+    Resource("/v1/mcp", {"POST": no_mcp}, Access.NONE),
+    Resource("/v1/database/{name_or_identity}/mcp", {"POST": no_mcp}, Access.ANONYMOUS),
     Resource("/stdb/v1/grants", {"GET": list_all_grants}, Access.REQUIRED),
     Resource(
         "/stdb/v1/grants/{identity}",
