@@ -52,7 +52,7 @@ ANOTHER_SECTION = b"\x00\x02\x01x"
 
 async def people(door: Door) -> dict[str, str]:
     """Return the identities and tokens of the two people of the recordings."""
-    known = {}
+    known: dict[str, str] = {}
     for name in ("owner", "other"):
         minted = (await door.send("POST", "/identity")).document
         known |= {f"identity:{name}": minted["identity"], f"token:{name}": minted["token"]}
