@@ -72,18 +72,22 @@ ALL_CALLS = """
 """
 
 
+def wild_calls(random: Random, text: str) -> str:
+    """Return calls with wild numbers of what a probe exports behind `x_`: all functions of the host."""
+    calls = []
+    for line in random.choices([line for line in text.split("\n") if '(func (export "x_' in line], k=40):
+        params = line.split("(param ")[1].split(")")[0].split() if "(param " in line else []
+        values = " ".join(f"({kind}.const {random.choice(NUMBERS)})" for kind in params)
+        called = line.rpartition("(call ")[2].split()[0]
+        call = f"(call {called} {values})"
+        calls.append(f"(drop {call})" if "(result" in line else call)
+    return "\n".join(calls)
+
+
 def wild_text(random: Random) -> str:
     """Return a program that calls every host function with wild numbers."""
     text = probe_text()
-    names = [line.split('"')[1].removeprefix("x_") for line in text.split("\n") if '(func (export "x_' in line]
-    calls = []
-    for name in random.choices(names, k=40):
-        line = next(line for line in text.split("\n") if f'(func (export "x_{name}"' in line)
-        params = line.split("(param ")[1].split(")")[0].split() if "(param " in line else []
-        values = " ".join(f"({kind}.const {random.choice(NUMBERS)})" for kind in params)
-        call = f"(call ${'write' if name == 'bytes_sink_write' else name} {values})"
-        calls.append(f"(drop {call})" if "(result" in line else call)
-    body = "\n".join(calls)
+    body = wild_calls(random, text)
     text = text.replace("(memory (export", f"{ALL_CALLS} (func $wild (param i32) {body}) (memory (export", 1)
     start = text.rindex("i32.const 0")
     return text[:start] + "(call $wild (local.get 8)) i32.const 0" + text[start + len("i32.const 0") :]
@@ -92,15 +96,7 @@ def wild_text(random: Random) -> str:
 def wild_text_9(random: Random) -> str:
     """Return a program of 0.11 that calls every host function with wild numbers."""
     text = wasm_guests_9.probe_text()
-    signatures = [line for line in text.split("\n") if '(func (export "x_' in line]
-    calls = []
-    for line in random.choices(signatures, k=40):
-        name = line.split('"')[1].removeprefix("x")
-        params = line.split("(param ")[1].split(")")[0].split() if "(param " in line else []
-        values = " ".join(f"({kind}.const {random.choice(NUMBERS)})" for kind in params)
-        call = f"(call ${'alloc' if name == '_buffer_alloc' else name} {values})"
-        calls.append(f"(drop {call})" if "(result" in line else call)
-    body = "\n".join(calls)
+    body = wild_calls(random, text)
     text = text.replace("(memory (export", f"(func $wild {body}) (memory (export", 1)
     start = text.rindex("i32.const -1")
     return text[:start] + "(call $wild) i32.const -1" + text[start + len("i32.const -1") :]

@@ -17,6 +17,7 @@ from stdb.actors.sink import Client, OutcomeKind, ReducerOutcome
 from stdb.modules.wasm.engine import engine
 from stdb.modules.wasm.loader import load_wasm
 from stdb.modules.wasm.runtime import Limits
+from stdb.sats import bsatn
 from stdb.testing.hosts import TestClient, identity, open_host, virtual_now_us
 from stdb.testing.sinks import ProcedureFailed, ProcedureReturned
 from tests.interop.module_clang import SOURCES
@@ -43,6 +44,7 @@ __all__ = [
     "Script",
     "Sink",
     "Source",
+    "call",
     "open_guest",
     "play",
 ]
@@ -321,6 +323,16 @@ class Guest:
     def played(self) -> list[dict[str, Any]]:
         """Return the lines that the module's functions wrote."""
         return [line for line in self.lines() if line.get("target") != "__spacetimedb__"]
+
+
+async def call(client: TestClient, reducer: str, *arguments: Any) -> tuple[int, str]:
+    """Call a reducer with values; return how it ended and why."""
+    definition = client.handle.definition
+    position = definition.reducer_id(reducer)
+    assert position is not None
+    params = definition.reducers[position].params
+    outcome = (await client.call(reducer, bsatn.codec(params, definition.typespace).encode(arguments))).outcome
+    return outcome.kind, outcome.text
 
 
 @asynccontextmanager

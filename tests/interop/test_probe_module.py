@@ -14,11 +14,10 @@ from stdb.actors.sink import OutcomeKind
 from stdb.errors import ModuleFault
 from stdb.modules.wasm.engine import engine
 from stdb.modules.wasm.loader import load_wasm
-from stdb.sats import bsatn
 from stdb.testing.hosts import TestClient, identity, open_host, virtual_now_us
 from stdb.testing.sinks import Closed, Connected, Updated
 from stdb.testing.storage import MemoryStorage
-from tests.interop.c_guest import Guest
+from tests.interop.c_guest import Guest, call
 from tests.interop.probe_module import build_probe
 from tests.wasm_guests import RUNTIMES
 
@@ -68,16 +67,6 @@ def play(runtime: str, check: Check, *programs: bytes) -> None:
 def run(runtime: str) -> Run:
     """Return what runs a check of the module as recorded."""
     return lambda check: play(runtime, check)
-
-
-async def call(client: TestClient, reducer: str, *arguments: Any) -> tuple[int, str]:
-    """Call a reducer with values; return how it ended and why."""
-    definition = client.handle.definition
-    position = definition.reducer_id(reducer)
-    assert position is not None
-    params = definition.reducers[position].params
-    outcome = (await client.call(reducer, bsatn.codec(params, definition.typespace).encode(arguments))).outcome
-    return outcome.kind, outcome.text
 
 
 async def texts(guest: Guest) -> list[str]:

@@ -14,10 +14,9 @@ from stdb.actors.sink import OutcomeKind
 from stdb.modules.wasm.engine import engine
 from stdb.modules.wasm.loader import load_wasm
 from stdb.modules.wasm.runtime import Limits
-from stdb.sats import bsatn
 from stdb.testing.hosts import TestClient, identity, open_host, virtual_now_us
 from stdb.testing.sinks import Closed, Connected, Updated
-from tests.interop.c_guest import Guest
+from tests.interop.c_guest import Guest, call
 from tests.interop.gardens import Garden, versions
 from tests.wasm_guests import RUNTIMES
 
@@ -71,16 +70,6 @@ def play(check: Callable[[Guest], Awaitable[None]], *programs: bytes, **settings
                 await check(guest)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
-
-
-async def call(client: TestClient, reducer: str, *arguments: Any) -> tuple[int, str]:
-    """Call a reducer with values; return how it ended and why."""
-    definition = client.handle.definition
-    position = definition.reducer_id(reducer)
-    assert position is not None
-    params = definition.reducers[position].params
-    outcome = (await client.call(reducer, bsatn.codec(params, definition.typespace).encode(arguments))).outcome
-    return outcome.kind, outcome.text
 
 
 async def diary(guest: Guest, garden: Garden) -> list[str]:
