@@ -30,6 +30,8 @@ __all__ = ["Life"]
 
 SILENT_SECONDS = 40.0
 """By then the server has given up every connection that hears nothing."""
+LEGACY_SILENT_SECONDS = 130.0
+"""The same for clients of 0.11 and older, which are pinged every minute."""
 INTERVAL_SECONDS_MAX = 7.0
 """In so long every interval rings."""
 CLOSING_SECONDS_MAX = 5.0
@@ -181,6 +183,7 @@ class Life:
         """Take in a Close."""
         self.simulation.trace(f"{client.character.number} is closed with {code}")
         is_expected = client.is_ending or self.is_failing(client)
+        is_expected |= client.is_legacy and client.connection % 7 == 3  # who is banned is told so
         self.simulation.checks.holds("I31", is_expected, f"client {client.character.number} was closed with {code}")
 
     def ended(self, client: SimulatedClient) -> None:
@@ -195,7 +198,7 @@ class Life:
     # ------------------------------------------------------------------ the end of the last life
     async def _check_end(self) -> None:
         simulation, checks = self.simulation, self.simulation.checks
-        await trio.sleep(SILENT_SECONDS)
+        await trio.sleep(LEGACY_SILENT_SECONDS if any(each.is_legacy for each in self._clients) else SILENT_SECONDS)
         await self._settle()
         before = state_of(simulation.datastore)
         alive = {(each.character.identity, each.connection) for each in self._clients if not each.is_over}

@@ -25,6 +25,7 @@ from stdb.datastore.sequence import BLOCK_COUNT, Sequence
 from stdb.datastore.table import Table
 from stdb.datastore.transaction import Transaction
 from stdb.net.outbox import Outbox
+from stdb.net.protocols.legacy import events
 from stdb.sql.join_plan import JoinPlan
 from stdb.storage.log import SqliteLog
 from stdb.subscriptions.fragment import TransactionEvent
@@ -295,6 +296,11 @@ def _order_lost(keep_rest: Any) -> Any:
     return mutated
 
 
+def _never_repeated(_may_repeat: Any) -> Any:
+    """Rows that several partners of a join or several queries return come and go with each of them."""
+    return lambda _queries, _definition: False
+
+
 def _nothing(_original: Any) -> Any:
     return lambda *_arguments, **_options: None
 
@@ -324,6 +330,7 @@ MUTATIONS = {
     "some are disconnected twice": Mutation(Connections, "depart", _departs_twice, 10),
     "the row of a one-shot is deleted in a second transaction": Mutation(Scheduler, "_run_reducer", _deleted_apart, 10),
     "some intervals ring only once": Mutation(Scheduler, "_arm_again", _never_again, 20),
+    "clients of 0.11 are told a row as often as it is returned": Mutation(events, "_may_repeat", _never_repeated, 30),
     "messages change places behind a slow client": Mutation(Outbox, "_keep_rest", _order_lost, 30),
 }
 """Every planted bug by what is wrong then."""

@@ -18,8 +18,8 @@ from stdb.actors.database import DatabaseActor
 from stdb.datastore.datastore import Datastore
 from stdb.datastore.delta import Delta
 from stdb.datastore.transaction import Transaction
-from stdb.net import connection
 from stdb.net.protocols import registry
+from stdb.net.protocols.legacy.events import Legacy
 from stdb.subscriptions import plain
 from stdb.subscriptions.fragment import ClientUpdate
 from stdb.subscriptions.plain import Rows, evaluate_plainly, rows_now
@@ -85,6 +85,17 @@ class Tap:
         """What the messages are about; a database that was stopped and launched again has another."""
         self.told: list[Told] = []
         self.is_telling = False
+        self.appended = 0
+        """How many messages a client of 0.11 or older was given, but for large ones."""
+
+    def counting(self, append: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Return `append`, counted."""
+
+        def counted(entry: Any) -> None:
+            self.appended += 1
+            append(entry)
+
+        return counted
 
 
 class _Watch:
@@ -108,6 +119,7 @@ _NEEDS: dict[str, Callable[..., int]] = {
     "unsubscribe_applied": lambda _request, _rows, needs, _duration: needs,
     "subscription_error": lambda *_: 0,
     "one_off_result": lambda _request, _result, needs, _duration: needs,
+    "one_off_results": lambda _request, _results, needs, _duration: needs,
     "update": lambda event, _update: event.needs,
     "update_at_once": lambda event, _update, _durable: event.needs,
 }
@@ -274,13 +286,18 @@ class Probes:
     def attached(self, client: Any, sink: Any) -> None:
         """Note from now on what a client is told."""
         tap = self.taps[client.connection_id] = Tap(sink.confirmed, self.history)
+        if isinstance(sink, Legacy):
+            sink._append = tap.counting(sink._append)
         for name, needs_of in _NEEDS.items():
             if hasattr(sink, name):
-                setattr(sink, name, self._tapped(tap, getattr(sink, name), name, needs_of))
+                setattr(sink, name, self._tapped(tap, sink, getattr(sink, name), name, needs_of))
 
     def _tapped(
-        self, tap: Tap, tell: Callable[..., Any], name: str, needs_of: Callable[..., int]
+        self, tap: Tap, sink: Any, tell: Callable[..., Any], name: str, needs_of: Callable[..., int]
     ) -> Callable[..., Any]:
+        def is_counting() -> bool:
+            return isinstance(sink, Legacy) and sink._counts is not None
+
         def told(*arguments: Any) -> Any:
             if tap.is_telling:  # one method by another
                 return tell(*arguments)
@@ -288,11 +305,13 @@ class Probes:
             if name.startswith("update"):
                 self.checks.equal("I2", needs, len(self.history.states) - 1, "an update is of the last commit")
             tap.told.append(Told(name, needs))
-            tap.is_telling = True
+            tap.is_telling, before = True, tap.appended
             try:
                 return tell(*arguments)
             finally:
                 tap.is_telling = False
+                if name.startswith("update") and is_counting() and tap.appended == before:
+                    tap.told.pop()  # for a set of rows nothing has changed
 
         return told
 
@@ -319,7 +338,7 @@ class Probes:
             known.get((table.schema.id, row)) or known.setdefault((table.schema.id, row), keys_of(table, row))
         )
         dialects = dict(registry._DIALECTS)
-        edge: Any = connection
+        edge: Any = registry
         outbox = edge.Outbox
         if self.is_tight:
             edge.Outbox = partial(outbox, messages_max=WAITING_MESSAGES_TIGHT)

@@ -12,6 +12,7 @@ import trio
 from stdb.actors.refusals import ConnectRefused, DatabaseUnavailable
 from stdb.actors.sink import Client
 from tests.property.simulation.client import Character, SimulatedClient
+from tests.property.simulation.legacy import LEGACY_PROTOCOLS
 from tests.property.simulation.network import Behaviour
 from tests.property.simulation.world import OWNER, PEOPLE
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_characters", "play"]
 
-_PROTOCOLS = ("v1.json", "v1.bsatn", "v2.bsatn", "v3.bsatn")
+_PROTOCOLS = ("v1.json", "v1.bsatn", "v2.bsatn", "v3.bsatn") * 2 + LEGACY_PROTOCOLS
 
 
 def draw_characters(random: Random) -> list[Character]:

@@ -54,13 +54,26 @@ def frames_of(data: bytearray) -> Iterator[tuple[int, int, bytes]]:
 class Speech:
     """One dialect."""
 
+    is_legacy = False
+    """Of 0.11 or older: one subscription at a time, whose rows are a set."""
+
     def __init__(self, protocol: str, shapes: Mapping[str, Shape]) -> None:
+        self._protocol = protocol
         self.is_v1 = protocol.startswith("v1")
         self._is_json = protocol == "v1.json"
         messages = messages_v1 if self.is_v1 else messages_v2
         self._client_type = messages_v1.JSON_CLIENT_MESSAGE if self._is_json else messages.CLIENT_MESSAGE
         self._server_type = messages_v1.JSON_SERVER_MESSAGE if self._is_json else messages.SERVER_MESSAGE
         self._shapes = shapes
+
+    @property
+    def subprotocol(self) -> str:
+        """Return the name that is offered."""
+        return f"{self._protocol}.spacetimedb"
+
+    def is_hidden(self, query: Query) -> bool:
+        """Tell whether such clients are refused a query that others may ask."""
+        return self.is_v1 and query.table == "flash"
 
     # ------------------------------------------------------------------ requests
     def call(self, request_id: int, reducer: str, plan: int, tag: int) -> bytes:
