@@ -8,7 +8,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from stdb.sats.types import STRING, U32, Element, Product, Typespace
+from stdb.sats.profiles import OLD_IDENTITY
+from stdb.sats.types import (
+    BOOL,
+    F32,
+    I8,
+    STRING,
+    U8,
+    U32,
+    AlgebraicType,
+    Array,
+    Element,
+    Map,
+    Product,
+    Typespace,
+    option,
+)
 from stdb.schema import raw as raw_module
 from stdb.schema.model import IndexAlgorithm
 from stdb.schema.raw import (
@@ -104,6 +119,35 @@ def _more_reducers(name: str) -> Callable[[RawModuleDefV8], RawModuleDefV8]:
     return lambda raw: replace(raw, reducers=(*raw.reducers, RawReducerV8(name)))
 
 
+_MAPS: dict[str, AlgebraicType] = {
+    "id": U32,
+    "m1": Map(STRING, U32),
+    "m2": Map(U32, STRING),
+    "m3": Map(BOOL, U8),
+    "m4": Map(OLD_IDENTITY, U8),
+    "m5": Map(F32, U8),
+    "m6": Map(option(U32), U8),
+    "u": Product(()),
+    "nest": option(option(U32)),
+    "a2": Array(Array(U8)),
+    "ao": Array(option(I8)),
+}
+
+
+def _maps(raw: RawModuleDefV8) -> RawModuleDefV8:
+    """Give Kinds, and put_kinds, other columns."""
+    row, types = Product(tuple(Element(name, type_) for name, type_ in _MAPS.items())), list(raw.typespace.types)
+    columns = tuple(RawColumnV8(name, type_) for name, type_ in _MAPS.items())
+    unset = tuple(RawConstraintV8(f"ct_Kinds_{name}_unset", 0, (i,)) for i, name in enumerate(_MAPS))
+    tables = []
+    for table in raw.tables:
+        if table.name == "Kinds":
+            types[table.product_type_ref] = row
+        tables.append(replace(table, columns=columns, constraints=unset) if table.name == "Kinds" else table)
+    changed = replace(raw, typespace=Typespace(tuple(types)), tables=tuple(tables))
+    return _with_reducer("put_kinds", row)(changed)
+
+
 VARIANTS: dict[str, Callable[[RawModuleDefV8], RawModuleDefV8]] = {
     "addtable": _add_table,
     "addcol": _add_column,
@@ -117,4 +161,5 @@ VARIANTS: dict[str, Callable[[RawModuleDefV8], RawModuleDefV8]] = {
     "dupreducer": _more_reducers("nop"),
     "noupdate": lambda raw: replace(raw, reducers=tuple(r for r in raw.reducers if r.name != "__update__")),
     "addarg": _with_reducer("nop", _X),
+    "maps": _maps,
 }
