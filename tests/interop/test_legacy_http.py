@@ -58,13 +58,19 @@ async def people(door: Door) -> dict[str, str]:
     return known
 
 
-async def play(door: Door, name: str, programs: Mapping[str, bytes], prefix: str) -> dict[int, list[str]]:
-    """Send a recording to the routes below a prefix; return what differs, by step."""
+async def play(
+    door: Door, name: str, programs: Mapping[str, bytes], prefix: str, before: str = ""
+) -> dict[int, list[str]]:
+    """Send a recording to the routes below a prefix; return what differs, by step.
+
+    With `before`, the recording of an older server, only what that answered in another way is compared, with that.
+    """
     steps = steps_of_cli(name) if name.startswith("cli") else steps_of(name)
     known = await people(door)
     if name in OF_TWO_PEOPLE:
         known["address:2"] = PUBLISHER
     replay = Replay(steps, known, aliases=ALIASES if name in OF_TWO_PEOPLE else {})
+    older = {step["i"]: step for step in steps_of(before) if "i" in step} if before else {}
     if name in HAVE_A_DATABASE:
         await publish_before(door, replay, programs["<10239 bytes>"])
     found = {}
@@ -77,6 +83,8 @@ async def play(door: Door, name: str, programs: Mapping[str, bytes], prefix: str
         path = prefix + replay.filled(exchange["path"])
         answer = await door.send(exchange["method"], path, replay.headers(exchange), data)
         differences = replay.differences(step, answer)
+        if before:
+            differences = replay.differences(older[place], answer) if place in older else []
         if differences:
             found[place] = differences
     return found
@@ -127,7 +135,7 @@ def _as_sent(text: str) -> bytes:
     return text.encode().replace("\ufffd".encode(), b"\xff")
 
 
-def run(name: str, prefix: str = "") -> dict[int, list[str]]:
+def run(name: str, prefix: str = "", before: str = "") -> dict[int, list[str]]:
     program = build_probe()
     programs = {"<10239 bytes>": program, "base": program}
     programs |= {"<10243 bytes>": program + ANOTHER_SECTION, "<10243 bytes> again": program + ONE_MORE_SECTION}
@@ -143,7 +151,7 @@ def run(name: str, prefix: str = "") -> dict[int, list[str]]:
     async def main() -> dict[int, list[str]]:
         with trio.fail_after(60):
             async with open_door({each: loader(each) for each in programs.values()}) as door:
-                return await play(door, name, programs, prefix)
+                return await play(door, name, programs, prefix, before)
 
     return trio.run(main)
 
@@ -240,6 +248,16 @@ OUR_ANSWERS = {
 @pytest.mark.parametrize("name", ["http_database_0.11.1", "http_sql_0.11.1"])
 def test_every_prefix_answers_as_the_root_does(name: str, prefix: str) -> None:
     assert run(name, prefix).keys() == OUR_ANSWERS[name].keys()
+
+
+@pytest.mark.parametrize(
+    ("before", "prefix"), [("http_database_0.8.2", "/legacy/0.8"), ("http_database_0.10.1", "/legacy/0.10")]
+)
+def test_what_older_servers_answered_in_another_way_is_answered_as_0_11_does(before: str, prefix: str) -> None:
+    """As spec 03 section 8 has it: the 0.11 way under every prefix."""
+    found = run("http_database_0.11.1", prefix, before)
+    elsewhere = {step["i"] for step in steps_of(before) if "i" in step}
+    assert elsewhere - found.keys() == {140}, "an identity as numbers, which all answer alike"
 
 
 @pytest.mark.parametrize("name", OUR_ANSWERS)
