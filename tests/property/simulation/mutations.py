@@ -243,24 +243,24 @@ def _served_while_paused(turn: Any) -> Any:
 # ---------------------------------------------------------------------- connections and schedules
 def _presence_kept_when_refused(insert: Any) -> Any:
     def mutated(connections: Connections, client: Any) -> Any:
-        refusal = insert(connections, client)
+        refusal = yield from insert(connections, client)
         if refusal is not None:
             row = client.identity + client.connection_id
 
             def put(transaction: Transaction) -> None:
                 transaction.insert(connections._client_table, row)
 
-            connections._actor.transact(None, client, client.connection_id, name="put", after=put)
+            yield from connections._actor.transact_patiently(None, client, client.connection_id, name="put", after=put)
         return refusal
 
     return mutated
 
 
 def _departs_twice(depart: Any) -> Any:
-    def mutated(connections: Connections, client: Any) -> None:
-        depart(connections, client)
+    def mutated(connections: Connections, client: Any) -> Any:
+        yield from depart(connections, client)
         if client.connection_id[0] % 4 == 1:
-            depart(connections, client)
+            yield from depart(connections, client)
 
     return mutated
 
@@ -268,12 +268,13 @@ def _departs_twice(depart: Any) -> Any:
 def _deleted_apart(_run: Any) -> Any:
     """A one-shot's row goes in a second transaction: a crash between the two runs it twice."""
 
-    def mutated(scheduler: Scheduler, entry: Any, timer: Any) -> None:
-        scheduler._actor.transact(entry, scheduler._client, None, timer.row, due_us=timer.due_us)
+    def mutated(scheduler: Scheduler, entry: Any, timer: Any) -> Any:
+        transact = scheduler._actor.transact_patiently
+        yield from transact(entry, scheduler._client, None, timer.row, due_us=timer.due_us)
         if timer.interval_us:
             scheduler._arm_again(timer)
         else:
-            scheduler._delete(timer)
+            yield from scheduler._delete(timer)
 
     return mutated
 

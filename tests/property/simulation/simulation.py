@@ -39,7 +39,7 @@ from tests.property.simulation.world import ALARM, NAMES, OWNER, PEOPLE, World
 __all__ = ["Outcome", "Simulation", "simulate"]
 
 STEPS = 14
-VIRTUAL_SECONDS_MAX = 3_000.0
+VIRTUAL_SECONDS_MAX = 1_000.0
 _WORK = {"plan": U64, "tag": U64}
 _LIFECYCLES = {"init": Lifecycle.INIT, "connected": Lifecycle.ON_CONNECT, "disconnected": Lifecycle.ON_DISCONNECT}
 
