@@ -55,14 +55,15 @@ def _document(results: Sequence[SqlResult]) -> Iterator[bytes]:
 
 
 def _rows(result: SqlResult) -> Iterator[bytes]:
-    encode, write = bsatn.codec(result.row_type).encode, row_forms(result.row_type).positional
+    encode, forms = bsatn.codec(result.row_type).encode, row_forms(result.row_type)
+    write, to_old = forms.positional, forms.to_old or bytes
     rows = result.rows
     rows.reverse()
     separator = ""
     while rows:
         piece = rows[-ROWS_A_PIECE:]
         del rows[-ROWS_A_PIECE:]
-        yield (separator + ",".join([write(encode(row)) for row in reversed(piece)])).encode("utf-8", "replace")
+        yield (separator + ",".join([write(to_old(encode(row))) for row in reversed(piece)])).encode("utf-8", "replace")
         separator = ","
 
 

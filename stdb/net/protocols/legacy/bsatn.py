@@ -14,7 +14,6 @@ from stdb.net.frames import binary_frame, joined_frame
 from stdb.net.protocols.legacy.brotli import pack, pack_pieces
 from stdb.net.protocols.legacy.events import Legacy, TableRows, ToldCall
 from stdb.net.protocols.legacy.requests import decode_0_11
-from stdb.net.protocols.rows import pieces_of
 from stdb.net.protocols.wire import write_bytes, write_string
 
 __all__ = ["Bin011"]
@@ -106,7 +105,5 @@ def _table_update(table: TableRows) -> bytes:
 def _row_pieces(table: TableRows, rows: Sequence[bytes]) -> Iterator[bytes]:
     """Yield an array of rows, each with its tag and its size."""
     yield _u32(len(rows))
-    to_old = table.forms.to_old
-    for piece in pieces_of(rows):
-        encoded = piece if to_old is None else list(map(to_old, piece))
-        yield b"".join([part for row in encoded for part in (_row_head(0, len(row)), row)])
+    for piece in table.pieces(rows):
+        yield b"".join([part for row in piece for part in (_row_head(0, len(row)), row)])

@@ -119,6 +119,11 @@ class TableRows(NamedTuple):
     is_listed: bool = False
     """The columns were asked for: by name, or as `table.*` without a join."""
 
+    def pieces(self, rows: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        """Return some of these rows as those clients have them, in pieces, as `rows` says."""
+        pieces, to_old = pieces_of(rows), self.forms.to_old
+        return pieces if to_old is None else (list(map(to_old, piece)) for piece in pieces)
+
     def cached(self, key: str, encode: "Callable[[TableRows], bytes]") -> bytes:
         """Return what `encode` makes of these rows, once for everybody who sees them."""
         if self.source is None:

@@ -16,7 +16,6 @@ from stdb.net.frames import joined_frame, text_frame
 from stdb.net.protocols.legacy.events import Legacy, TableRows, ToldCall
 from stdb.net.protocols.legacy.requests import decode_0_11
 from stdb.net.protocols.legacy.translation import identity_hex
-from stdb.net.protocols.rows import pieces_of
 
 __all__ = ["Text011"]
 
@@ -66,7 +65,8 @@ class Text011(Legacy):
                 f'{"," if i else ""}{{"table_id":{table.id},"table_name":{_quote(table.name)},"deletes":[],"inserts":'
             )
             yield head.encode()
-            yield from _row_pieces(table.forms.positional if table.is_listed else table.forms.named, table.inserts)
+            write = table.forms.positional if table.is_listed else table.forms.named
+            yield from _row_pieces(table, table.inserts, write)
             yield b"}"
         yield f']}},"request_id":{request_id},"total_host_execution_duration_micros":{duration_us}}}}}'.encode()
 
@@ -77,7 +77,7 @@ class Text011(Legacy):
         yield f'{{"OneOffQueryResponse":{{"message_id":"{message_id.hex()}","error":{failure},"tables":['.encode()
         for i, table in enumerate(tables):
             yield f'{"," if i else ""}{{"table_name":{_quote(table.name)},"rows":'.encode()
-            yield from _row_pieces(table.forms.positional, table.inserts)
+            yield from _row_pieces(table, table.inserts, table.forms.positional)
             yield b"}"
         yield f'],"total_host_execution_duration_micros":{duration_us}}}}}'.encode()
 
@@ -99,14 +99,14 @@ def _address(address: bytes) -> str:
 def _table_update(table: TableRows) -> bytes:
     head = f'{{"table_id":{table.id},"table_name":{_quote(table.name)},"deletes":'.encode()
     write = table.forms.positional
-    parts = (head, *_row_pieces(write, table.deletes), b',"inserts":', *_row_pieces(write, table.inserts), b"}")
-    return b"".join(parts)
+    deletes, inserts = _row_pieces(table, table.deletes, write), _row_pieces(table, table.inserts, write)
+    return b"".join((head, *deletes, b',"inserts":', *inserts, b"}"))
 
 
-def _row_pieces(write: Callable[[bytes], str], rows: Sequence[bytes]) -> Iterator[bytes]:
+def _row_pieces(table: TableRows, rows: Sequence[bytes], write: Callable[[bytes], str]) -> Iterator[bytes]:
     """Yield an array of rows, each a JSON text."""
     separator = "["
-    for piece in pieces_of(rows):
+    for piece in table.pieces(rows):
         yield (separator + ",".join([f'{{"Text":{_quote(write(row))}}}' for row in piece])).encode()
         separator = ","
     yield b"]" if rows else b"[]"

@@ -15,7 +15,6 @@ from stdb.net.protocols.legacy.brotli import pack, pack_pieces
 from stdb.net.protocols.legacy.events import Legacy, TableRows, ToldCall
 from stdb.net.protocols.legacy.requests import decode_old
 from stdb.net.protocols.legacy.wire import field, length_prefix, nested, number
-from stdb.net.protocols.rows import pieces_of
 from stdb.sats.hashes import keccak256
 
 __all__ = ["Bin010", "Bin08", "row_key"]
@@ -148,6 +147,5 @@ class Bin010(_Protobuf):
 
 
 def _pieces(table: TableRows, rows: Sequence[bytes], encode: Callable[[bytes], bytes]) -> Iterator[bytes]:
-    to_old = table.forms.to_old
-    for piece in pieces_of(rows):
-        yield b"".join(map(encode, piece if to_old is None else map(to_old, piece)))
+    for piece in table.pieces(rows):
+        yield b"".join(map(encode, piece))

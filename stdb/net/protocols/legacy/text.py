@@ -10,7 +10,7 @@ ignores members that it does not know. Table updates are cached under "0.8 text"
 
 import base64
 import json as standard_json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from stdb.actors.requests import Request
 from stdb.net.frames import joined_frame, text_frame
@@ -18,7 +18,6 @@ from stdb.net.protocols.legacy.events import Legacy, TableRows, ToldCall
 from stdb.net.protocols.legacy.protobuf import row_key
 from stdb.net.protocols.legacy.requests import decode_old
 from stdb.net.protocols.legacy.translation import identity_hex
-from stdb.net.protocols.rows import pieces_of
 
 __all__ = ["Text08"]
 
@@ -80,7 +79,7 @@ class Text08(Legacy):
         for i, table in enumerate(tables):
             yield f'{"," if i else ""}{{"table_name":{_quote(table.name)},"rows":['.encode()
             write = table.forms.positional
-            for place, piece in enumerate(pieces_of(table.inserts)):
+            for place, piece in enumerate(table.pieces(table.inserts)):
                 yield (("," if place else "") + ",".join(map(write, piece))).encode()
             yield b"]}"
         yield f'],"total_host_execution_duration_micros":{duration_us}}}}}'.encode()
@@ -99,15 +98,14 @@ def _table_update(table: TableRows) -> bytes:
 def _table_pieces(table: TableRows) -> Iterator[bytes]:
     """Yield the update of one table: deletes first, since the Python SDK applies them in order."""
     yield f'{{"table_id":{table.id},"table_name":{_quote(table.name)},"table_row_operations":['.encode()
-    separator = ""
+    write, separator = table.forms.positional, ""
     for operation, rows in (("delete", table.deletes), ("insert", table.inserts)):
-        for piece in pieces_of(rows):
-            yield (separator + ",".join([_operation(table, operation, row) for row in piece])).encode()
+        for piece in table.pieces(rows):
+            yield (separator + ",".join([_operation(write, operation, row) for row in piece])).encode()
             separator = ","
     yield b"]}"
 
 
-def _operation(table: TableRows, operation: str, row: bytes) -> str:
-    to_old, positional = table.forms.to_old, table.forms.positional
-    key = base64.b64encode(row_key(row if to_old is None else to_old(row))).decode()
-    return f'{{"op":"{operation}","row_pk":"{key}","row":{positional(row)}}}'
+def _operation(write: Callable[[bytes], str], operation: str, row: bytes) -> str:
+    key = base64.b64encode(row_key(row)).decode()
+    return f'{{"op":"{operation}","row_pk":"{key}","row":{write(row)}}}'

@@ -51,14 +51,14 @@ _COUNTED = Product((Element(None, BYTES),))
 
 
 class RowForms(NamedTuple):
-    """What a row of one table is for those clients. All functions take the row's BSATN of today."""
+    """What a row of one table is for those clients."""
 
     to_old: _Bytes | None
-    """Their BSATN; None where it is the same bytes."""
+    """BSATN of today to theirs; None where it is the same bytes."""
     positional: Callable[[bytes], str]
-    """JSON without names."""
+    """Their BSATN to JSON without names."""
     named: Callable[[bytes], str]
-    """JSON with the names of columns, as 0.11 writes rows that it reads from a table."""
+    """The same to JSON with the names of columns, as 0.11 writes rows that it reads from a table."""
 
 
 class ArgumentForms(NamedTuple):
@@ -85,7 +85,7 @@ def row_forms(row_type: Product) -> RowForms:
     old = legacy_type(row_type)
     to_old = _translator(row_type, Typespace.EMPTY, is_back=False) if old != row_type else None
     decode = bsatn.codec(old, Typespace.EMPTY, V0_11).decode_exact
-    return RowForms(to_old, *(_writer(to_old, decode, old, Typespace.EMPTY, form) for form in ("positional", "row")))
+    return RowForms(to_old, *(_writer(decode, old, Typespace.EMPTY, form) for form in ("positional", "row")))
 
 
 @by_identity
@@ -97,18 +97,16 @@ def argument_forms(params: Product, typespace: Typespace) -> ArgumentForms:
     to_old = _translator(params, typespace, is_back=False) if differs else _same
     from_old = _translator(params, typespace, is_back=True) if differs or any(map(_has_bool, reached)) else _same
     codec = bsatn.codec(old, old_types, V0_11)
-    write = _writer(to_old, lambda data: codec.decode(data)[0], old, old_types, "positional")
+    write = _writer(lambda data: codec.decode(to_old(data))[0], old, old_types, "positional")
     read = json.decoder(old, typespace=old_types, profile=V0_11)
     return ArgumentForms(to_old, from_old, lambda text: from_old(codec.encode(read(json.parse(text)))), write)
 
 
 def _writer(
-    to_old: _Bytes | None, decode: Callable[[bytes], Any], old: AlgebraicType, typespace: Typespace, form: str
+    decode: Callable[[bytes], Any], old: AlgebraicType, typespace: Typespace, form: str
 ) -> Callable[[bytes], str]:
     write = json.encoder(old, form, typespace=typespace, profile=V0_11)
-    if to_old is None or to_old is _same:
-        return lambda data: write(decode(data))
-    return lambda data: write(decode(to_old(data)))
+    return lambda data: write(decode(data))
 
 
 def _translator(type_: AlgebraicType, typespace: Typespace, *, is_back: bool) -> _Bytes:
