@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import load
 from bench.harness import Effort, Process, Report, alternate, prepare_generator, server_process, stdb_process
@@ -27,6 +27,7 @@ def run(effort: Effort) -> list[Report]:
     prepare_generator()
     with stdb_process(*PUBLISH) as server:
         reports = [measure(server, case, effort) for case in (OWN_ROWS, SAME_QUERY)]
+    reports.append(measure_0_11(effort))
     for report in reports:
         print(report.details())
     return reports
@@ -76,6 +77,14 @@ def measure(server: Process, case: Case, effort: Effort) -> Report:
     with server_process(["-m", "bench.ceiling.broadcast"]) as ceiling:
         bare = Side(ceiling, case, effort, lambda i: load.client_frame(case.bare(i)))
         return compare(case, effort, Side(server, case, effort, case.call, case.query), bare)
+
+
+def measure_0_11(effort: Effort) -> Report:
+    """Return what a server does for clients of 0.11, all of whose messages are Brotli, beside another of 1.x."""
+    case = replace(SAME_QUERY, name="fanout 0.11")
+    with stdb_process(*PUBLISH) as old, stdb_process(*PUBLISH) as new:
+        ours = Side0_11(old, case, effort, case.call, case.query)
+        return compare(case, effort, ours, Side1(new, case, effort, case.call, case.query), "v1.bsatn")
 
 
 def compare(case: Case, effort: Effort, ours: "Side", other: "Side", against: str = "ceiling") -> Report:
@@ -157,3 +166,23 @@ class Side:
         self.selector.close()
         for sock in (self.writer, *self.readers):
             sock.close()
+
+
+class Side0_11(Side):  # noqa: N801  # the version's name
+    """Subscribers of 0.11."""
+
+    PATH, PROTOCOL = f"/database/subscribe/{DATABASE}", "v1.bin.spacetimedb"
+
+    def _subscriber(self, i: int, query: Callable[[int], str] | None) -> socket.socket:
+        assert query is not None
+        sock = load.connect_at(self.process.port, self.PATH, self.PROTOCOL)
+        sock.sendall(load.client_frame(b"\1" + U32.pack(1) + load.text(query(i)) + U32.pack(1)))
+        load.read_message(sock)
+        return sock
+
+
+class Side1(Side0_11):
+    """Subscribers of 1.x, whose Subscribe has the same layout."""
+
+    PATH = f"/v1/database/{DATABASE}/subscribe?compression=None&confirmed=false"
+    PROTOCOL = "v1.bsatn.spacetimedb"

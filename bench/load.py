@@ -21,10 +21,15 @@ def connect(
     port: int, database: str, query: str = "compression=None", protocol: str = "v2.bsatn.spacetimedb"
 ) -> socket.socket:
     """Return a socket upgraded to a WebSocket whose first message has been read."""
+    return connect_at(port, f"/v1/database/{database}/subscribe?{query}", protocol)
+
+
+def connect_at(port: int, path: str, protocol: str) -> socket.socket:
+    """Return such a socket, by the path, for clients of any generation."""
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     request = (
-        f"GET /v1/database/{database}/subscribe?{query} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
         "Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
         f"Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
     )
