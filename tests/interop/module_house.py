@@ -10,14 +10,17 @@ from stdb.actors.epochs import keep_ticking
 from stdb.actors.outgoing import HttpSender
 from stdb.modules.wasm.engine import engine
 from stdb.modules.wasm.loader import load_wasm
+from stdb.modules.wasm.runtime import Limits
 from stdb.net.tokens import Credentials
 from stdb.testing.hosts import virtual_now_us
 from tests.http_harness import Answer, Door, bearer, open_door
 from tests.wasm_guests import RUNTIMES
 
-__all__ = ["NAME", "Check", "House", "play"]
+__all__ = ["NAME", "PATIENT", "Check", "House", "play"]
 
 NAME = "house"
+PATIENT = Limits(call_ticks_max=10_000)
+"""For calls that cannot pause, on a machine that does much else."""
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -55,7 +58,7 @@ def play(program: bytes, runtime: str, check: Check, *, http: HttpSender | None 
     keep_ticking()
 
     def load() -> Any:
-        return load_wasm(program, virtual_now_us, runtime=RUNTIMES[runtime](engine()))
+        return load_wasm(program, virtual_now_us, runtime=RUNTIMES[runtime](engine()), limits=PATIENT)
 
     async def main() -> None:
         with trio.fail_after(100_000):

@@ -18,6 +18,7 @@ from stdb.testing.hosts import TestClient, identity, open_host, virtual_now_us
 from stdb.testing.sinks import Closed, Connected, Updated
 from tests.interop.c_guest import Guest, call
 from tests.interop.gardens import Garden, versions
+from tests.interop.module_house import PATIENT
 from tests.wasm_guests import RUNTIMES
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def opened(*programs: bytes, runtime: str = "raw", limits: Limits = Limits()) -> AsyncIterator[Guest]:  # noqa: B008
+async def opened(*programs: bytes, runtime: str = "raw", limits: Limits = PATIENT) -> AsyncIterator[Guest]:
     """Hold a database that runs the first program, whose host knows the others too."""
 
     def loader(each: bytes) -> Callable[[], Any]:
