@@ -171,18 +171,13 @@ class _Bindings:
             yield from _look_ups(table, name, self.types.spelling(type_, name), is_unique)
 
     def _reducer(self, reducer: LegacyReducer, name: str) -> str:
-        fields = self._fields(reducer.params, f"{name}ArgsStruct")
-        taken = Taken(["reducerEvent", "args"])
-        names = [escaped(taken.take(camel_case(field))) for field, _ in fields]
-        members = [
-            f"public {self.types.spelling(type_, f'{name}_{field}')} {field}{self.types.initial(type_)};"
-            for field, type_ in fields
-        ]
+        struct = f"{name}ArgsStruct"
+        fields = self._fields(reducer.params, struct)
         spellings = [self.types.spelling(type_, f"{name}_{field}") for field, type_ in fields]
-        parameters = [f"{spelling} {n}" for spelling, n in zip(spellings, names, strict=True)]
-        given = ", ".join(f"{field} = {n}" for (field, _), n in zip(fields, names, strict=True))
-        handed = ", ".join(["reducerEvent", *(f"args.{field}" for field, _ in fields)])
-        struct, method = f"{name}ArgsStruct", f"{name}_" if name == "Reducer" else name
+        members = [
+            f"public {spelling} {field}{self.types.initial(type_)};"
+            for spelling, (field, type_) in zip(spellings, fields, strict=True)
+        ]
         arguments = _block(
             ["[SpacetimeDB.Type]", f"public partial class {struct} : IReducerArgs"],
             [
@@ -193,22 +188,7 @@ class _Bindings:
                 *members,
             ],
         )
-        calls = _block(
-            ["public static partial class Reducer"],
-            [
-                f"public delegate void {name}Handler({', '.join(['ReducerEvent reducerEvent', *parameters])});",
-                f"public static event {name}Handler? On{name}Event;",
-                *_method(
-                    f"public static void {method}({', '.join(parameters)})",
-                    [f"SpacetimeDBClient.instance.InternalCallReducer(new {struct} {{ {given} }});"],
-                ),
-                *_method(
-                    f"public static bool On{name}(ReducerEvent reducerEvent, {struct} args)",
-                    [f"if (On{name}Event == null) return false;", f"On{name}Event({handed});", "return true;"],
-                ),
-            ],
-        )
-        return f"{arguments}\n{calls}"
+        return f"{arguments}\n{_calls(name, struct, [field for field, _ in fields], spellings)}"
 
     def _client(self) -> str:
         arms = [
@@ -242,6 +222,31 @@ class _Bindings:
             ),
         ]
         return "\n".join(parts)
+
+
+def _calls(name: str, struct: str, fields: list[str], spellings: list[str]) -> str:
+    """Return how a reducer is called, and how others learn that it was."""
+    taken = Taken(["reducerEvent", "args"])
+    names = [escaped(taken.take(camel_case(field))) for field in fields]
+    method = f"{name}_" if name == "Reducer" else name  # no method may have its class's name
+    parameters = [f"{spelling} {parameter}" for spelling, parameter in zip(spellings, names, strict=True)]
+    given = ", ".join(f"{field} = {parameter}" for field, parameter in zip(fields, names, strict=True))
+    handed = ", ".join(["reducerEvent", *(f"args.{field}" for field in fields)])
+    return _block(
+        ["public static partial class Reducer"],
+        [
+            f"public delegate void {name}Handler({', '.join(['ReducerEvent reducerEvent', *parameters])});",
+            f"public static event {name}Handler? On{name}Event;",
+            *_method(
+                f"public static void {method}({', '.join(parameters)})",
+                [f"SpacetimeDBClient.instance.InternalCallReducer(new {struct} {{ {given} }});"],
+            ),
+            *_method(
+                f"public static bool On{name}(ReducerEvent reducerEvent, {struct} args)",
+                [f"if (On{name}Event == null) return false;", f"On{name}Event({handed});", "return true;"],
+            ),
+        ],
+    )
 
 
 def _more_usings(path: str) -> Iterable[str]:
