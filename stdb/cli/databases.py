@@ -125,12 +125,16 @@ def fetch_schema(api: Api, identity: str) -> Any:
 
 
 def definition_of(document: Any) -> ModuleDef:
-    """Return the definition that a document holds; a server's has canonical names, which are not converted again."""
+    """Return the definition that a document holds; a server's has canonical names, which are not converted again.
+
+    Raises:
+        CliError: It holds none.
+    """
     try:
         raw = documents.from_json(document)
         return validate(_as_named(raw) if isinstance(raw, RawModuleDefV10) else raw)
     except StdbError as error:
-        raise CliError(f"the server's definition of the database is not understood: {error}") from error
+        raise CliError(f"the definition is not understood: {error}") from error
 
 
 def _as_named(raw: RawModuleDefV10) -> RawModuleDefV10:
