@@ -84,7 +84,7 @@ def measure_0_11(effort: Effort) -> Report:
     case = replace(SAME_QUERY, name="fanout 0.11")
     with stdb_process(*PUBLISH) as old, stdb_process(*PUBLISH) as new:
         ours = Side0_11(old, case, effort, case.call, case.query)
-        return compare(case, effort, ours, Side1(new, case, effort, case.call, case.query), "v1.bsatn")
+        return compare(case, effort, ours, Side1(new, case, effort, case.call, case.query), "clients of 1x")
 
 
 def compare(case: Case, effort: Effort, ours: "Side", other: "Side", against: str = "ceiling") -> Report:
