@@ -8,12 +8,11 @@ Source: spec 05 section 1.1 "Authorization input" and "Authorization classes".
 
 from enum import Enum
 
-from stdb.errors import AuthError
 from stdb.net.http import Request
 from stdb.net.query import Query
-from stdb.net.tokens import Credentials, MalformedTokenError, Tokens
+from stdb.net.tokens import MalformedTokenError
 
-__all__ = ["Access", "authenticate", "presented_token"]
+__all__ = ["Access", "presented_token"]
 
 
 class Access(Enum):
@@ -27,24 +26,6 @@ class Access(Enum):
     """Without one a new identity is minted; every answer names the caller."""
     REQUIRED = 3
     """Without one the answer is 401."""
-
-
-async def authenticate(access: Access, request: Request, query: Query, tokens: Tokens) -> Credentials | None:
-    """Return who asks; None where nobody needs to be known.
-
-    Raises:
-        AuthError: The token does not hold, or there is none and one is needed.
-        MalformedTokenError: The header holds no token.
-        QueryStringError: There are two `token` parameters and no header.
-    """
-    if access is Access.NONE:
-        return None
-    token = presented_token(request, query)
-    if token is not None:
-        return await tokens.validate(token)
-    if access is Access.REQUIRED:
-        raise AuthError("Authorization required")
-    return tokens.mint() if access is Access.ANONYMOUS else None
 
 
 def presented_token(request: Request, query: Query) -> str | None:

@@ -1,6 +1,6 @@
 """Credentials in the way of 0.11: Basic with the user name `token`, or the same text in the query.
 
-Responsible for: where such credentials stand, what wins when there are two, 0.11's refusals.
+Responsible for: where such credentials stand, what wins when there are two.
 Not responsible for: whether a token holds (`tokens`), the classes of routes (`auth`).
 
 Source: spec 03 sections 2 and 9. `Bearer`, which 0.11 did not know, is understood as well.
@@ -9,32 +9,13 @@ Source: spec 03 sections 2 and 9. `Bearer`, which 0.11 did not know, is understo
 import base64
 import binascii
 
-from stdb.errors import AuthError
-from stdb.net.auth import Access
 from stdb.net.http import Request
 from stdb.net.query import Query
-from stdb.net.tokens import Credentials, MalformedTokenError, Tokens
+from stdb.net.tokens import MalformedTokenError
 
-__all__ = ["authenticate_legacy", "legacy_token"]
+__all__ = ["legacy_token"]
 
 _USER = b"token:"
-
-
-async def authenticate_legacy(access: Access, request: Request, query: Query, tokens: Tokens) -> Credentials | None:
-    """Return who asks; None where nobody needs to be known.
-
-    Raises:
-        AuthError: The token is not one of this server, or there is none and one is needed.
-        MalformedTokenError: There is something in its place that is no token, or it expired.
-    """
-    if access is Access.NONE:
-        return None
-    token = legacy_token(request, query)
-    if token is not None:
-        return await tokens.validate_legacy(token)
-    if access is Access.REQUIRED:
-        raise AuthError("Authorization required")
-    return tokens.mint() if access is Access.ANONYMOUS else None
 
 
 def legacy_token(request: Request, query: Query) -> str | None:

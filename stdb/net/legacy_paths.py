@@ -22,11 +22,12 @@ from stdb.errors import RequestError, StdbError
 from stdb.net.claims import quoted
 from stdb.net.errors import HttpError, error_response, text_response
 from stdb.net.http import Response
-from stdb.net.legacy_auth import authenticate_legacy
+from stdb.net.legacy_auth import legacy_token
 from stdb.net.protocols.legacy import choice
 from stdb.net.protocols.legacy.texts import of_failed_reducer
 from stdb.net.query import Query, QueryStringError
 from stdb.net.routing import Call, Conventions, Resource
+from stdb.net.tokens import Tokens
 from stdb.sats.names import is_domain
 from stdb.storage.control import Database
 
@@ -74,7 +75,7 @@ def error_of_0_11(error: StdbError) -> Response | None:
     return error_response(error)
 
 
-LEGACY = Conventions(authenticate_legacy, error_of_0_11)
+LEGACY = Conventions(legacy_token, Tokens.validate_legacy, error_of_0_11)
 
 
 def below_prefixes(resources: Iterable[Resource]) -> Iterator[Resource]:

@@ -17,8 +17,8 @@ from urllib.parse import unquote_to_bytes
 
 from stdb.actors.refusals import NoSuchDatabase, TooBusy
 from stdb.actors.sink import Client
-from stdb.errors import RequestError, StdbError
-from stdb.net.auth import Access, authenticate
+from stdb.errors import AuthError, RequestError, StdbError
+from stdb.net.auth import Access, presented_token
 from stdb.net.claims import parse_identity
 from stdb.net.errors import HttpError, error_response
 from stdb.net.http import BODY_BYTES_MAX, BodyTooLarge, HttpConnection, Request, Response
@@ -67,11 +67,12 @@ class Lookup:
 class Conventions(NamedTuple):
     """How the paths of one generation take credentials, and what errors become there."""
 
-    authenticate: Callable[[Access, Request, Query, Tokens], Awaitable[Credentials | None]]
+    presented_token: Callable[[Request, Query], str | None]
+    validate: Callable[[Tokens, str], Awaitable[Credentials]]
     error_response: Callable[[StdbError], Response | None]
 
 
-MODERN = Conventions(authenticate, error_response)
+MODERN = Conventions(presented_token, Tokens.validate, error_response)
 """From 1.0 on."""
 
 
@@ -155,8 +156,21 @@ class Call:
         return self.credentials
 
     async def authenticate(self, access: Access) -> None:
-        """Find out who asks, where that depends on more than the path. Raises AuthError."""
-        self.credentials = await self.conventions.authenticate(access, self.request, self.query, self.door.tokens)
+        """Find out who asks.
+
+        Raises:
+            AuthError: The token does not hold, or there is none and one is needed.
+            QueryStringError: There are two `token` parameters and no header.
+        """
+        if access is Access.NONE:
+            return
+        tokens, token = self.door.tokens, self.conventions.presented_token(self.request, self.query)
+        if token is not None:
+            self.credentials = await self.conventions.validate(tokens, token)
+        elif access is Access.REQUIRED:
+            raise AuthError("Authorization required")
+        elif access is Access.ANONYMOUS:
+            self.credentials = tokens.mint()
 
     def client(self) -> Client:
         """Return the caller as a client with a connection id of its own, for this one request."""
