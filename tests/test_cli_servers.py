@@ -116,6 +116,12 @@ def test_the_default_server_stays_the_default_when_it_is_renamed_and_is_none_whe
     assert place.cli_toml.read_text().splitlines()[0] == 'default_server = "maincloud"'
 
 
+def test_a_server_without_a_nickname_is_not_the_default_where_there_is_none(place: Place) -> None:
+    place.cli_toml.write_text('[[server_configs]]\nhost = "127.0.0.1:3000"\nprotocol = "http"\n')
+    assert "***" not in run("server", "list").out
+    assert run("server", "remove", "127.0.0.1:3000", "-y").out == ""
+
+
 def test_a_change_needs_a_yes(place: Place) -> None:
     code, out, err = run("server", "edit", "local", "--new-name", "home", stdin="n\n")
     assert (code, out, err) == (1, "Changing nickname from local to home\nContinue? [y/N]", "Error: Aborted\n")

@@ -111,6 +111,10 @@ class Config:
         else:
             self._document["default_server"] = name
 
+    def is_default(self, server: Server) -> bool:
+        """Tell whether a saved server is the default one."""
+        return self.default is not None and self.default in (server.nickname, server.host)
+
     @property
     def servers(self) -> list[Server]:
         """Return the saved servers in their order."""
@@ -148,7 +152,7 @@ class Config:
 
     def server(self, name: str | None) -> Server:
         """Return the server of that nickname, `HOST:PORT` or URL; the default one for None."""
-        name = name or os.environ.get("STDB_SERVER") or str(self._document.get("default_server") or "")
+        name = name or os.environ.get("STDB_SERVER") or self.default
         if not name:
             raise CliError("No default server configuration. Give one with --server URL.")
         if "://" in name:

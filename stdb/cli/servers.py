@@ -4,6 +4,7 @@ import argparse
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,7 @@ def list_servers(config: Config, options: argparse.Namespace) -> None:
     """Print the saved servers as a table; stars mark the default one."""
     rows = [HEADERS]
     for server in config.servers:
-        star = "***" if config.default in (server.nickname, server.host) else ""
+        star = "***" if config.is_default(server) else ""
         rows.append((star, server.host, server.protocol, server.nickname or ""))
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADERS))]
     for default, *others in rows:
@@ -65,7 +66,7 @@ def remove(config: Config, options: argparse.Namespace) -> None:
     """Forget a saved server."""
     server = config.saved(options.saved)
     config.drop_server(server.name)
-    if config.default in (server.nickname, server.host):
+    if config.is_default(server):
         config.default = None
         print(f"{server.name} was the default server; `python -m stdb server set-default SERVER` chooses another.")
     _save(config)
@@ -106,7 +107,7 @@ def edit(config: Config, options: argparse.Namespace) -> None:
     """Change a saved server's nickname or address."""
     old = config.saved(options.saved)
     new = _at(options.url, old.nickname) if options.url else old
-    new = Server(options.new_name or old.nickname, new.host, new.protocol, new.fingerprint)
+    new = replace(new, nickname=options.new_name or old.nickname)
     if options.new_name:
         print(f"Changing nickname from {old.nickname} to {new.nickname}")
     if options.url:
@@ -121,7 +122,7 @@ def edit(config: Config, options: argparse.Namespace) -> None:
         except CliError as error:
             raise CliError("Error fetching server fingerprint", str(error), *error.causes, hint=error.hint) from error
     _continue(options)
-    was_default = config.default in (old.nickname, old.host)
+    was_default = config.is_default(old)
     config.put_server(new, instead_of=old.name)
     if was_default:
         config.default = new.name
@@ -156,7 +157,7 @@ def _at(url: str, nickname: str | None) -> Server:
 
 
 def _with_key(server: Server, key: str) -> Server:
-    return Server(server.nickname, server.host, server.protocol, key)
+    return replace(server, fingerprint=key)
 
 
 def _added_with_key(config: Config, server: Server) -> Server:
