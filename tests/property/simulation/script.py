@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_characters", "play"]
 
-_PROTOCOLS = ("v1.json", "v1.bsatn", "v2.bsatn", "v3.bsatn") * 2 + LEGACY_PROTOCOLS
+_PROTOCOLS = ("v1.json", "v1.bsatn", "v2.bsatn", "v3.bsatn")
 
 
 def draw_characters(random: Random) -> list[Character]:
     """Return who takes part in a life."""
-    return [_draw_character(random, number) for number in range(1, random.randint(2, 4) + 1)]
+    drawn = [_draw_character(random, number) for number in range(1, random.randint(2, 4) + 1)]
+    return [
+        each._replace(protocol=random.choice(LEGACY_PROTOCOLS)) if random.random() < 0.3 else each for each in drawn
+    ]
 
 
 def _draw_character(random: Random, number: int) -> Character:
