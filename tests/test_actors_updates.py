@@ -199,6 +199,7 @@ def test_a_database_that_goes_while_everybody_is_disconnected_closes_them_all(
         clients = [TestClient(handle, who) for who in range(1, 6)]
         for client in clients:
             await client.subscribe(1, ALL)
+
         async def publish() -> None:
             with suppress(Unconfirmed):  # the database may be gone before its update is known to be durable
                 await host.publish(OWNER, b"own", identity=handle.identity, policy=BREAK)
