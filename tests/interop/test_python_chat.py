@@ -43,7 +43,7 @@ class Person:
         self.identity = self.sees(r"^You are ([0-9a-f]{64})\.$").group(1)
 
     def sees(self, pattern: str) -> re.Match[str]:
-        """Return the first match in what was printed so far, or is next: this SDK does not keep the order of messages."""
+        """Return the first match in what was printed so far, or comes: this SDK does not keep the order of messages."""
         found = (re.search(pattern, line) for line in list(self.lines.seen))
         return next((match for match in found if match), None) or self.lines.until(pattern)
 
