@@ -2,7 +2,8 @@
 
 Responsible for: turns, transactions, the order of answers, confirmed reads.
 Not responsible for: which reducer a name means (`calls`), connecting (`connections`), queries (`queries`,
-`statements`), recovery and publishing (`launching`), restarting after a bug (`supervision`), bytes (`stdb.net`).
+`statements`), recovery and publishing (`launching`), updates (`replacing`), restarting after a bug (`supervision`),
+bytes (`stdb.net`).
 
 A turn serves at most 256 requests or 2 ms; for each: begin, run, commit or roll back, evaluate, put into sinks. Then
 the turn's records go to the log as one group, and dirty sinks are flushed (DESIGN decision 1). There is no await
@@ -16,7 +17,7 @@ calls knows nothing of it.
 Rules: spec 02 sections 6.3, 8.3, 10 and 11; spec 07 sections 1, 5 and 9; spec 09 section 2.2.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 from time import perf_counter
@@ -29,13 +30,14 @@ from stdb.actors.answers import Answers, Job, LongJob
 from stdb.actors.attachment import Attachment
 from stdb.actors.calls import COMMITTED, RUN_ERRORS, ReducerEntry, Reducers, written_arguments
 from stdb.actors.connections import MODULE_EXITED, Connections
-from stdb.actors.deadline import Deadline, LoopWatch
-from stdb.actors.long_calls import NO_REDUCER, Ran, TransactionStep, begin_call, run_update_reducer, transact_in_steps
+from stdb.actors.deadline import Deadline
+from stdb.actors.long_calls import NO_REDUCER, Ran, TransactionStep, begin_call, transact_in_steps
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.pausing import SLICE_SECONDS, Done, UnwantedError, run_slice, take_turn
 from stdb.actors.procedures import Procedures
 from stdb.actors.queries import Queries
 from stdb.actors.queued_calls import QueuedCalls
+from stdb.actors.replacing import Replacing
 from stdb.actors.requests import (
     Arguments,
     CallProcedure,
@@ -50,15 +52,12 @@ from stdb.actors.requests import (
 from stdb.actors.scheduler import Scheduler
 from stdb.actors.sink import Client, ClientSink, OutcomeKind, ReducerOutcome
 from stdb.actors.statements import Statements
-from stdb.actors.updates import COMPATIBLE, Policy, Update, environment_after, plan_update, store_environment
 from stdb.actors.visits import Visits
 from stdb.datastore import records
 from stdb.datastore.delta import Delta
-from stdb.datastore.environment import read_environment
 from stdb.errors import DecodeError
 from stdb.modules.protocol import Module, ReducerCall, Suspending
 from stdb.modules.views import MaterialisedViews
-from stdb.schema.environment import UNCHANGED, EnvironmentChange
 from stdb.sql.work import Steps
 from stdb.subscriptions.fragment import ClientUpdate, TransactionEvent
 
@@ -75,8 +74,6 @@ REQUESTS_A_TURN_MAX = 256
 TURN_SECONDS_MAX = 0.002
 CROWDED_REQUESTS = 65_536
 """Requests of all clients that may wait before readers wait too (DESIGN decision 8)."""
-UPDATE_SECONDS_MAX = 600.0
-"""As long as an update may take that writes large tables anew; all else stands still meanwhile."""
 BACKLOG_CHECKED = 16_384
 """Transactions that may be on their way to the disk before clients that wait for it are held to their bounds."""
 
@@ -150,6 +147,7 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         self.statements = Statements(datastore, owner, query_rows_max, now_us, self.publish)
         self.procedures = Procedures(self, http)
         self.visits = Visits(self)
+        self.replacing = Replacing(self)
         self._queued_calls = QueuedCalls(self)
         self._handlers: dict[type, Callable[[Attachment, Any], LongJob | None]] = {
             CallProcedure: self.procedures.call,
@@ -364,6 +362,10 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
         """Flush the sink of a client at the end of this turn."""
         self._dirty[sink] = None
 
+    def serve_first(self, jobs: Sequence[Job]) -> None:
+        """Do these before anything else that waits, in their order."""
+        self._mailbox.extendleft((None, job) for job in reversed(jobs))
+
     def more_follows(self) -> None:
         """Say that the request being served goes on after its next transaction: clients are told at the end of both."""
         self._is_last_request = False
@@ -577,95 +579,6 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
             args_json="[]" if isinstance(call.args, str) else None,
         )
         attachment.sink.reducer_result(call, outcome, event, None)
-
-    # ------------------------------------------------------------------ the program
-    def plan(self, module: Module) -> Update:
-        """Return what an update to a module would do. Raises UpdateRejected, PublishFailed."""
-        return plan_update(self.datastore, self.identity, self.module.definition, module)
-
-    def update(
-        self,
-        module: Module,
-        program: bytes,
-        policy: Policy = COMPATIBLE,
-        environment: EnvironmentChange = UNCHANGED,
-        publisher: bytes | None = None,
-    ) -> Steps[int]:
-        """Swap the module under its living clients; return what must be durable before anybody is told.
-
-        Environment variables may change though the program is the same: nobody is disconnected by that.
-
-        Where what they hold may be none of theirs any more, all are disconnected, by the new module.
-
-        Raises:
-            UpdateRejected, PublishFailed: As said there; nothing changed.
-        """
-        values = environment_after(self.datastore, module.definition, environment)
-        if module.program_hash != self.module.program_hash:
-            update = self.plan(module)
-            update.check(policy)
-            stranded = yield from self._write(update, program, values, publisher)
-            self._take_over(update)
-            for subscriber in stranded:
-                self.connections.close(subscriber.sink, *MODULE_EXITED)
-            for line in update.lines():
-                self.module_log.write_host(line)
-        elif values != read_environment(self.datastore):
-            yield from self._write_environment(values)
-        return self.datastore.next_offset
-
-    def _write_environment(self, values: Mapping[str, str]) -> Steps[None]:
-        now_us = self.now_us()
-        transaction = self._begin(now_us)
-        store_environment(self.datastore, self.module.definition, values)
-        delta = yield from transaction.commit_in_steps()
-        assert delta is not None, "the values are others"
-        self.publish(delta, TransactionEvent(self.owner, None, now_us, needs=self.datastore.next_offset))
-        self.module_log.write_host("Environment variables updated")
-
-    def _write(
-        self, update: Update, program: bytes, values: Mapping[str, str], publisher: bytes | None
-    ) -> "Steps[set[SubscriptionActor]]":
-        """Write an update and take over its views, so that their readers see the difference with this transaction.
-
-        Who may not see rows any more is told none of it: lets go of all or, as those who are returned, of a query.
-        """
-        datastore, now_us = self.datastore, self.now_us()
-        LoopWatch.expect(UPDATE_SECONDS_MAX)
-        transaction = self._begin(now_us)
-        try:
-            limit = partial(self.deadline.limiting, what="the migration")
-            update.write(transaction, datastore, program, values, self._attach, limit)
-            event = yield from run_update_reducer(self, update.module, transaction, now_us, publisher)
-        except BaseException:
-            transaction.rollback()
-            raise
-        self.views.install(update.module)
-        is_seen = bool(event.reducer_name) and not update.changes_rows
-        if update.breaks_clients or (event.reducer_name and update.changes_rows):
-            self._mailbox.extendleft((None, job) for job in reversed(self.connections.expel(*MODULE_EXITED)))
-        stranded = yield from self.registry.recompile_in_steps()
-        delta = yield from transaction.commit_in_steps()
-        assert delta is not None, "the row of st_module is a change"
-        event.needs = datastore.next_offset
-        self.publish(delta, event, seen=delta if is_seen else _without_moves(delta))
-        return stranded
-
-    def _attach(self, module: Module) -> None:
-        module.attach(self.datastore, self.identity, self.module_log)
-
-    def _take_over(self, update: Update) -> None:
-        """Serve with the new module; what still runs of the old one goes on only where it can read every row."""
-        if update.changes_rows:
-            self.layouts += 1
-        elif update.steps:
-            self._attach(self.module)
-        self.install(update.module)
-
-
-def _without_moves(delta: Delta) -> Delta:
-    """Return an update's delta as clients see it: rows of a table that got another id are where they were."""
-    return Delta(delta.offset, [each for each in delta.tables if each.table.schema.is_system], delta.views)
 
 
 def _slice(steps: LongJob) -> Done[Callable[[], None] | None] | None:

@@ -276,7 +276,7 @@ class Host:
             is_major = is_major_upgrade(handle.definition, module.definition)
 
             async def plan() -> Update:
-                return await actor.answers.wait(lambda: (actor.plan(module), 0))
+                return await actor.answers.wait(lambda: (actor.replacing.plan(module), 0))
 
             return Prospect(*await _planned(plan), is_major)
 
@@ -500,7 +500,7 @@ class Host:
         with trio.CancelScope() as waiting:
 
             def update_now() -> Steps[tuple[None, int]]:
-                needs = yield from actor.update(module, program, policy, environment, publisher)
+                needs = yield from actor.replacing.update(module, program, policy, environment, publisher)
                 waiting.deadline = trio.current_time() + confirmation_seconds_max
                 return None, needs
 

@@ -180,7 +180,7 @@ class Launcher(NamedTuple):
     ) -> AsyncIterator[DatabaseActor]:
         """Hold a database recovered from its log; it disconnects the clients of the last life, then starts its timers.
 
-        With `update`, the arguments of `DatabaseActor.update`, the stored program is not loaded but replaced.
+        With `update`, the arguments of `Replacing.update`, the stored program is not loaded but replaced.
         `positions` are those of the sequences after the first transaction; while it is the only one, they go on there.
 
         Raises:
@@ -222,7 +222,7 @@ class Launcher(NamedTuple):
                 turns=self.turns,
             )
             if update is not None:
-                await in_turns(actor.update(*update), self.turns)
+                await in_turns(actor.replacing.update(*update), self.turns)
             actors.append(actor)
             actor.connections.post_dangling()
             actor.post_nowait((None, actor.scheduler.start))

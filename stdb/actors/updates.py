@@ -3,7 +3,7 @@
 Responsible for: the plan of tables, views, rules and migrations by functions of the module; the policy towards
 clients and its token; writing all of it; the lines of the module's log.
 Not responsible for: which changes of tables are automatic (`stdb.schema.migration`), doing those (`stdb.datastore`),
-how a plan is shown (`plan_text`), swapping the module under its clients (`database`).
+how a plan is shown (`plan_text`), swapping the module under its clients (`replacing`).
 
 Source: spec 04 section 13; spec 05 sections 1.3.13, 1.3.25 and 5.5; `@migrate`: spec 08.
 """
