@@ -16,16 +16,17 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(tmp_path: Path) -> Iterator[Path]:
     """An empty directory, and a toolchain that makes WebAssembly; what crates compile to is kept between runs."""
     path, settings = toolchain()
     homes = {"HOME": os.environ["HOME"], "PATH": path, "CARGO_BUILD_JOBS": "2"}
     directory = tmp_path / "first-chat"
     directory.mkdir()
-    with own_place(tmp_path), alone(CACHE / "first-chat"):
+    # what is patched within is undone within: else the next tests of this process would live in this one's home
+    with own_place(tmp_path), alone(CACHE / "first-chat"), pytest.MonkeyPatch.context() as patch:
         for name, value in {**homes, **settings, "CARGO_TARGET_DIR": str(CACHE / "target")}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.chdir(directory)
+            patch.setenv(name, value)
+        patch.chdir(directory)
         yield directory
 
 
