@@ -9,6 +9,13 @@ import math
 from spacetimedb_sdk.spacetimedb_client import SpacetimeDBClient
 
 
+def client():
+    """Return the client that the SDK has made."""
+    if getattr(SpacetimeDBClient, "instance", None) is None:
+        raise RuntimeError("there is no client yet: make a SpacetimeDBClient or a SpacetimeDBAsyncClient first")
+    return SpacetimeDBClient.instance
+
+
 class Product:
     """Fields by name, in `data`; an attribute that is not there is None.
 
@@ -51,11 +58,11 @@ class Table(Product):
     @classmethod
     def register_row_update(cls, callback):
         """Call `callback(operation, old row, new row, reducer event)` for each "insert", "update" and "delete"."""
-        SpacetimeDBClient.instance._register_row_update(cls.table_name, callback)
+        client()._register_row_update(cls.table_name, callback)
 
     @classmethod
     def iter(cls):
-        return SpacetimeDBClient.instance._get_table_cache(cls.table_name).values()
+        return client()._get_table_cache(cls.table_name).values()
 
     @classmethod
     def _first(cls, column, value):

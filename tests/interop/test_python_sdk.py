@@ -1,5 +1,6 @@
 """The Python SDK 0.7.0 from PyPI, unmodified, with generated bindings, against a real server."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from tests.interop.npm import ROOT
 from tests.interop.processes import Server, serve, serve_on
-from tests.interop.python_sdk import PythonDriver, bindings
+from tests.interop.python_sdk import PythonDriver, bindings, sdk_python
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +134,16 @@ def test_two_clients_see_each_other_and_what_a_schedule_does(server: Server, sta
     left = ann.wait("row", lambda event: event["operation"] == "update" and not event["new"]["online"])
     assert (left["new"]["identity"], left["reducer"]) == (bob_is["identity"], "__identity_disconnected__")
     assert ann_is["identity"] != bob_is["identity"]
+
+
+def test_bindings_without_a_client_say_what_to_do(package: Path) -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(package.parent)!r}); from {package.name}.deed import Deed; Deed.iter()"
+    )
+    done = subprocess.run([sdk_python(), "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stderr.rstrip().endswith(
+        "RuntimeError: there is no client yet: make a SpacetimeDBClient or a SpacetimeDBAsyncClient first"
+    )
 
 
 def test_a_new_set_of_queries_takes_the_place_of_the_old_one(server: Server, start: Start) -> None:
