@@ -43,7 +43,7 @@ from stdb.schema.model import IndexAlgorithm, IndexDef, Lifecycle, TableDef
 from stdb.sql.work import Steps
 from stdb.testing.modules import Context, FunctionModule, reducer, table
 
-__all__ = ["KINDS", "MAPS", "ProbeModule", "probe"]
+__all__ = ["KINDS", "MAPS", "VARIANTS", "ProbeModule", "probe"]
 
 
 def _sum(**variants: AlgebraicType) -> Sum:
@@ -272,12 +272,35 @@ def _reducers(kinds: dict[str, AlgebraicType]) -> dict[str, Any]:
     }
 
 
+def _refuse(ctx: Context, *values: Any) -> None:
+    raise ReducerError("refused by the module")
+
+
+def _tell_of_update(ctx: Context) -> None:
+    _message(ctx, "update")
+
+
+REFUSING = reducer(_refuse)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fail_init": {"__init__": reducer(_refuse, lifecycle=Lifecycle.INIT)},
+    "fail_connect": {"__identity_connected__": reducer(_refuse, lifecycle=Lifecycle.ON_CONNECT)},
+    "trap_connect": {"__identity_connected__": reducer(trap, lifecycle=Lifecycle.ON_CONNECT)},
+    "fail_disconnect": {"__identity_disconnected__": reducer(_refuse, lifecycle=Lifecycle.ON_DISCONNECT)},
+    "fail_update": {"__update__": REFUSING, "nop": reducer(lambda ctx, x: None, {"x": U32})},
+    "update_message": {"__update__": reducer(_tell_of_update)},
+}
+"""Reducers that are others in a variant of the program; `fail_update` also has an argument for nop."""
+FRESH = table("Fresh", {"x": U32})
+"""The table that the variant `add_table` has more."""
+
+
 class ProbeModule(FunctionModule):
     """The probe module; `version` makes another program of it, `kinds` are the columns of Kinds."""
 
-    def __init__(self, version: str = "1", kinds: dict[str, AlgebraicType] | None = None) -> None:
+    def __init__(self, version: str = "1", kinds: dict[str, AlgebraicType] | None = None, *, variant: str = "") -> None:
         columns = kinds or KINDS
-        super().__init__(_tables(columns), _reducers(columns), version=version)
+        tables = [*_tables(columns), *([FRESH] if variant == "add_table" else [])]
+        super().__init__(tables, _reducers(columns) | VARIANTS.get(variant, {}), version=version)
         self.definition = replace(self.definition, is_0_11=True)
 
     def reducer_steps(self, reducer_id: int) -> Callable[[ReducerCall, bytes], Steps[None] | None]:
@@ -294,6 +317,8 @@ class ProbeModule(FunctionModule):
         raise AssertionError(f"the probe module has no view {position}")
 
 
-def probe(version: str = "1", kinds: dict[str, AlgebraicType] | None = None) -> Callable[[], ProbeModule]:
+def probe(
+    version: str = "1", kinds: dict[str, AlgebraicType] | None = None, *, variant: str = ""
+) -> Callable[[], ProbeModule]:
     """Return what makes the module, as harnesses take programs."""
-    return lambda: ProbeModule(version, kinds)
+    return lambda: ProbeModule(version, kinds, variant=variant)

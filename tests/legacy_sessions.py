@@ -18,7 +18,7 @@ from stdb.sats.profiles import V0_11
 from stdb.schema.legacy import LegacyFace
 from tests.legacy_messages import SERVER_MESSAGE, bsatn_document, protobuf_document, unpacked
 
-__all__ = ["ANY", "Names", "Told", "told_binary", "told_text"]
+__all__ = ["ANY", "Names", "Rows", "Told", "numbered", "told_binary", "told_text"]
 
 ANY = "${any}"
 """Stands for every value."""
@@ -112,7 +112,7 @@ class Rows(list[Any]):
 
 def told_text(text: str, face: LegacyFace) -> Told:
     """Return a text message, recorded or ours."""
-    ((kind, content),) = json.loads(_numbers(text)).items()
+    ((kind, content),) = json.loads(numbered(text)).items()
     if kind not in _OLD_TEXT or not _is_old(content):
         return _NEW[kind](content, _text_rows, None)
     told = _OLD_TEXT[kind](content)
@@ -150,7 +150,8 @@ def told_binary(payload: bytes, dialect: str, face: LegacyFace) -> Told:
     return _PROTOBUF[kind](content, face)
 
 
-def _numbers(text: str) -> str:
+def numbered(text: str) -> str:
+    """Return a recorded text with a stand-in for every measured number."""
     return _NUMBERS.sub(str(_ANY_NUMBER), text)
 
 
@@ -196,7 +197,12 @@ def _array_form(value: Any) -> Any:
 
 
 def _text_rows(table: str, rows: list[Any]) -> list[Any]:
-    return [_array_form(json.loads(_numbers(row["Text"]))) for row in rows]
+    return [_text_row(json.loads(numbered(row["Text"]), parse_float=str)) for row in rows]
+
+
+def _text_row(row: Any) -> Any:
+    """Return a row as an array; only rows that are objects have products that are."""
+    return _array_form(row) if isinstance(row, dict) else row
 
 
 def _binary_rows(face: LegacyFace, table: str, rows: list[str]) -> list[Any]:
@@ -253,7 +259,7 @@ def _transaction_new(content: Any, rows: Any, face: LegacyFace | None) -> Told:
         "address": content["caller_address"]["__address_bytes"],
         "reducer": call["reducer_name"],
         "reducer_id": call["reducer_id"],
-        "args": _numbers(args) if face is None else _binary_args(face, call["reducer_name"], call["args"]["Binary"]),
+        "args": numbered(args) if face is None else _binary_args(face, call["reducer_name"], call["args"]["Binary"]),
         "request_id": call["request_id"],
     }
     return Told("transaction", fields, _tables_new(detail, rows) if status == "Committed" else {})
@@ -313,7 +319,7 @@ def _transaction_old(content: Any) -> Told:
         "caller": event["caller_identity"],
         "address": event["caller_address"],
         "reducer": call["reducer"],
-        "args": _numbers(call["args"]),
+        "args": numbered(call["args"]),
     }
     if "request_id" in call:
         assert call["request_id"] == update["request_id"]

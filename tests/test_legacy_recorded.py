@@ -10,8 +10,9 @@ import pytest
 import trio
 import trio.testing
 
+from tests.legacy_probe import MAPS, probe
 from tests.legacy_replay import Excepted, Replay, replay, steps_of
-from tests.legacy_sessions import Told
+from tests.legacy_sessions import Rows, Told
 
 LANGUAGE = "06 4.1: we: the 1.x/2.x language, additionally ...; literals in the select list are refused"
 JOINS = "06 4.1: Reference bug; we: the bag of section 4"
@@ -31,6 +32,12 @@ FORM = "03 0.3: the whole HTTP API lies below each prefix in its 0.11 form"
 LITERALS = "06 4.1: Reference bug: a comparison whose left side is a literal is true; we: compare"
 SHOW = "06 4.1: we: the 1.x/2.x language (others than the owner may SHOW)"
 
+PAIRS = "03 1: we: such a map is [[key,value],...] in every JSON, both ways"
+NO_NAME = "03 8: we: nothing stays (of a failed first publish)"
+OLD_PROGRAM = "03 8: we: 530 and the whole publish is rolled back, old program and schema stay"
+LENGTHS = "03 1: we: exactly 32 and 16, else `invalid arguments ...`"
+AT_ONCE = "03 7: the recorded server told of this call with the next one; here every call is answered at once"
+
 
 def at(sentence: str, *places: int | range, **how: bool) -> dict[int, Excepted]:
     """Return an exception for each of these steps; of a range only some need to differ."""
@@ -41,6 +48,14 @@ def at(sentence: str, *places: int | range, **how: bool) -> dict[int, Excepted]:
         else:
             exceptions[place] = Excepted(sentence, **how)
     return exceptions
+
+
+def as_pairs(told: Told) -> Told:
+    """Return a message with a row of the first Kinds of `extra_0.11.1`, whose maps m4 and m6 are lists of pairs."""
+    rows = told.tables["Kinds"]["inserts"]
+    assert [(row[4], row[6]) for row in rows] == [({}, {})]
+    inserts = Rows([*row[:4], [], row[5], [], *row[7:]] for row in rows)
+    return told._replace(tables={"Kinds": {"deletes": Rows(), "inserts": inserts}})
 
 
 def nothing_extra(told: Told, socket: Any) -> bool:
@@ -121,9 +136,21 @@ EXCEPTIONS: dict[str, dict[int, Excepted]] = {
     "python_sdk_0.7.0_vs_0.10.1_sync": {},
     "rust_sdk_0.11.1_vs_0.11.1": {},
     "cli_subscribe_0.11.1": {},
+    "extra_0.11.1": at(PAIRS, 15, 16, 17, 41)
+    | {place: Excepted(PAIRS, instead=as_pairs) for place in (10, 19, 22, 25, 28, 31, 34)},
+    "misc_0.11.1": at(NO_NAME, 1, 2, 6)
+    | at(OLD_PROGRAM, 11, 12)
+    | at(LENGTHS, 30, 32, 47, 48)
+    | at(AT_ONCE, 36, is_early=True),
     "joins_0.11.1": at(JOINS, 16, 22, 34, 46, 58, 64, 70, 76, 82)
     | at(LANGUAGE, 14, 20, 26, 32, 44, 56, 62, 68, 80, 86)
     | at(MATCHES, 106, 110, 112, 114, 137, is_told=False),
+}
+MISCELLANEOUS = {
+    "<10084 bytes>": probe("fail_init", variant="fail_init"),
+    "<10237 bytes>": probe("fail_update", variant="fail_update"),
+    "<10262 bytes>": probe("update_message", variant="update_message"),
+    "<10380 bytes>": probe("add_table", variant="add_table"),
 }
 HOW: dict[str, dict[str, Any]] = {
     "ws_handshake_0.11.1": {"published": "pUUU", "foreign": ("7",), "expired": ("8",)},
@@ -140,6 +167,8 @@ HOW: dict[str, dict[str, Any]] = {
         "published": "sUUU",
         "called": ((0, "add_item", '[1,"apple",3]'), (5, "set_qty", "[1,9]"), (5, "send_message", '["while"]')),
     },
+    "extra_0.11.1": {"variants": {"<9456 bytes>": probe("maps", MAPS)}, "reads": True},
+    "misc_0.11.1": {"variants": MISCELLANEOUS, "reads": True},
     "ws_text_0.8.2": {"foreign": ("3",)},
     "ws_bin_0.8.2": {"foreign": ("3",)},
     "ws_text_0.10.1": {"foreign": ("3",)},
