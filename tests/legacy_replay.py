@@ -1,8 +1,10 @@
 """Sessions recorded from real servers of 0.8 to 0.11, held again with this server and compared message by message."""
 
 import base64
+import copy
 import gzip
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,8 @@ from stdb.modules.protocol import Module
 from stdb.net.routes_publish import PYTHON_MAGIC
 from stdb.net.tokens import ServerKey
 from stdb.schema.legacy import LegacyFace, legacy_face
-from tests.http_harness import KEY, Answer, Door, open_door
+from stdb.testing.storage import MemoryStorage
+from tests.http_harness import KEY, Door, open_door
 from tests.legacy_probe import ProbeModule, probe
 from tests.legacy_sessions import ANY, Names, Rows, Told, numbered, told_binary, told_text
 from tests.websocket_bytes import client_frame
@@ -40,7 +43,7 @@ class Excepted(NamedTuple):
     """The same is told, before the recorded server told it."""
     is_needed: bool = True
     """False: of the steps around this one, only some go another way."""
-    instead: Callable[[Told], Told] | None = None
+    instead: Callable[[Any], Any] | None = None
     """Makes what this server tells of what was recorded; then that is what must be told."""
 
 
@@ -144,6 +147,7 @@ class Replay:
         expired: Collection[str] = (),
         variants: Mapping[str, Callable[[], ProbeModule]] | None = None,
         reads: bool = False,
+        waits: Mapping[int, float] | None = None,
     ) -> None:
         self.version, self.steps = steps_of(name)
         self.foreign = foreign
@@ -154,9 +158,12 @@ class Replay:
         self.variants = variants or {}
         """Modules other than the usual one, by the body that publishes them."""
         self.reads = reads
-        """Whether the rows that HTTP tells are compared."""
+        """Whether rows and log lines that HTTP tells are compared."""
+        self.waits = waits or {}
+        """Seconds that went by before a step."""
         self.prefix = "" if is_at_root else f"/legacy/{self.version.rpartition('.')[0]}"
         self.door = door
+        self.clock = trio.lowlevel.current_clock()
         self.names = Names()
         self.face = legacy_face(ProbeModule().definition)
         self._faces: dict[str, LegacyFace] = {}
@@ -182,10 +189,14 @@ class Replay:
             step = step | {"path": f"/database/call/{name}/{reducer}", "body": args}
             self.steps.insert(place, {"http": step, "reply": {"status": 200}})
 
-    async def run(self) -> None:
-        """Go through all steps."""
+    async def run(self, start: int = 0) -> int | None:
+        """Go through the steps; where the server was killed, return the place of the next one."""
         last = {step["ws"]: place for place, step in enumerate(self.steps) if "ws" in step}
-        for place, step in enumerate(self.steps):
+        is_killed = any(_is_kill(step) for step in self.steps[start:])
+        for place, step in list(enumerate(self.steps))[start:]:
+            await trio.sleep(self.waits.get(place, 0))
+            if _is_kill(step):
+                return place + 1
             if "http" in step:
                 await self._exchange(place, step)
             elif "ws" in step:
@@ -195,11 +206,12 @@ class Replay:
                         self.used.add(place)
                 elif texts:
                     self.differences.append(Difference(place, texts))
-                if last[step["ws"]] == place:  # recorded clients left when they had no more to do
+                if last[step["ws"]] == place and not is_killed:  # recorded clients left when they had no more to do
                     self._sockets[step["ws"]].client.stream.close_nowait()
                     await trio.testing.wait_all_tasks_blocked()
         for socket in self._sockets.values():
             socket.client.stream.close_nowait()
+        return None
 
     # ------------------------------------------------------------------ who is who
     def _learn_from_bytes(self) -> None:
@@ -259,34 +271,29 @@ class Replay:
             data = self._filled(body).encode()
         headers = {name: self._filled(value) for name, value in asked.get("headers", {}).items()}
         path = self.prefix + self._filled(asked["path"])
+        if "/logs/" in path:  # read by a thread, for which a clock in a hurry would not wait
+            self.clock.autojump_threshold = math.inf
         answer = await self.door.send(asked["method"], path, headers | self._authorization(asked), data)
+        self.clock.autojump_threshold = 0
         if answer.status != reply["status"] and place in self.exceptions:
             self.used.add(place)
         elif answer.status != reply["status"]:
             self.differences.append(Difference(place, [f"{path}: {answer.status} {answer.text!r}, recorded {reply}"]))
-        if "${" in (reply.get("body") or "") and answer.text.startswith("{"):
+        if "${" in (reply.get("body") or "") and "/logs/" not in path and answer.text.startswith("{"):
             self.names.differences(json.loads(numbered(reply["body"])), answer.document)  # to learn what it tells
         if "/publish" in path and answer.status == 200:
             told = answer.document["Success"]
             self.names.known["address:db"] = told["address"]
             if body in self.variants:
                 self._faces[told["domain"]] = legacy_face(self.variants[body]().definition)
-        elif self.reads and "/sql/" in path and answer.status == reply["status"] == 200:
-            self._read(place, reply["body"], answer)
+        elif self.reads and re.search("/(sql|logs)/", path) and answer.status == reply["status"] == 200:
+            read = _rows_read if "/sql/" in path else _lines_read
+            texts = self._against(place, read(reply["body"]), read(answer.text), "read")
+            if place in self.exceptions and texts:
+                self.used.add(place)
+            elif texts:
+                self.differences.append(Difference(place, texts))
         await trio.testing.wait_all_tasks_blocked()
-
-    def _read(self, place: int, recorded: str, answer: Answer) -> None:
-        """Compare rows."""
-        try:
-            expected: Any = [Rows(each["rows"]) for each in json.loads(numbered(recorded), parse_float=str)]
-        except ValueError:
-            expected = recorded
-        actual = [Rows(each["rows"]) for each in json.loads(answer.body, parse_float=str)]
-        texts = self.names.differences(expected, actual, "rows")
-        if place in self.exceptions and texts:
-            self.used.add(place)
-        elif texts:
-            self.differences.append(Difference(place, texts))
 
     # ------------------------------------------------------------------ WebSockets
     async def _socket_step(self, step: dict[str, Any], place: int) -> list[str]:
@@ -401,7 +408,6 @@ class Replay:
         return [] if is_same else [f"closed with {code} {reason!r}, recorded {step['code']} {step['reason']!r}"]
 
     def _compared(self, place: int, step: dict[str, Any], frame: tuple[int, bytes], socket: Socket) -> list[str]:
-        excepted = self.exceptions.get(place)
         actual = self._told(frame, socket)
         if "hex" in step:
             told = self._told_binary(bytes.fromhex(step["hex"]), socket.face)
@@ -419,11 +425,16 @@ class Replay:
         for name in expected.fields.keys() ^ actual.fields.keys():
             expected.fields.pop(name, None)
             actual.fields.pop(name, None)
+        return self._against(place, expected, actual, "message")
+
+    def _against(self, place: int, expected: Any, actual: Any, where: str) -> list[str]:
+        """Return what is another than recorded; where the exception says what is told instead, that must be told."""
+        excepted = self.exceptions.get(place)
         if excepted is None or excepted.instead is None:
-            return self.names.differences(tuple(expected), tuple(actual), "message")
+            return self.names.differences(expected, actual, where)
         ours = excepted.instead(expected)
         assert ours != expected, "this step needs no exception"
-        if texts := self.names.differences(tuple(ours), tuple(actual), "message"):
+        if texts := self.names.differences(ours, actual, where):
             self.differences.append(Difference(place, texts))
         return ["told in our way"]
 
@@ -431,6 +442,47 @@ class Replay:
 def _program(body: str) -> bytes:
     """Return a program that stands for the recorded one."""
     return PYTHON_MAGIC + body.encode()
+
+
+def _is_kill(step: Mapping[str, Any]) -> bool:
+    return "ws" not in step and step.get("note", "").startswith("SIGKILL")
+
+
+def _rows_read(body: str) -> Any:
+    """Return the rows of an answer to SQL, or its text."""
+    try:
+        return [Rows(each["rows"]) for each in json.loads(numbered(body), parse_float=str)]
+    except ValueError:
+        return body
+
+
+def _lines_read(body: str) -> list[list[str]]:
+    """Return level and text of log lines."""
+    lines = [json.loads(numbered(line)) for line in body.splitlines()]
+    return [[line["level"], line["message"]] for line in lines]
+
+
+class _Disk(MemoryStorage):
+    """A data directory that outlives a server that is killed."""
+
+    def close(self) -> None:
+        """Stay open: there may be another server."""
+
+    def stop(self) -> None:
+        """Store nothing from now on; the lines of modules go to logs that nobody reads again."""
+        for log in self.logs.values():
+            log.is_broken = True
+        self._module_logs = copy.deepcopy(self._module_logs)
+
+    def restart(self) -> None:
+        """Let go of what a killed server held."""
+        for log in self.logs.values():
+            log.crash()
+            log.is_broken = False
+
+    def discard(self) -> None:
+        """Close it."""
+        super().close()
 
 
 _ARGUMENTS = re.compile(r"(invalid arguments for reducer \w+: )(?:([.\[\]\w]*): ([.\[\]\w]*): )?.*", re.DOTALL)
@@ -483,6 +535,7 @@ async def replay(
     expired: Collection[str] = (),
     variants: Mapping[str, Callable[[], ProbeModule]] | None = None,
     reads: bool = False,
+    waits: Mapping[int, float] | None = None,
 ) -> Replay:
     """Hold a recorded session; return how it went.
 
@@ -492,15 +545,22 @@ async def replay(
         PYTHON_MAGIC + version.encode(): probe(version, kinds) for version in ("1", "2")
     }
     programs |= {_program(body): make for body, make in (variants or {}).items()}
-    async with open_door(programs) as door:
-        session = Replay(
-            name, door, exceptions or {}, is_extra, foreign=foreign, expired=expired, variants=variants, reads=reads
-        )
+    how: dict[str, Any] = {"foreign": foreign, "expired": expired, "variants": variants, "reads": reads, "waits": waits}
+    disk = _Disk()
+    async with open_door(programs, storage=disk) as door:
+        session = Replay(name, door, exceptions or {}, is_extra, **how)
         if owner:
             session.drawn[owner] = "${identity:owner}"
         for place in swapped:
             session.steps[place : place + 2] = session.steps[place : place + 2][::-1]
         if published is not None:
             await session.publish(published, called)
-        await session.run()
-        return session
+        killed = await session.run()
+        if killed is not None:
+            disk.stop()
+    while killed is not None:
+        disk.restart()
+        async with open_door(programs, storage=disk) as session.door:
+            killed = await session.run(killed)
+    disk.discard()
+    return session
