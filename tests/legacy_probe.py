@@ -276,6 +276,10 @@ def _refuse(ctx: Context, *values: Any) -> None:
     raise ReducerError("refused by the module")
 
 
+def _trap_at_once(ctx: Context) -> None:
+    raise ZeroDivisionError
+
+
 def _tell_of_update(ctx: Context) -> None:
     _message(ctx, "update")
 
@@ -284,7 +288,7 @@ REFUSING = reducer(_refuse)
 VARIANTS: dict[str, dict[str, Any]] = {
     "fail_init": {"__init__": reducer(_refuse, lifecycle=Lifecycle.INIT)},
     "fail_connect": {"__identity_connected__": reducer(_refuse, lifecycle=Lifecycle.ON_CONNECT)},
-    "trap_connect": {"__identity_connected__": reducer(trap, lifecycle=Lifecycle.ON_CONNECT)},
+    "trap_connect": {"__identity_connected__": reducer(_trap_at_once, lifecycle=Lifecycle.ON_CONNECT)},
     "fail_disconnect": {"__identity_disconnected__": reducer(_refuse, lifecycle=Lifecycle.ON_DISCONNECT)},
     "fail_update": {"__update__": REFUSING, "nop": reducer(lambda ctx, x: None, {"x": U32})},
     "update_message": {"__update__": reducer(_tell_of_update)},

@@ -56,7 +56,13 @@ class Difference(NamedTuple):
 
 def steps_of(name: str) -> tuple[str, list[dict[str, Any]]]:
     """Return the version of the server of a recording, and its steps."""
-    document = json.loads(gzip.decompress((RECORDED / f"{name}.json.gz").read_bytes()))
+    path = RECORDED / f"{name}.json"
+    data = path.read_bytes() if path.exists() else gzip.decompress(path.with_suffix(".json.gz").read_bytes())
+    document = json.loads(data)
+    for place, step in enumerate(document["steps"]):
+        if "body_as_step" in (reply := step.get("reply", {})):
+            other = document["steps"][reply["body_as_step"]]["reply"]["body"]
+            reply["body"] = re.sub(r"\$\{(\w+):(\d+)\}", rf"${{\1:\2_{place}}}", other)  # the ids are others
     return document["server"].split()[0], _held(document["steps"])
 
 
@@ -191,7 +197,7 @@ class Replay:
 
     async def run(self, start: int = 0) -> int | None:
         """Go through the steps; where the server was killed, return the place of the next one."""
-        last = {step["ws"]: place for place, step in enumerate(self.steps) if "ws" in step}
+        last = _last_steps(self.steps)
         is_killed = any(_is_kill(step) for step in self.steps[start:])
         for place, step in list(enumerate(self.steps))[start:]:
             await trio.sleep(self.waits.get(place, 0))
@@ -206,7 +212,7 @@ class Replay:
                         self.used.add(place)
                 elif texts:
                     self.differences.append(Difference(place, texts))
-                if last[step["ws"]] == place and not is_killed:  # recorded clients left when they had no more to do
+                if place in last and not is_killed:  # recorded clients left when they had no more to do
                     self._sockets[step["ws"]].client.stream.close_nowait()
                     await trio.testing.wait_all_tasks_blocked()
         for socket in self._sockets.values():
@@ -444,6 +450,18 @@ def _program(body: str) -> bytes:
     return PYTHON_MAGIC + body.encode()
 
 
+def _last_steps(steps: list[dict[str, Any]]) -> set[int]:
+    """Return where connections had no more to do; another one may have the same name later."""
+    last: dict[str, int] = {}
+    found = set()
+    for place, step in enumerate(steps):
+        if "ws" in step:
+            if step["do"] == "open" and step["ws"] in last:
+                found.add(last[step["ws"]])
+            last[step["ws"]] = place
+    return found | set(last.values())
+
+
 def _is_kill(step: Mapping[str, Any]) -> bool:
     return "ws" not in step and step.get("note", "").startswith("SIGKILL")
 
@@ -536,6 +554,7 @@ async def replay(
     variants: Mapping[str, Callable[[], ProbeModule]] | None = None,
     reads: bool = False,
     waits: Mapping[int, float] | None = None,
+    start: int = 0,
 ) -> Replay:
     """Hold a recorded session; return how it went.
 
@@ -555,7 +574,7 @@ async def replay(
             session.steps[place : place + 2] = session.steps[place : place + 2][::-1]
         if published is not None:
             await session.publish(published, called)
-        killed = await session.run()
+        killed = await session.run(start)
         if killed is not None:
             disk.stop()
     while killed is not None:
