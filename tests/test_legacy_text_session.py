@@ -36,11 +36,9 @@ SESSIONS = {
 KEY = ServerKey(ec.derive_private_key(int.from_bytes(bytes(range(1, 33)), "big"), ec.SECP256R1()))
 OWNER = "7".zfill(64)
 OWNER_BYTES = bytes.fromhex(OWNER)[::-1]
-RECORDED = "93dda09db9a56d8fa6c024d843e805d8262191db3b4ba84c5efcd1ad451fed4e"
-"""Who the client was."""
 PROGRAM = PYTHON_MAGIC + b"chat"
 UNLIKE = {"table_id", "energy_quanta_used"}
-CALLED_BY_NOBODY = "0" * 32
+NO_ADDRESS = "0" * 32
 
 
 def chat(user: str, message: str) -> FunctionModule:
@@ -154,11 +152,12 @@ async def converse(door: Door, frames: list[dict[str, Any]]) -> int:
             await trio.sleep(1)
             assert (await door.send("POST", "/database/call/chat/expire_old", owner, b"[]")).status == 200
         received = await socket.next(3)
-        assert received is not None and received[0] == 0x81, place
+        assert received is not None, place
+        assert received[0] == 0x81, place
         expected, actual = told(frame["text"], names), told(received[1].decode(), {})
         if "expire_old" in frame["text"]:
             # recorded as the owner's schedule told it; here the owner calls, at an address of its own
-            assert expected["TransactionUpdate"]["event"].pop("caller_address") == CALLED_BY_NOBODY
+            assert expected["TransactionUpdate"]["event"].pop("caller_address") == NO_ADDRESS
         if names:
             without_keys(expected, actual)
         assert common(expected, actual) == expected, place
