@@ -28,6 +28,7 @@ RECORDED = Path(__file__).parent / "vectors" / "legacy"
 _ANSWER_SECONDS = 3.0
 _OPCODES = {"text": 0x81, "binary": 0x82, "close": 0x88, "ping": 0x89, "pong": 0x8A, "continuation": 0x80, "3": 0x83}
 _UPPER = "${ADDRESS:db in upper case}"
+_PROBE = legacy_face(ProbeModule().definition)
 _FOREIGN = ServerKey.generate()
 """The key of another server."""
 _PROGRAMS = {"<10239 bytes>": "1", "<9480 bytes>": "1"}
@@ -97,10 +98,10 @@ def _lines(step: Mapping[str, Any]) -> dict[str, str]:
 class Socket:
     """One recorded connection."""
 
-    def __init__(self, client: Any, data: bytes, face: LegacyFace) -> None:
+    def __init__(self, client: Any, data: bytes, face: LegacyFace | None = None) -> None:
         self.client = client
         self.data = data
-        self.face = face
+        self.face = face or _PROBE
         """Of the database that it is connected with."""
         self.is_over = False
         self.kept: list[tuple[int, bytes]] = []
@@ -169,9 +170,10 @@ class Replay:
         """Seconds that went by before a step."""
         self.prefix = "" if is_at_root else f"/legacy/{self.version.rpartition('.')[0]}"
         self.door = door
-        self.clock = trio.lowlevel.current_clock()
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock), "time goes by only while everything waits"
+        self.clock = clock
         self.names = Names()
-        self.face = legacy_face(ProbeModule().definition)
         self._faces: dict[str, LegacyFace] = {}
         self.exceptions = dict(exceptions)
         self.used: set[int] = set()
@@ -229,7 +231,7 @@ class Replay:
         chosen |= {("identity", who) for kind, who in chosen if kind == "token"}
         for step in self.steps:
             if step.get("do") == "recv" and step.get("op") == "binary" and "hex" in step and "decoded" in step:
-                told = self._told_binary(bytes.fromhex(step["hex"]), self.face)
+                told = self._told_binary(bytes.fromhex(step["hex"]), _PROBE)
                 for (kind, who), value in _learned(step["decoded"], told):
                     if (kind, who) in chosen:
                         self.names.known.setdefault(f"{kind}:{who}", value)
@@ -354,7 +356,7 @@ class Replay:
         }
         path = self.prefix + self._filled(step["path"], self._shown_token(step))
         answer = await client.request(other.get("method", "GET"), path, headers)
-        face = self._faces.get(path.partition("?")[0].rpartition("/")[2], self.face)
+        face = self._faces.get(path.partition("?")[0].rpartition("/")[2], _PROBE)
         socket = self._sockets[name] = Socket(client, client.upgraded() if answer.status == 101 else b"", face)
         recorded = step.get("headers", {}) if answer.status == 101 else {}
         texts = [] if answer.status == step["status"] else [f"status {answer.status}: {answer.text!r}, recorded {step}"]

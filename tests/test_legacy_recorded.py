@@ -44,7 +44,7 @@ BLOCK = "03 10: after a restart auto-inc goes on behind the allocated block (her
 TOLD = "03 2: we: so for modules of ABI 9 (the connection goes on); the log tells of every reducer that fails"
 
 
-def at(sentence: str, *places: int | range, **how: bool) -> dict[int, Excepted]:
+def at(sentence: str, *places: int | range, **how: Any) -> dict[int, Excepted]:
     """Return an exception for each of these steps; of a range only some need to differ."""
     exceptions: dict[int, Excepted] = {}
     for place in places:

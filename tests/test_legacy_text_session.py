@@ -20,7 +20,6 @@ from stdb.modules.protocol import Module
 from stdb.net.routes_publish import PYTHON_MAGIC
 from stdb.net.tokens import ServerKey, Tokens
 from stdb.sats.types import BOOL, IDENTITY, STRING, U64, option
-from stdb.schema.legacy import legacy_face
 from stdb.schema.model import Lifecycle
 from stdb.testing.modules import Context, FunctionModule, reducer, table
 from tests.http_harness import Door, open_door
@@ -140,7 +139,7 @@ async def converse(door: Door, frames: list[dict[str, Any]]) -> int:
         assert who == recorded_who
     else:  # a new one of each
         names = dict(zip(recorded_who, who, strict=True))
-    socket = Socket(client, client.upgraded(), legacy_face(chat("User", "Message").definition))
+    socket = Socket(client, client.upgraded())
     compared = 0
     for place, frame in enumerate(frames[2:], 2):
         if frame["kind"] == "close":
