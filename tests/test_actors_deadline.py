@@ -30,7 +30,7 @@ def test_a_reducer_without_end_is_stopped_rolled_back_and_reported(reducer: str)
                 await ann.call("add")
                 started = time.monotonic()
                 result = await ann.call(reducer)
-                assert time.monotonic() - started < 1.2
+                assert time.monotonic() - started < 2.5  # a second, and what a busy machine adds
                 assert (result.outcome.kind, result.outcome.text) == (
                     OutcomeKind.OUT_OF_TIME,
                     "reducer ran out of energy",

@@ -256,13 +256,13 @@ def test_a_procedure_that_is_called_right_before_an_update_is_the_old_ones() -> 
         client = TestClient(handle, 1)
         await client.call("add", _U32(5))
         call = CallProcedure(1, "nap", _U32(7))
-        actor, update = handle._actor, handle._actor.update
+        actor, update = handle._actor, handle._actor.replacing.update
 
         def update_behind_a_call(*args: Any) -> Any:
             actor.procedures.call(client.attachment, call)  # its task begins after the update
             return update(*args)
 
-        actor.update = update_behind_a_call  # type: ignore[method-assign,assignment]
+        actor.replacing.update = update_behind_a_call  # type: ignore[method-assign,assignment]
         await host.publish(OWNER, b"newer", identity=handle.identity)
         assert (await answer_to(client, call)).returned == _U32(7)
 

@@ -124,7 +124,7 @@ def _answer(world: World, text: str) -> None:
             plan = run(text, world.datastore, CALLER)
             if isinstance(plan, QueryPlan):
                 plan.rows(100_000)
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 6  # some 0.2 s; what breaks takes minutes
 
 
 @settings(max_examples=300, deadline=None)
