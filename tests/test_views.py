@@ -378,7 +378,7 @@ def test_a_view_without_end_is_stopped_and_the_reducer_commits() -> None:
                 await ann.subscribe(1, "SELECT * FROM patient")
                 started = time.monotonic()
                 result = await ann.call("add")
-                assert time.monotonic() - started < 1.2
+                assert time.monotonic() - started < 2.5  # a second, and what a busy machine adds
                 assert (result.outcome.kind, result.update) == (OutcomeKind.COMMITTED, None)
                 assert len(handle._actor.datastore.table("row")) == 1
                 assert "the view ran longer than 0.1 s and was stopped" in lines(handle)
