@@ -361,8 +361,8 @@ def _sizes_under_load(path: Path) -> list[int]:
     log.close()
     assert written > 4_000_000
     assert max(sizes) < written
-    return sizes
     life.check(recovered(path))
+    return sizes
 
 
 def test_a_control_store_from_before_gets_a_retention(tmp_path: Path) -> None:
