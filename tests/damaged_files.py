@@ -50,6 +50,10 @@ class Image:
     """The first record it keeps."""
     is_mixed: bool
 
+    def __repr__(self) -> str:
+        """Write its name: a failing test shows what it was given, and files are long."""
+        return f"<Image {self.name}>"
+
 
 def images() -> list[Image]:
     """Return images of a stopped database and of crashed ones: merged, half merged, with all records and with few."""
