@@ -19,6 +19,8 @@ from tests.legacy_clients import BINARY, DIALECTS, TEXT, LegacyClient, basic, op
 from tests.legacy_spoken import LegacySpoken
 from tests.websocket_bytes import client_frame
 
+pytestmark = pytest.mark.slow  # many connections
+
 SOURCE = """
 from stdb import Identity, ReducerContext, client_connected, client_disconnected, primary_key, reducer, table, u64
 

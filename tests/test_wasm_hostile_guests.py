@@ -30,6 +30,8 @@ from stdb.storage.settings import Own, Settings
 from tests.http_harness import Door, bearer, open_door
 from tests.wasm_guests import DEFINITION, RUNTIMES, module_text, wat
 
+pytestmark = pytest.mark.slow  # processes of their own
+
 ROOT = Path(__file__).parent.parent
 REFUSED = (ModuleFault, SchemaError, ReducerError, ReducerTimeout)
 

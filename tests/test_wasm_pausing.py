@@ -24,6 +24,8 @@ from tests.test_actors_database import lines
 from tests.wasm_guests import module_text, wat
 from tests.wasm_loops import FOR_EVER, LONG, PLACES, load, looping, watching
 
+pytestmark = pytest.mark.slow  # they measure stalls, each for a second or more
+
 OWNER = identity(9)
 STALL_SECONDS_MAX = 0.02
 FEW_TICKS = 8
