@@ -453,7 +453,11 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
     ) -> Steps[Ran]:
         """Do as `transact`; come back early where the module can."""
         how: dict[str, Any] = {
-            **{"name": name, "reducer_id": reducer_id, "due_us": due_us, "before": before, "after": after}
+            "name": name,
+            "reducer_id": reducer_id,
+            "due_us": due_us,
+            "before": before,
+            "after": after,
         }
         if self.can_pause:
             return (yield from transact_in_steps(self, entry, client, connection_id, args, args_json, **how))

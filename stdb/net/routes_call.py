@@ -9,9 +9,10 @@ it is never in memory as one text.
 """
 
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import trio
 
@@ -26,12 +27,12 @@ from stdb.sats import meta
 from stdb.sats.types import Product
 from stdb.sats.typespace import without_maps
 
-__all__ = ["RESOURCES", "ROWS_A_PIECE", "SLICE_SECONDS", "reducer_response", "sliced_response", "sql_document"]
+__all__ = ["RESOURCES", "SLICE_SECONDS", "reducer_response", "sliced_response", "sql_document", "written_rows"]
 
 SLICE_SECONDS = 0.005
 """A result is encoded for so long before others run."""
 
-ROWS_A_PIECE = 100
+_ROWS_A_PIECE = 100
 """Rows that are encoded between two looks at the time."""
 
 _REFUSED = 530
@@ -125,17 +126,21 @@ def sql_document(result: SqlResult) -> Iterator[bytes]:
     ]
     schema = json.dumps({"elements": elements}, separators=(",", ":"), ensure_ascii=False)
     yield f'[{{"schema":{schema},"rows":['.encode("utf-8", "replace")
-    encode = sats_json.encoder(row_type, "positional")
+    yield from written_rows(result, sats_json.encoder(row_type, "positional"))
+    stats = f'"rows_inserted":{result.inserted},"rows_deleted":{result.deleted},"rows_updated":{result.updated}'
+    yield f'],"total_duration_micros":{result.duration_us},"stats":{{{stats}}}}}]'.encode()
+
+
+def written_rows(result: SqlResult, write: Callable[[Any], str]) -> Iterator[bytes]:
+    """Yield the rows of a result as members of a JSON list, some at a time; they are taken out of it."""
     rows = result.rows
     rows.reverse()
     separator = ""
     while rows:
-        piece = rows[-ROWS_A_PIECE:]
-        del rows[-ROWS_A_PIECE:]
-        yield (separator + ",".join([encode(row) for row in reversed(piece)])).encode("utf-8", "replace")
+        piece = rows[-_ROWS_A_PIECE:]
+        del rows[-_ROWS_A_PIECE:]
+        yield (separator + ",".join([write(row) for row in reversed(piece)])).encode("utf-8", "replace")
         separator = ","
-    stats = f'"rows_inserted":{result.inserted},"rows_deleted":{result.deleted},"rows_updated":{result.updated}'
-    yield f'],"total_duration_micros":{result.duration_us},"stats":{{{stats}}}}}]'.encode()
 
 
 def _slice(document: Iterator[bytes]) -> tuple[bytes, bool]:

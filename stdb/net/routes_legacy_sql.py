@@ -17,7 +17,7 @@ from stdb.net.http import Response
 from stdb.net.legacy_paths import below_prefixes, find
 from stdb.net.protocols.legacy.texts import NOT_AUTHORIZED, of_sql
 from stdb.net.protocols.legacy.translation import row_forms
-from stdb.net.routes_call import ROWS_A_PIECE, sliced_response
+from stdb.net.routes_call import sliced_response, written_rows
 from stdb.net.routing import Call, Resource
 from stdb.sats import bsatn, meta
 from stdb.sats.profiles import V0_11
@@ -57,14 +57,7 @@ def _document(results: Sequence[SqlResult]) -> Iterator[bytes]:
 def _rows(result: SqlResult) -> Iterator[bytes]:
     encode, forms = bsatn.codec(result.row_type).encode, row_forms(result.row_type)
     write, to_old = forms.positional, forms.to_old or bytes
-    rows = result.rows
-    rows.reverse()
-    separator = ""
-    while rows:
-        piece = rows[-ROWS_A_PIECE:]
-        del rows[-ROWS_A_PIECE:]
-        yield (separator + ",".join([write(to_old(encode(row))) for row in reversed(piece)])).encode("utf-8", "replace")
-        separator = ","
+    return written_rows(result, lambda row: write(to_old(encode(row))))
 
 
 RESOURCES = tuple(below_prefixes((Resource("/database/sql/{name_or_address}", {"POST": run_sql}, Access.ANONYMOUS),)))

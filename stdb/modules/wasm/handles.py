@@ -6,13 +6,10 @@ Not responsible for: the functions that use them (`imports_10`), memory.
 Source: spec 04 sections 2.2 and 3.3.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["CHUNK_BYTES", "Handles", "Slab", "Source", "chunks_of"]
-
-CHUNK_BYTES = 32_768
-"""A chunk of rows is closed by the row that makes it longer than this."""
+__all__ = ["Handles", "Slab", "Source"]
 
 T = TypeVar("T")
 
@@ -98,20 +95,3 @@ class Handles:
             self._next_source = 1
         self.sinks.clear()
         self._next_sink = 1
-
-
-def chunks_of(rows: Iterable[bytes]) -> list[bytes]:
-    """Return rows as chunks, in reverse: the first one is the last."""
-    chunks: list[bytes] = []
-    part: list[bytes] = []
-    size = 0
-    for row in rows:
-        part.append(row)
-        size += len(row)
-        if size > CHUNK_BYTES:
-            chunks.append(b"".join(part))
-            part, size = [], 0
-    if part:
-        chunks.append(b"".join(part))
-    chunks.reverse()
-    return chunks

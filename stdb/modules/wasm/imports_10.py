@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from stdb.errors import DecodeError, DelayTooLong, NoSuchIndex, NoSuchRow, ReducerTimeout, UniqueViolation
 from stdb.modules.protocol import LogLevel
-from stdb.modules.wasm.handles import chunks_of
+from stdb.modules.wasm.chunks import chunks_of, fill_chunks
 from stdb.modules.wasm.host import Panic
 from stdb.modules.wasm.runtime import EXHAUSTED, FunctionType, HostFunction, HostTrap
 from stdb.schema.system_tables import SYSTEM_INDEX_IDS
@@ -240,22 +240,8 @@ class Scans(_Group):
         if len(chunks) == 1 and self._host.memory.fill(buffer, chunks[0], length_at):  # most of them
             self._take(iterator)
             return EXHAUSTED
-        return self._fill(chunks, iterator, buffer, length_at)
-
-    def _fill(self, chunks: list[bytes], iterator: int, buffer: int, length_at: int) -> int:
-        memory = self._host.memory
-        left = memory.read_u32(length_at)
-        memory.read(buffer, 0)
-        count, size = 0, 0
-        while count < len(chunks) and size + len(chunks[-1 - count]) <= left:
-            size += len(chunks[-1 - count])
-            count += 1
-        if not count and chunks:
-            memory.write_u32(length_at, len(chunks[-1]))
+        if not fill_chunks(self._host.memory, chunks, buffer, length_at):
             return Errno.BUFFER_TOO_SMALL
-        memory.write(buffer, b"".join(reversed(chunks[len(chunks) - count :])))
-        memory.write_u32(length_at, size)
-        del chunks[len(chunks) - count :]
         if chunks:
             return Errno.OK
         self._take(iterator)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stdb.errors import DecodeError, DelayTooLong, UniqueViolation
+from stdb.modules.wasm.chunks import chunks_of, fill_chunks
 from stdb.modules.wasm.filters import row_filter
-from stdb.modules.wasm.handles import chunks_of
 from stdb.modules.wasm.imports_10 import SINK_BYTES_MAX, Bytes, Console, Names, Writes
 from stdb.modules.wasm.runtime import FunctionType, HostFunction, HostTrap
 from stdb.modules.wasm.values_9 import checked_skip
@@ -117,19 +117,8 @@ class _Rows(Writes):
         chunks = self._find(iterator + 1)
         if chunks is None:
             raise HostTrap(f"there is no iterator {iterator}")
-        memory = self._host.memory
-        left = memory.read_u32(length_at)
-        memory.read(buffer, 0)
-        count, size = 0, 0
-        while count < len(chunks) and size + len(chunks[-1 - count]) <= left:
-            size += len(chunks[-1 - count])
-            count += 1
-        if not count and chunks:
-            memory.write_u32(length_at, len(chunks[-1]))
+        if not fill_chunks(self._host.memory, chunks, buffer, length_at):
             return Errno9.BUFFER_TOO_SMALL
-        memory.write(buffer, b"".join(reversed(chunks[len(chunks) - count :])))
-        memory.write_u32(length_at, size)
-        del chunks[len(chunks) - count :]
         return Errno9.OK
 
     def iter_drop(self, iterator: int) -> None:
