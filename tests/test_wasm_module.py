@@ -208,7 +208,7 @@ def test_an_expired_transaction_stops_its_reducer() -> None:
 def test_a_reducer_comes_back_when_an_epoch_has_passed() -> None:
     keep_ticking()
     loop = """(loop (local.set 1 (i64.add (local.get 1) (i64.const 1)))
-      (br_if 0 (i64.lt_u (local.get 1) (i64.const 40000000))))"""
+      (br_if 0 (i64.lt_u (local.get 1) (i64.const 200000000))))"""
     world = World(program(f"(local.set 1 (i64.const 0)) {loop} i32.const 0"), limits=Limits(call_ticks_max=4_000))
     assert isinstance(world.module, Suspending)
     transaction = world.datastore.begin(NOW_US)
