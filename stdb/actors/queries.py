@@ -84,24 +84,23 @@ class Queries:
     def one_off(self, attachment: Attachment, request: OneOffQuery) -> Steps[None]:
         """Evaluate one query now."""
         started = perf_counter()
-        result: Fragment | str
-        try:
-            result = yield from self._asked(attachment, _subscriber(attachment).one_off(request.query))
-        except QueryError as error:
-            result = str(error)
-        needs = 0 if isinstance(result, str) else self._datastore.next_offset
+        result, needs = yield from self._answered(attachment, _subscriber(attachment).one_off(request.query))
         attachment.sink.one_off_result(request, result, needs, _micros_since(started))
 
     def one_off_statements(self, attachment: Attachment, request: OneOffStatements) -> Steps[None]:
         """Evaluate statements of full SQL now, as long as all of them read."""
         started = perf_counter()
-        results: Sequence[Fragment] | str
-        try:
-            results = yield from self._asked(attachment, _subscriber(attachment).one_off_statements(request.queries))
-        except QueryError as error:
-            results = str(error)
-        needs = 0 if isinstance(results, str) else self._datastore.next_offset
+        steps = _subscriber(attachment).one_off_statements(request.queries)
+        results, needs = yield from self._answered(attachment, steps)
         attachment.sink.one_off_results(request, results, needs, _micros_since(started))
+
+    def _answered(self, attachment: Attachment, steps: Steps[Result]) -> Steps[tuple[Result | str, int]]:
+        """Evaluate for a client; return the result and what it needs, or the text of an error, which needs nothing."""
+        try:
+            result = yield from self._asked(attachment, steps)
+        except QueryError as error:
+            return str(error), 0
+        return result, self._datastore.next_offset
 
     def _asked(self, attachment: Attachment, steps: Steps[Result]) -> Steps[Result]:
         """Evaluate for a client while it is there; what it alone read of views is forgotten behind."""
