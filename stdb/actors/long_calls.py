@@ -74,8 +74,10 @@ def begin_call(
     now_us = actor.now_us()
     datastore = actor.datastore
     transaction = datastore.begin(now_us)
-    circumstances = entry, client, connection_id, now_us, name, reducer_id, args, args_json, request_id, subscriber
-    told = _new(_Told, (*circumstances, started))
+    told: _Told = _new(
+        _Told,
+        (entry, client, connection_id, now_us, name, reducer_id, args, args_json, request_id, subscriber, started),
+    )
     delta: Delta | None = None
     try:
         assert start is not None, "else it is run in one go"
@@ -95,26 +97,21 @@ def transact_in_steps(
     entry: ReducerEntry | None,
     client: Client,
     connection_id: bytes | None,
-    args: bytes = b"",
-    args_json: str | None = None,
-    request_id: int = 0,
-    subscriber: "SubscriptionActor | None" = None,
+    args: bytes,
+    args_json: str | None,
     *,
-    name: str = "",
-    reducer_id: int = NO_REDUCER,
-    due_us: int = 0,
-    before: "TransactionStep | None" = None,
-    after: "TransactionStep | None" = None,
+    name: str,
+    reducer_id: int,
+    due_us: int,
+    before: "TransactionStep | None",
+    after: "TransactionStep | None",
 ) -> Steps[Ran]:
-    """Do as `DatabaseActor.transact` with what may come back early; closed half-way, nothing of it stays."""
+    """Do as `DatabaseActor.transact_patiently` with what may come back early; closed half-way, nothing of it stays."""
     now_us = max(actor.now_us(), due_us)
     transaction = actor.datastore.begin(now_us)
     if entry is not None:
         name, reducer_id = entry.name, entry.id
-    told = _Told(
-        *(entry, client, connection_id, now_us, name, reducer_id, args, args_json, request_id, subscriber),
-        perf_counter(),
-    )
+    told = _Told(entry, client, connection_id, now_us, name, reducer_id, args, args_json, 0, None, perf_counter())
 
     def work() -> Steps[None]:
         if before is not None:
