@@ -234,16 +234,13 @@ class DatabaseActor(Actor[tuple[Attachment, Sequence[Request]] | tuple[None, Job
 
     def turn(self) -> None:
         """Serve some requests, hand their records to the log, flush what may leave."""
-        if self._suspended is not None:
+        if self._mailbox or self._suspended is not None:  # else durability moved
             self.deadline.arm()
             try:
-                self._resume(self._suspended)
-            finally:
-                self.deadline.disarm()
-        if self._mailbox and self._suspended is None:  # else durability moved
-            self.deadline.arm()
-            try:
-                self._serve()
+                if self._suspended is not None:
+                    self._resume(self._suspended)
+                if self._suspended is None:
+                    self._serve()
             finally:
                 self.deadline.disarm()
         if self._records or self._is_log_holding:
