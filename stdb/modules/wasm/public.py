@@ -8,7 +8,7 @@ stopped. Source: spec 04 section 11.
 """
 
 import ctypes
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
@@ -25,6 +25,7 @@ from stdb.modules.wasm.runtime import (
     Imports,
     Limits,
 )
+from stdb.sql.work import Steps
 
 if TYPE_CHECKING:
     from stdb.modules.protocol import Expiry
@@ -50,9 +51,7 @@ class PublicRuntime:
         """Make an instance; see `Runtime.instantiate`."""
         return PublicGuest(self._engine, program, imports, limits)
 
-    def instantiate_in_steps(
-        self, program: CompiledProgram, imports: Imports, limits: Limits
-    ) -> Generator[None, None, "PublicGuest"]:
+    def instantiate_in_steps(self, program: CompiledProgram, imports: Imports, limits: Limits) -> Steps["PublicGuest"]:
         """Make an instance, in one step."""
         yield from ()
         return self.instantiate(program, imports, limits)
@@ -88,7 +87,7 @@ class PublicGuest:
         """See `Guest.call`."""
         return self._run(self._exports[name], args, self._ticks_max)
 
-    def call_in_steps(self, name: str, *args: int) -> Generator[None, None, int]:
+    def call_in_steps(self, name: str, *args: int) -> Steps[int]:
         """See `Guest.call_in_steps`."""
         yield from ()
         return self.call(name, *args)

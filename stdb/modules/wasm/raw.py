@@ -17,7 +17,7 @@ wasmtime asks `_is_answered` at every resumption whether to go on.
 
 import ctypes
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import cache, partial
 from struct import Struct
 from types import CodeType
@@ -40,7 +40,7 @@ from stdb.modules.wasm.runtime import (
     Limits,
     Wait,
 )
-from stdb.sql.work import finish
+from stdb.sql.work import Steps, finish
 
 if TYPE_CHECKING:
     from stdb.modules.protocol import Expiry
@@ -120,9 +120,7 @@ class RawRuntime:
         """Make an instance; see `Runtime.instantiate`."""
         return finish(self.instantiate_in_steps(program, imports, limits))
 
-    def instantiate_in_steps(
-        self, program: CompiledProgram, imports: Imports, limits: Limits
-    ) -> Generator[None, None, "RawGuest"]:
+    def instantiate_in_steps(self, program: CompiledProgram, imports: Imports, limits: Limits) -> Steps["RawGuest"]:
         """Make an instance; see `Runtime.instantiate_in_steps`."""
         guest = RawGuest(self._engine, program, imports, limits)
         try:
@@ -164,7 +162,7 @@ class RawGuest:
         self._entries: dict[str, Callable[..., int]] = {}
         self._exports: Any = None
 
-    def begin(self, program: CompiledProgram) -> Generator[None, None, None]:
+    def begin(self, program: CompiledProgram) -> Steps[None]:
         """Make the instance in steps: a start function may take more than an epoch. Raises GuestTrap."""
         instance = ffi.wasmtime_instance_t()
         self._future = _instantiate_async(
@@ -195,7 +193,7 @@ class RawGuest:
         """See `Guest.call`."""
         return finish(self.call_in_steps(name, *args))
 
-    def call_in_steps(self, name: str, *args: int) -> Generator[None, None, int]:
+    def call_in_steps(self, name: str, *args: int) -> Steps[int]:
         """See `Guest.call_in_steps`."""
         result = self._make_entry(self._exports[name], _letting_poll)(*args)
         while result == SUSPENDED:

@@ -9,13 +9,14 @@ Then `resume` goes on, `abandon` gives up. `call` runs an export to its end and 
 """
 
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from stdb.modules.protocol import Expiry
     from stdb.modules.wasm.engine import CompiledProgram
     from stdb.modules.wasm.memory import LinearMemory
+    from stdb.sql.work import Steps
 
 __all__ = [
     "CALL_TICKS_MAX",
@@ -155,7 +156,7 @@ class Guest(Protocol):
     def call(self, name: str, *args: int) -> int:
         """Run an export to its end; return its result, 0 if it has none. Raises GuestTrap."""
 
-    def call_in_steps(self, name: str, *args: int) -> Generator[None, None, int]:
+    def call_in_steps(self, name: str, *args: int) -> "Steps[int]":
         """Do as `call`, in steps. Closed half-way, the guest is to be closed, too."""
 
     def entry(self, name: str) -> Callable[..., int]:
@@ -184,7 +185,5 @@ class Runtime(Protocol):
             GuestTrap: It cannot be made, or its start function trapped.
         """
 
-    def instantiate_in_steps(
-        self, program: "CompiledProgram", imports: Imports, limits: Limits
-    ) -> "Generator[None, None, Guest]":
+    def instantiate_in_steps(self, program: "CompiledProgram", imports: Imports, limits: Limits) -> "Steps[Guest]":
         """Do as `instantiate`, in steps."""

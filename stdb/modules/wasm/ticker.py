@@ -48,7 +48,7 @@ def start_native_ticks(engine: wasmtime.Engine) -> bool:
     """Have the epoch of an engine pass from now on, for as long as the process lives; False where that cannot be."""
     if not sys.platform.startswith("linux") or ctypes.sizeof(ctypes.c_void_p) != 8:
         return False
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None)
     increment = ctypes.cast(ffi.dll.wasmtime_engine_increment_epoch, ctypes.c_void_p).value
     target = ctypes.cast(engine.ptr(), ctypes.c_void_p).value
     timer = ctypes.c_void_p()
