@@ -11,7 +11,6 @@ import resource
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ import trio
 
 from stdb.actors.deadline import LoopWatch, open_deadline
 from stdb.actors.epochs import keep_ticking
-from stdb.actors.host import Host, HostSettings
+from stdb.actors.host import Host, HostSettings, now_us
 from stdb.actors.programs import WASM_MAGIC, host_type_of
 from stdb.actors.updates import Policy
 from stdb.errors import SchemaError
@@ -115,7 +114,7 @@ def load_aside(
     with _LOADING:
         keep_ticking()
         return load_wasm(
-            program, _now_us, cache=cache, limits=Limits(call_ticks_max=ceil(call_seconds_max / TICK_SECONDS))
+            program, now_us, cache=cache, limits=Limits(call_ticks_max=ceil(call_seconds_max / TICK_SECONDS))
         )
 
 
@@ -131,7 +130,7 @@ async def serve(options: ServeOptions, started: Callable[[Running], None]) -> No
     with DataDirectory(options.data_directory) as directory, _stop_signals() as stop:
         tokens = Tokens(load_or_make_key(directory), Issuers(directory.settings.stdb.issuers))
         operator = load_or_make_operator(directory, tokens)
-        storage = ServerStorage(directory, _now_us)
+        storage = ServerStorage(directory, now_us)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(LoopWatch().run)
@@ -176,10 +175,6 @@ def _end_at_once() -> None:
     """End the process; as safe as SIGKILL. Not even another thread's output is waited for."""
     os.write(2, b"stopped before everything was closed; what was confirmed is safe\n")
     os._exit(1)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
 
 
 async def _serve_until_signal(

@@ -12,6 +12,7 @@ from typing import Any
 
 from stdb.errors import ReducerError
 from stdb.modules.protocol import ReducerCall, ViewSql
+from stdb.modules.wasm.abi import CALL_REDUCER
 from stdb.modules.wasm.definition import read_definition
 from stdb.modules.wasm.engine import engine
 from stdb.modules.wasm.host import Host
@@ -30,7 +31,6 @@ from stdb.sql.work import Steps
 from stdb.testing.modules import FunctionModule
 from tests.wasm_guests import EMPTY_DEFINITION, NOW_US, module_text, wat
 
-_REDUCER = FunctionType(("i32", *("i64",) * 7, "i32", "i32"), ("i32",))
 _VIEW = FunctionType(("i32", *("i64",) * 4, "i32", "i32"), ("i32",))
 _ANONYMOUS = FunctionType(("i32",) * 3, ("i32",))
 _ROOM, _KEY, _OUT = 131_072, 1024, 64
@@ -74,14 +74,14 @@ def _reference(type_: AlgebraicType, rows: list[Product]) -> AlgebraicType:
 def twin(module: FunctionModule, *, is_checked: bool = True) -> WasmModule:
     """Return the twin of a module without procedures and routes; its definition is held to the rules, if need be."""
     text = f"""
-      (import "twin" "reducer" (func $reducer {_wat(_REDUCER)}))
+      (import "twin" "reducer" (func $reducer {_wat(CALL_REDUCER)}))
       (import "twin" "view" (func $view {_wat(_VIEW)}))
       (import "twin" "view_anon" (func $anon {_wat(_ANONYMOUS)}))"""
     exports = f"""
       (func (export "__call_view__") {_wat(_VIEW)} (call $view {_gets(_VIEW)}))
       (func (export "__call_view_anon__") {_wat(_ANONYMOUS)} (call $anon {_gets(_ANONYMOUS)}))"""
     written = encoded(module) if is_checked else EMPTY_DEFINITION
-    program = wat(module_text(f"(call $reducer {_gets(_REDUCER)})", exports, text, written))
+    program = wat(module_text(f"(call $reducer {_gets(CALL_REDUCER)})", exports, text, written))
     compiled = engine().compile(program, sha256(program).digest())
     host = Host(lambda: NOW_US)
     functions = _functions(host, module)
@@ -115,7 +115,7 @@ def _functions(host: Host, module: FunctionModule) -> Imports:
     functions = _Functions(host, module)
     return {
         **functions.imports,
-        ("twin", "reducer"): HostFunction(_REDUCER, functions.reducer),
+        ("twin", "reducer"): HostFunction(CALL_REDUCER, functions.reducer),
         ("twin", "view"): HostFunction(_VIEW, functions.view),
         ("twin", "view_anon"): HostFunction(_ANONYMOUS, functions.view_anon),
     }

@@ -17,6 +17,7 @@ import trio.testing
 from stdb.actors.calls import ReducerEntry
 from stdb.actors.handle import DatabaseHandle
 from stdb.actors.host import Host, HostSettings
+from stdb.actors.long_calls import NO_REDUCER
 from stdb.actors.outgoing import HttpSender
 from stdb.actors.sink import Client
 from stdb.actors.updates import Policy
@@ -54,7 +55,6 @@ def identity_of(subject: str, issuer: str = ISSUER) -> Identity:
 
 OWNER = identity_of("owner")
 DATABASE = identity_of("database under test")
-_NO_REDUCER = 0xFFFFFFFF
 _ADDRESS = bytes(15) + b"\1"
 
 
@@ -206,7 +206,7 @@ class Running:
                 raise ReducerError(str(error)) from error
 
         actor = self.handle._actor  # what only a test may do: it runs in the turn of the database, as all else
-        entry = ReducerEntry(name, _NO_REDUCER, ReducerDef(name, name, Product(())), run)
+        entry = ReducerEntry(name, NO_REDUCER, ReducerDef(name, name, Product(())), run)
         self.time.tick()
         await actor.answers.wait(lambda: (actor.transact(entry, by, None), 0))
         if failures:
