@@ -492,15 +492,15 @@ class Host:
         confirmation_seconds_max: float,
     ) -> None:
         module = await load_or_refuse(self._launcher, program)
+        update = (module, program, policy, environment, publisher)
         supervisor, handle = self._living[identity]
         if not await supervisor.revive_unless_broken():
-            update = (module, program, policy, environment, publisher)
             await supervisor.revive(partial(self._launcher.recover, identity, handle.owner, handle.log, update))
         actor = supervisor.running_actor()
         with trio.CancelScope() as waiting:
 
             def update_now() -> Steps[tuple[None, int]]:
-                needs = yield from actor.replacing.update(module, program, policy, environment, publisher)
+                needs = yield from actor.replacing.update(*update)
                 waiting.deadline = trio.current_time() + confirmation_seconds_max
                 return None, needs
 

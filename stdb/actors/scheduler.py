@@ -72,7 +72,8 @@ class Scheduler:
         self._actor = actor
         self._datastore = actor.datastore
         self._start_procedure = start_procedure
-        self._client = Client(actor.identity, bytes(16), "")
+        self._client: Client
+        """Who calls reducers."""
         self._timers = Timers()
         self._doubted: set[int] = set()
         """The tables whose rows were complained of."""

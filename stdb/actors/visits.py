@@ -95,11 +95,8 @@ class Visits:
         if name not in actor.reducers.by_name and actor.module.definition.procedure_id(name) is not None:
             yield from self._start_procedure(asked, scope, answer)
             return None
-        return (yield from self._call_reducer(asked, answer))
-
-    def _call_reducer(self, asked: Asked, answer: _CallAnswer) -> LongJob:
         end = yield from self._connected(asked.client, asked.confirmed, self._run_reducer(asked))
-        return lambda: self._actor.answers.run(answer, end)
+        return lambda: actor.answers.run(answer, end)
 
     def sql(
         self, client: Client, text: str, confirmed: bool, is_wanted: Callable[[], bool]
