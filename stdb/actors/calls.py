@@ -24,6 +24,7 @@ __all__ = [
     "ReducerEntry",
     "Reducers",
     "bad_arguments",
+    "tell_fault",
     "written_arguments",
 ]
 
@@ -125,22 +126,16 @@ class Reducers:
             self._tell(text, entry.name)
             return ReducerOutcome(OutcomeKind.FAILED, text, text)
         assert isinstance(error, ModuleFault)
-        self._tell_fault(error, entry.name)
+        tell_fault(self._log, error, entry.name)
         return ReducerOutcome(OutcomeKind.FAULT, text, text)
 
     def view_failed(self, name: str, error: BaseException) -> str:
         """Log that a view raised `error`, one of RUN_ERRORS or a QueryError; return the text for who asks for it."""
         if isinstance(error, ModuleFault):
-            self._tell_fault(error, name)
+            tell_fault(self._log, error, name)
         else:
             self._tell(_sendable(error) or "the view ran too long and was stopped", name)
         return "view ran out of energy" if isinstance(error, ReducerTimeout) else _sendable(error)
-
-    def _tell_fault(self, fault: ModuleFault, function: str) -> None:
-        report = fault.report or _traceback_of(fault)
-        self._log.write(
-            LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=function, trace=fault.trace
-        )
 
     def _tell(self, message: str, function: str) -> None:
         self._log.write(LogLevel.ERROR, message, target=_HOST, filename=_HOST, function=function)
@@ -177,7 +172,7 @@ def _sendable(error: BaseException) -> str:
     return str(error).encode("utf-8", "replace").decode()
 
 
-def _traceback_of(fault: ModuleFault) -> str:
-    """Return what the module's owner sees of a fault whose module made no report."""
-    cause = fault.__cause__ or fault
-    return "".join(traceback.format_exception(cause)).rstrip()
+def tell_fault(log: LogSink, fault: ModuleFault, function: str) -> None:
+    """Log what a module's owner sees of a fault: the module's report, or a traceback where it made none."""
+    report = fault.report or "".join(traceback.format_exception(fault.__cause__ or fault)).rstrip()
+    log.write(LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=function, trace=fault.trace)

@@ -15,7 +15,6 @@ included. Texts of exceptions are made by the module's code, so they are asked f
 Rules: spec 02 sections 6.3 and 8.3, spec 04 sections 3.7 and 8.
 """
 
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -27,7 +26,7 @@ import trio
 
 from stdb.actors.arguments import arguments_from_json
 from stdb.actors.attachment import Attachment
-from stdb.actors.calls import bad_arguments
+from stdb.actors.calls import bad_arguments, tell_fault
 from stdb.actors.outgoing import HttpSender, Outgoing
 from stdb.actors.pausing import take_turn, while_wanted
 from stdb.actors.requests import CallProcedure
@@ -400,11 +399,12 @@ class Procedures:
             text = _text_of(error, host)
             log.write(LogLevel.ERROR, text, function=name)
             return ReducerOutcome(OutcomeKind.FAILED, _FATAL + text, text)
-        fault = error if isinstance(error, ModuleFault) else ModuleFault("")
-        cause = fault.__cause__ or error
-        report = fault.report or "".join(traceback.format_exception(cause)).rstrip()
-        log.write(LogLevel.PANIC, report, filename=fault.filename, line=fault.line, function=name, trace=fault.trace)
-        return _fault(_text_of(cause, host))
+        fault = error
+        if not isinstance(fault, ModuleFault):
+            fault = ModuleFault("")
+            fault.__cause__ = error
+        tell_fault(log, fault, name)
+        return _fault(_text_of(fault.__cause__ or fault, host))
 
 
 class _Callee:
