@@ -44,9 +44,9 @@ LOAD_SECONDS_MAX = 10.0
 _RETRY_SECONDS = 0.001
 _GENERATED = "<generated>"
 _OURS = ("stdb.", _GENERATED)
+"""Code that may be half-way through a change; functions made from generated source belong to no Python module."""
 _OWNERS = ("stdb.actors", "stdb.modules.views")
 """What runs a module's code and is ready for its end; what stands further down is left in peace, as is a commit."""
-"""Code that may be half-way through a change; functions made from generated source belong to no Python module."""
 MODULE_PREFIX = "_stdb_modules."
 """What the name of every module's Python module begins with (spec 08, Publishing and loading)."""
 

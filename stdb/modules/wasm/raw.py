@@ -12,7 +12,7 @@ everything, keeps it, and returns a trap.
 
 Entries are asynchronous: wasmtime runs the guest on a stack of its own. When the epoch has passed, `_on_epoch` lets the
 guest yield; nothing of Python is on that stack then. So it is with host functions that wait: they return, and
-wasmtime asks `_is_answered` at every resumption whether to go on.
+wasmtime asks `is_answered` at every resumption whether to go on.
 """
 
 import ctypes
