@@ -8,14 +8,13 @@ log; it ends no other request, no other connection, no database.
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import h11
 import trio
 
-from stdb.actors.host import Host
+from stdb.actors.host import Host, now_us
 from stdb.errors import StdbError
 from stdb.net import (
     routes_backup,
@@ -85,7 +84,7 @@ class FrontDoor:
         settings: Settings | None = None,
         *,
         operator: bytes | None = None,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        now_us: Callable[[], int] = now_us,
     ) -> None:
         """Serve `host`; `operator` is the identity that may grant (DESIGN decision 10)."""
         self.host = host

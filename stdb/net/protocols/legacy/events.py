@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+from stdb.actors.long_calls import NO_REDUCER
 from stdb.actors.requests import (
     CallProcedure,
     CallReducer,
@@ -42,7 +43,6 @@ from stdb.subscriptions.fragment import ClientUpdate, Fragment, TransactionEvent
 
 __all__ = ["Legacy", "TableRows", "ToldCall"]
 
-_NO_REDUCER = 0xFFFFFFFF
 _NO_ADDRESS = bytes(16)
 _NO_ARGUMENTS = "[]"
 
@@ -184,7 +184,7 @@ class Legacy(Dialect):
         """Return what is told of a transaction: reducers by their names of that time, other things without one."""
         definition, reducer_id, name = self._definition(), event.reducer_id, event.reducer_name
         if reducer_id >= len(definition.reducers) or definition.reducers[reducer_id].name != name:
-            return ToldCall(event, name if is_reserved(name) else "", _NO_REDUCER, None)
+            return ToldCall(event, name if is_reserved(name) else "", NO_REDUCER, None)
         forms = argument_forms(definition.reducers[reducer_id].params, definition.typespace)
         return ToldCall(event, legacy_face(definition).lifecycles.get(reducer_id, name), reducer_id, forms)
 
@@ -198,7 +198,7 @@ class Legacy(Dialect):
             lifecycles = legacy_face(definition).lifecycles
             reducer_id = next((i for i, reserved in lifecycles.items() if reserved == name), None)
         bare = TransactionEvent(event.caller, event.caller_connection_id, event.timestamp_us)
-        return ToldCall(bare, name, _NO_REDUCER if reducer_id is None else reducer_id, None, _array_of(call.args.text))
+        return ToldCall(bare, name, NO_REDUCER if reducer_id is None else reducer_id, None, _array_of(call.args.text))
 
     def procedure_error(self, call: CallProcedure, text: str) -> None:
         """Refuse: those clients know no procedures, so none can have been called."""
@@ -227,7 +227,7 @@ class Legacy(Dialect):
     def subscription_error(self, request: Subscribe | Unsubscribe, text: str, duration_us: int) -> None:
         """Answer a subscription that failed; the one before stays."""
         event = TransactionEvent(self._identity, self._connection_id, time.time_ns() // 1000)
-        told = ToldCall(event, "<none>", _NO_REDUCER, None)
+        told = ToldCall(event, "<none>", NO_REDUCER, None)
         self._append((0, self._failed(told, texts.of_subscription(text, self._definition()))))
 
     def subscribe_batch_applied(
