@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.http_harness import Answer
 
-__all__ = ["ALIASES", "Replay", "steps_of"]
+__all__ = ["ALIASES", "RECORDED", "Replay", "recording", "steps_of"]
 
 RECORDED = Path(__file__).parent / "vectors" / "legacy"
 _PLACEHOLDER = re.compile(r"\$\{(identity|address|hash|token|us|n|short)(?::(\w+))?\}")
@@ -32,11 +32,17 @@ _UNORDERED = {"identities", "rows", "misc_exports"}
 _COMPARED = ("content-type", "allow", "cache-control", "spacetime-identity", "spacetime-identity-token")
 
 
+def recording(name: str) -> dict[str, Any]:
+    """Return a recording as it is kept, packed or not."""
+    path = RECORDED / f"{name}.json"
+    data = path.read_bytes() if path.exists() else gzip.decompress(path.with_suffix(".json.gz").read_bytes())
+    document: dict[str, Any] = json.loads(data)
+    return document
+
+
 def steps_of(name: str) -> list[dict[str, Any]]:
     """Return the steps of a recording."""
-    path = RECORDED / f"{name}.json"
-    text = path.read_text() if path.exists() else gzip.decompress(path.with_suffix(".json.gz").read_bytes()).decode()
-    steps: list[dict[str, Any]] = json.loads(text)["steps"]
+    steps: list[dict[str, Any]] = recording(name)["steps"]
     return steps
 
 

@@ -2,12 +2,10 @@
 
 import base64
 import copy
-import gzip
 import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
@@ -18,13 +16,13 @@ from stdb.net.tokens import ServerKey
 from stdb.schema.legacy import LegacyFace, legacy_face
 from stdb.testing.storage import MemoryStorage
 from tests.http_harness import KEY, Door, open_door
+from tests.legacy_exchanges import recording
 from tests.legacy_probe import ProbeModule, probe
 from tests.legacy_sessions import ANY, Names, Rows, Told, numbered, told_binary, told_text
 from tests.websocket_bytes import client_frame
 
-__all__ = ["RECORDED", "Difference", "Excepted", "Replay", "Socket", "replay", "steps_of"]
+__all__ = ["Difference", "Excepted", "Replay", "Socket", "replay", "steps_of"]
 
-RECORDED = Path(__file__).parent / "vectors" / "legacy"
 _ANSWER_SECONDS = 3.0
 _OPCODES = {"text": 0x81, "binary": 0x82, "close": 0x88, "ping": 0x89, "pong": 0x8A, "continuation": 0x80, "3": 0x83}
 _UPPER = "${ADDRESS:db in upper case}"
@@ -55,9 +53,7 @@ class Difference(NamedTuple):
 
 def steps_of(name: str) -> tuple[str, list[dict[str, Any]]]:
     """Return the version of the server of a recording, and its steps."""
-    path = RECORDED / f"{name}.json"
-    data = path.read_bytes() if path.exists() else gzip.decompress(path.with_suffix(".json.gz").read_bytes())
-    document = json.loads(data)
+    document = recording(name)
     for place, step in enumerate(document["steps"]):
         if "body_as_step" in (reply := step.get("reply", {})):
             other = document["steps"][reply["body_as_step"]]["reply"]["body"]

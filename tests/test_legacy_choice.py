@@ -1,13 +1,11 @@
 """The choice among the dialects of 0.7 to 0.11, for every handshake that was recorded of a real client."""
 
-import gzip
-import json
 from typing import Any
 
 import pytest
 
 from stdb.net.protocols.legacy.choice import BIN, PREFIXES, TEXT, choose, choose_by_message, choose_subprotocol
-from tests.legacy_replay import RECORDED
+from tests.legacy_exchanges import RECORDED, recording
 
 RUST: dict[str, Any] = {"subprotocol": BIN, "has_address": True, "has_origin": False}
 PYTHON: dict[str, Any] = {"subprotocol": TEXT, "has_address": True, "has_origin": True}
@@ -29,7 +27,7 @@ def recorded() -> list[tuple[str, list[str], str]]:
     """Return name, request and dialect of each recorded handshake of a real client."""
     found = []
     for path in sorted(RECORDED.glob("*.json.gz")):
-        document = json.loads(gzip.decompress(path.read_bytes()))
+        document = recording(path.name.removesuffix(".json.gz"))
         requests = [step["lines"] for step in document.get("steps", []) if step.get("do") == "request"]
         dialect = {"python": "legacy.0.8.text", "rust": "legacy.0.11.bin", "cli": "legacy.0.11.text"}
         found += [(path.name, lines, dialect[path.name.partition("_")[0]]) for lines in requests]

@@ -7,7 +7,6 @@ Left out are numbers of tables, energy, and the members that this server's super
 import base64
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,15 +22,11 @@ from stdb.sats.types import BOOL, IDENTITY, STRING, U64, option
 from stdb.schema.model import Lifecycle
 from stdb.testing.modules import Context, FunctionModule, reducer, table
 from tests.http_harness import Door, open_door
+from tests.legacy_exchanges import recording
 from tests.legacy_replay import Socket
 from tests.websocket_bytes import client_frame
 
-SESSIONS = {
-    session["name"]: session["frames"]
-    for session in json.loads((Path(__file__).parent / "vectors/legacy/legacy_text_session.json").read_text())[
-        "sessions"
-    ]
-}
+SESSIONS = {session["name"]: session["frames"] for session in recording("legacy_text_session")["sessions"]}
 KEY = ServerKey(ec.derive_private_key(int.from_bytes(bytes(range(1, 33)), "big"), ec.SECP256R1()))
 OWNER = "7".zfill(64)
 OWNER_BYTES = bytes.fromhex(OWNER)[::-1]

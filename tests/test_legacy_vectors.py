@@ -1,9 +1,6 @@
 """Every vector of the messages of 0.7 to 0.11, both ways and byte for byte."""
 
-import gzip
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import brotli  # type: ignore[import-untyped]  # its wheel has no stubs
@@ -14,6 +11,7 @@ from stdb.actors.sink import OutcomeKind, ReducerOutcome
 from stdb.net.protocols.legacy import brotli as streams
 from stdb.net.protocols.legacy.protobuf import row_key
 from stdb.net.protocols.legacy.translation import row_forms
+from tests.legacy_exchanges import recording
 from tests.legacy_messages import (
     CLIENT_MESSAGE,
     SERVER_MESSAGE,
@@ -40,7 +38,7 @@ from tests.legacy_spoken import (
     update,
 )
 
-VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors/legacy/legacy_bin.json").read_text())
+VECTORS: dict[str, Any] = recording("legacy_bin")
 FAILED = ReducerOutcome(OutcomeKind.FAILED, "Messages must not be empty")
 COMMITTED = ReducerOutcome(OutcomeKind.COMMITTED)
 OUT_OF_TIME = ReducerOutcome(OutcomeKind.OUT_OF_TIME, "reducer ran out of energy")
@@ -202,7 +200,7 @@ def test_rows_have_the_layout_of_that_time() -> None:
 
 
 def test_keys_of_rows_of_a_real_server() -> None:
-    document = json.loads(gzip.decompress((Path(__file__).parent / "vectors/legacy/row_pk_0.8.2.json.gz").read_bytes()))
+    document = recording("row_pk_0.8.2")
     assert len(document["pairs"]) > 3
     for pair in document["pairs"]:
         assert row_key(bytes.fromhex(pair["row_bsatn_hex"])).hex() == pair["row_pk_hex"]
