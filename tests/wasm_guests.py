@@ -19,8 +19,9 @@ from stdb.modules.wasm.loader import load_wasm
 from stdb.modules.wasm.module import WasmModule
 from stdb.modules.wasm.public import PublicRuntime
 from stdb.modules.wasm.raw import RawRuntime
-from stdb.modules.wasm.runtime import EXHAUSTED, Limits, Runtime
+from stdb.modules.wasm.runtime import EXHAUSTED, Guest, Limits, Runtime
 from stdb.modules.wasm.tables import Tables
+from stdb.schema.model import ModuleDef
 
 VECTORS = Path(__file__).parent / "vectors"
 DEFINITION = bytes.fromhex(json.loads((VECTORS / "abi10_definition.json").read_text())["definition_hex"])
@@ -81,22 +82,20 @@ def probe_text() -> str:
     return module_text(imports="\n".join(imports), more="\n".join([*exports, grow]), definition=DEFINITION)
 
 
-class Probe:
-    """The host's functions as a guest meets them, over the tables of `abi10_definition.json`."""
+class GuestMemory:
+    """A host over the tables of a module, and the memory of a guest that calls its functions."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    guest: Guest
+
+    def __init__(self, definition: ModuleDef) -> None:
         self.log = Lines()
-        self.program = wat(probe_text())
-        self.module: WasmModule = load_wasm(self.program, lambda: NOW_US, runtime=runtime)
         self.datastore = Datastore()
         self.datastore.begin(NOW_US)
-        self.datastore.create_tables(self.module.definition)
+        self.datastore.create_tables(definition)
         assert self.datastore.transaction is not None
         self.datastore.transaction.commit()
         self.host = Host(lambda: NOW_US)
         self.host.tables, self.host.identity, self.host.log = Tables(self.datastore), IDENTITY, self.log
-        compiled = engine().compile(self.program, self.module.program_hash)
-        self.guest = Instance(runtime, compiled, host_functions(self.host), self.host, Limits()).guest
 
     @contextmanager
     def transaction(self, *, commit: bool = True) -> Iterator[None]:
@@ -112,6 +111,26 @@ class Probe:
             else:
                 transaction.rollback()
 
+    def put(self, place: int, data: bytes) -> tuple[int, int]:
+        """Write into the guest's memory; return pointer and length."""
+        self.guest.memory.write(place, data)
+        return place, len(data)
+
+    def number(self, place: int = OUT) -> int:
+        """Return the u32 there."""
+        return self.guest.memory.read_u32(place)
+
+
+class Probe(GuestMemory):
+    """The host's functions as a guest meets them, over the tables of `abi10_definition.json`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.program = wat(probe_text())
+        self.module: WasmModule = load_wasm(self.program, lambda: NOW_US, runtime=runtime)
+        super().__init__(self.module.definition)
+        compiled = engine().compile(self.program, self.module.program_hash)
+        self.guest = Instance(runtime, compiled, host_functions(self.host), self.host, Limits()).guest
+
     @contextmanager
     def view(self) -> Iterator[ReadSet]:
         """Hold a view's run."""
@@ -125,15 +144,6 @@ class Probe:
     def call(self, name: str, *args: int) -> int:
         """Call a host function through the guest."""
         return self.guest.call(f"x_{name}", *args)
-
-    def put(self, place: int, data: bytes) -> tuple[int, int]:
-        """Write into the guest's memory; return pointer and length."""
-        self.guest.memory.write(place, data)
-        return place, len(data)
-
-    def number(self, place: int = OUT) -> int:
-        """Return the u32 there."""
-        return self.guest.memory.read_u32(place)
 
     def table(self, name: str) -> int:
         """Return the id of a table."""

@@ -1,18 +1,14 @@
 """Guests of 0.11 for tests: programs written as text, and one whose exports are the host's functions of ABI 9."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from struct import pack
 from typing import Any
 
-from stdb.datastore.datastore import Datastore
 from stdb.modules.wasm.engine import engine
 from stdb.modules.wasm.host import Host
 from stdb.modules.wasm.imports_9 import MODULE, functions
 from stdb.modules.wasm.loader import load_wasm
 from stdb.modules.wasm.module_9 import Instance9
 from stdb.modules.wasm.runtime import Limits, Runtime
-from stdb.modules.wasm.tables import Tables
 from stdb.sats.profiles import OLD_IDENTITY, OLD_SCHEDULE_AT
 from stdb.sats.types import BOOL, F64, STRING, U8, U32, U64, Element, Product, Ref, Typespace
 from stdb.schema import raw as raw_module
@@ -25,7 +21,7 @@ from stdb.schema.raw import (
     RawReducerV8,
     RawTableV8,
 )
-from tests.wasm_guests import IDENTITY, KEY, NOW_US, OUT, ROOM, Lines, wat
+from tests.wasm_guests import KEY, NOW_US, OUT, ROOM, GuestMemory, wat
 
 __all__ = ["DEFINITION", "Probe", "module_text", "probe_text", "text", "thing"]
 
@@ -93,46 +89,19 @@ def probe_text() -> str:
     return module_text(imports="\n".join(imports), more="\n".join(exports))
 
 
-class Probe:
+class Probe(GuestMemory):
     """The functions of ABI 9 over the tables above."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self.log = Lines()
         program = wat(probe_text())
         module = load_wasm(program, lambda: NOW_US, runtime=runtime)
-        self.datastore = Datastore()
-        self.datastore.begin(NOW_US)
-        self.datastore.create_tables(module.definition)
-        assert self.datastore.transaction is not None
-        self.datastore.transaction.commit()
-        self.host = Host(lambda: NOW_US)
-        self.host.tables, self.host.identity, self.host.log = Tables(self.datastore), IDENTITY, self.log
+        super().__init__(module.definition)
         compiled = engine().compile(program, module.program_hash)
         self.guest = Instance9(runtime, compiled, functions(self.host), self.host, Limits()).guest
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Hold a transaction."""
-        transaction = self.datastore.begin(NOW_US)
-        self.host.open(transaction)
-        try:
-            yield
-        finally:
-            self.host.close()
-            transaction.commit()
 
     def call(self, name: str, *args: int) -> int:
         """Call a host function through the guest."""
         return self.guest.call(f"x{name}", *args)
-
-    def put(self, place: int, data: bytes) -> tuple[int, int]:
-        """Write into the guest's memory; return pointer and length."""
-        self.guest.memory.write(place, data)
-        return place, len(data)
-
-    def number(self, place: int = OUT) -> int:
-        """Return the u32 there."""
-        return self.guest.memory.read_u32(place)
 
     def table(self, name: str) -> int:
         """Return the id of a table."""
