@@ -18,7 +18,15 @@ from stdb.sats.profiles import V0_11
 from stdb.schema.legacy import legacy_face
 from stdb.schema.model import ModuleDef
 from tests.http_harness import Client, Door, open_door
-from tests.legacy_messages import CLIENT_MESSAGE, SERVER_MESSAGE, bsatn_document, protobuf_bytes, protobuf_document
+from tests.legacy_messages import (
+    CLIENT_MESSAGE,
+    SERVER_MESSAGE,
+    array_form,
+    bsatn_document,
+    positional,
+    protobuf_bytes,
+    protobuf_document,
+)
 from tests.legacy_messages import unpacked as brotli_unpacked
 from tests.websocket_bytes import client_frame
 
@@ -82,7 +90,7 @@ class _Old:
 
     def row(self, operation: Any, type_: Any) -> Any:
         row = operation.get("row", "")
-        return _positional(type_, bytes.fromhex(row)) if self.is_binary else row
+        return positional(type_, bytes.fromhex(row)) if self.is_binary else row
 
 
 class _New:
@@ -131,25 +139,11 @@ class _New:
     def _keyed(self, value: dict[str, str]) -> tuple[str, Any]:
         if self.is_binary:
             return value["Binary"], value
-        row = _array_form(json.loads(value["Text"]))
+        row = array_form(json.loads(value["Text"]))
         return json.dumps(row), row
 
     def row(self, operation: Any, type_: Any) -> Any:
-        return _positional(type_, bytes.fromhex(operation["Binary"])) if self.is_binary else operation
-
-
-def _positional(type_: Any, data: bytes) -> Any:
-    value = bsatn.codec(type_, profile=V0_11).decode_exact(data)
-    return json.loads(sats_json.encode(type_, value, "positional", profile=V0_11))
-
-
-def _array_form(value: Any) -> Any:
-    """Return a row that is an object as the array that it is everywhere else."""
-    if isinstance(value, dict):
-        if len(value) == 1 and (key := next(iter(value))).isdigit():
-            return {key: _array_form(value[key]) or []}
-        return [_array_form(item) for item in value.values()]
-    return [_array_form(item) for item in value] if isinstance(value, list) else value
+        return positional(type_, bytes.fromhex(operation["Binary"])) if self.is_binary else operation
 
 
 DIALECTS: dict[str, _Old | _New] = {

@@ -9,7 +9,16 @@ from stdb.sats import bsatn, json
 from stdb.sats.profiles import OLD_ADDRESS, OLD_IDENTITY, V0_11
 from stdb.sats.types import BYTES, STRING, U32, U64, U128, UNIT, AlgebraicType, Array, Element, Product, Sum, option
 
-__all__ = ["CLIENT_MESSAGE", "SERVER_MESSAGE", "bsatn_document", "protobuf_bytes", "protobuf_document", "unpacked"]
+__all__ = [
+    "CLIENT_MESSAGE",
+    "SERVER_MESSAGE",
+    "array_form",
+    "bsatn_document",
+    "positional",
+    "protobuf_bytes",
+    "protobuf_document",
+    "unpacked",
+]
 
 
 def product(**elements: AlgebraicType) -> Product:
@@ -59,6 +68,21 @@ def bsatn_document(type_: AlgebraicType, data: bytes) -> Any:
     value = codec.decode_exact(data)
     assert codec.encode(value) == data
     return json.parse(json.encode(type_, value, "compiled", profile=V0_11))
+
+
+def positional(type_: AlgebraicType, data: bytes) -> Any:
+    """Return a row or arguments as JSON has them: products as arrays."""
+    value = bsatn.codec(type_, profile=V0_11).decode_exact(data)
+    return json.parse(json.encode(type_, value, "positional", profile=V0_11))
+
+
+def array_form(value: Any) -> Any:
+    """Return a row that is an object as the array that it is everywhere else."""
+    if isinstance(value, dict):
+        if len(value) == 1 and (key := next(iter(value))).isdigit():
+            return {key: array_form(value[key]) or []}
+        return [array_form(item) for item in value.values()]
+    return [array_form(item) for item in value] if isinstance(value, list) else value
 
 
 def unpacked(payload: bytes) -> bytes:

@@ -12,11 +12,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from stdb.errors import DecodeError
-from stdb.sats import bsatn
 from stdb.sats import json as sats_json
 from stdb.sats.profiles import V0_11
 from stdb.schema.legacy import LegacyFace
-from tests.legacy_messages import SERVER_MESSAGE, bsatn_document, protobuf_document, unpacked
+from tests.legacy_messages import (
+    SERVER_MESSAGE,
+    array_form,
+    bsatn_document,
+    positional,
+    protobuf_document,
+    unpacked,
+)
 
 __all__ = ["ANY", "Names", "Rows", "Told", "numbered", "told_binary", "told_text"]
 
@@ -187,22 +193,13 @@ def _rows(counted: Counter[str]) -> Rows:
 # 0.11.
 
 
-def _array_form(value: Any) -> Any:
-    """Return a row that is an object as the array that it is everywhere else."""
-    if isinstance(value, dict):
-        if len(value) == 1 and (key := next(iter(value))).isdigit():
-            return {key: _array_form(value[key]) or []}
-        return [_array_form(item) for item in value.values()]
-    return [_array_form(item) for item in value] if isinstance(value, list) else value
-
-
 def _text_rows(table: str, rows: list[Any]) -> list[Any]:
     return [_text_row(json.loads(numbered(row["Text"]), parse_float=str)) for row in rows]
 
 
 def _text_row(row: Any) -> Any:
     """Return a row as an array; only rows that are objects have products that are."""
-    return _array_form(row) if isinstance(row, dict) else row
+    return array_form(row) if isinstance(row, dict) else row
 
 
 def _binary_rows(face: LegacyFace, table: str, rows: list[str]) -> list[Any]:
@@ -212,15 +209,10 @@ def _binary_rows(face: LegacyFace, table: str, rows: list[str]) -> list[Any]:
     for data in rows:
         try:
             assert definition is not None
-            found.append(_without_time(table, _positional(definition.row_type, bytes.fromhex(data))))
+            found.append(_without_time(table, positional(definition.row_type, bytes.fromhex(data))))
         except (DecodeError, AssertionError):
             found.append(data)
     return found
-
-
-def _positional(type_: Any, data: bytes) -> Any:
-    value = bsatn.codec(type_, profile=V0_11).decode_exact(data)
-    return json.loads(sats_json.encode(type_, value, "positional", profile=V0_11))
 
 
 def _without_time(table: str, row: Any) -> Any:
@@ -272,7 +264,7 @@ def _binary_args(face: LegacyFace, reducer: str, data: str) -> Any:
     if reducer == "on_timer":
         return ANY
     try:
-        return _positional(known.params, bytes.fromhex(data))
+        return positional(known.params, bytes.fromhex(data))
     except DecodeError:
         return data
 
