@@ -20,6 +20,8 @@ from tests.cli_harness import SHOP, Place, ok, own_place, refused
 from tests.interop.npm import ROOT
 from tests.interop.processes import Server, serve_on
 
+pytestmark = pytest.mark.slow  # servers of their own
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:

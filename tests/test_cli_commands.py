@@ -12,6 +12,8 @@ from tests.cli_harness import KITCHEN, Place, own_place, run, serve_kitchen, sta
 from tests.interop.npm import ROOT
 from tests.interop.processes import Server, serve, start_server
 
+pytestmark = pytest.mark.slow  # servers of their own
+
 CHAT = ROOT / "examples/quickstart_chat"
 NOBODY = "c2" + "0" * 61 + "1"
 

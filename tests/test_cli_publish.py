@@ -12,6 +12,8 @@ from stdb.cli import publish as command
 from tests.cli_harness import RECORDED, Place, own_place, run, serve_kitchen
 from tests.interop.processes import Server
 
+pytestmark = pytest.mark.slow  # a server of its own
+
 ANSI = re.compile(r"\x1b\[\d+m")
 V1 = """\
 from stdb import *

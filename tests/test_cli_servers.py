@@ -11,6 +11,8 @@ from stdb.storage.data_directory import DataDirectory
 from tests.cli_harness import RECORDED, Place, own_place, run
 from tests.interop.processes import Server, serve
 
+pytestmark = pytest.mark.slow  # servers of their own
+
 UNSTABLE = "WARNING: This command is UNSTABLE and subject to breaking changes.\n\n"
 FIRST = """\
 default_server = "maincloud"

@@ -18,6 +18,8 @@ from tests.datastore_samples import make_module, make_table
 from tests.interop.npm import ROOT
 from tests.interop.processes import Server, serve
 
+pytestmark = pytest.mark.slow  # a server of its own
+
 HEAD = "id,name,price,color,tags\n"
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from stdb.storage.data_directory import DataDirectory
 
+pytestmark = pytest.mark.slow  # pytest in processes of its own
+
 ROOT = Path(__file__).parent.parent
 MODULE = """
 from stdb import *

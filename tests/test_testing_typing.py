@@ -1,6 +1,10 @@
 """Type checkers know what a module's tests write: functions, arguments, rows."""
 
+import pytest
+
 from tests.test_python_module_typing import ROOT, TYPING, mypy
+
+pytestmark = pytest.mark.slow  # mypy in processes of its own
 
 
 def test_mypy_accepts_tests_of_modules() -> None:

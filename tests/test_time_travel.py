@@ -14,6 +14,8 @@ from stdb.datastore.history import time_text
 from tests.cli_harness import SHOP, Place, ok, own_place, refused
 from tests.interop.processes import Server, serve_on
 
+pytestmark = pytest.mark.slow  # servers of their own
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
