@@ -261,6 +261,7 @@ HARD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARD)
 def test_a_hard_text_is_answered_soon(name: str, world: World) -> None:
     assert 37_000 <= len(HARD[name]) <= TEXT_BYTES_MAX
@@ -271,6 +272,7 @@ def test_a_hard_text_is_answered_soon(name: str, world: World) -> None:
     assert time.perf_counter() - start < 5  # 0.4 at most on an idle machine; what this is here to find takes minutes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["columns", "sums", "casts", "statements", "subqueries that may be tables", "symbols"])
 def test_a_hard_text_takes_little_memory(name: str) -> None:
     tracemalloc.start()

@@ -22,6 +22,8 @@ from stdb.storage.retention import Retention
 from tests.merging_life import TABLES, Life
 from tests.recorded_disk import Durable, Fault, RecordedDisk
 
+pytestmark = pytest.mark.slow  # a disk fails at every write in turn
+
 WAIT_SECONDS_MAX = 30
 SMALL = {
     "log_writer.IDLE_SECONDS": 0.002,
