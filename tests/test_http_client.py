@@ -883,9 +883,10 @@ async def unread(wire: Wire) -> None:
 @pytest.mark.parametrize("behaviour", [never, slowly, unread])
 def test_whoever_cancels_closes_the_connection_at_once(behaviour: Handler) -> None:
     async def test() -> None:
-        closed = trio.Event()
+        came, closed = trio.Event(), trio.Event()
 
         async def handler(wire: Wire) -> None:
+            came.set()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(behaviour, wire)
                 while not wire_is_closed(wire):  # noqa: ASYNC110 - what the kernel knows has no event
@@ -894,10 +895,14 @@ def test_whoever_cancels_closes_the_connection_at_once(behaviour: Handler) -> No
             closed.set()
 
         async with serving(handler) as server:
-            started = perf_counter()
-            with trio.move_on_after(0.05) as scope:
-                await client().send(HttpRequest("POST", server.url, (), bytes(8_000_000 if behaviour is unread else 0)))
-            assert scope.cancelled_caught
+            asked = HttpRequest("POST", server.url, (), bytes(8_000_000 if behaviour is unread else 0))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client().send, asked)
+                await came.wait()
+                await trio.sleep(0.05)
+                started = perf_counter()
+                nursery.cancel_scope.cancel()
+            assert nursery.cancel_scope.cancelled_caught
             assert perf_counter() - started < 2
             with trio.fail_after(5):
                 await closed.wait()
